@@ -1,0 +1,79 @@
+/**
+ * The adapter for Bun: `bun:ffi`.
+ *
+ * @module
+ */
+
+import type { FFIFunction } from "bun:ffi";
+import type { Adapter, Calls } from "./mod.ts";
+import { type CType, symbols } from "./symbols.ts";
+
+/** The part of `bun:ffi` in use. */
+export interface BunFFI {
+  dlopen(path: string, symbols: Record<string, FFIFunction>): { readonly symbols: object };
+}
+
+const NATIVE = {
+  buffer: "ptr",
+  address: "ptr",
+  size: "usize",
+  i32: "i32",
+  u32: "u32",
+  void: "void",
+} as const satisfies Record<CType, FFIFunction["returns"]>;
+
+const HIGH_WORD = 2 ** 32;
+
+/**
+ * The adapter over Bun's API.
+ *
+ * @param ffi The module `bun:ffi`, or what stands for it in a test.
+ * @param system The environment and the architecture, as `node:process` has them.
+ */
+export function bunAdapter(
+  ffi: BunFFI,
+  system: { readonly env: Readonly<Record<string, string | undefined>>; readonly arch: string },
+): Adapter {
+  const arch = system.arch === "arm64" ? "aarch64" : "x86_64";
+  return {
+    // The bare name first: the dynamic linker knows where the system keeps its libraries.
+    paths: [
+      "libkcapi.so.1",
+      `/usr/lib/${arch}-linux-gnu/libkcapi.so.1`,
+      "/usr/lib64/libkcapi.so.1",
+      "/usr/lib/libkcapi.so.1",
+      "/usr/local/lib/libkcapi.so.1",
+    ],
+    open(path) {
+      const { symbols: call } = ffi.dlopen(path, nativeSymbols());
+      return {
+        path,
+        call: call as unknown as Calls,
+        word: (value) => value,
+        cells(memory) {
+          // Addresses are below 2⁵³, so a number holds them; storing takes them modulo 2³².
+          const words = new Uint32Array(memory);
+          return {
+            get: (index) => words[2 * index]! + words[2 * index + 1]! * HIGH_WORD,
+            set(index, address) {
+              words[2 * index] = address as number;
+              words[2 * index + 1] = (address as number) / HIGH_WORD;
+            },
+          };
+        },
+      };
+    },
+    mayLoad: () => true,
+    mayRead: () => true,
+    environment: (name) => system.env[name],
+  };
+}
+
+function nativeSymbols(): Record<string, FFIFunction> {
+  return Object.fromEntries(
+    Object.entries(symbols).map(([name, { parameters, result }]) => [name, {
+      args: parameters.map((type) => NATIVE[type]),
+      returns: NATIVE[result],
+    }]),
+  );
+}

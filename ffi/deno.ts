@@ -1,0 +1,72 @@
+/**
+ * The adapter for Deno: `Deno.dlopen`.
+ *
+ * @module
+ */
+
+import type { Adapter, Calls } from "./mod.ts";
+import { type CType, symbols } from "./symbols.ts";
+
+const NATIVE = {
+  buffer: "buffer",
+  // As u64, not as pointer: under --allow-ffi=PATH every function on pointer objects is refused.
+  address: "u64",
+  size: "usize",
+  i32: "i32",
+  u32: "u32",
+  void: "void",
+} as const satisfies Record<CType, Deno.NativeResultType>;
+
+const PERMISSIONS = ["read", "write", "net", "env", "sys", "run", "ffi"] as const;
+
+/**
+ * The adapter over Deno's API.
+ *
+ * @param deno The `Deno` namespace, or what stands for it in a test.
+ */
+export function denoAdapter(
+  deno: Pick<typeof Deno, "dlopen" | "permissions" | "env"> & { build: Pick<typeof Deno.build, "arch"> },
+): Adapter {
+  const isGranted = (permission: Deno.PermissionDescriptor) =>
+    deno.permissions.querySync(permission).state === "granted";
+  return {
+    // Absolute paths only: Deno resolves a bare name against the working directory, and a permission names a path.
+    paths: [
+      `/usr/lib/${deno.build.arch}-linux-gnu/libkcapi.so.1`,
+      "/usr/lib64/libkcapi.so.1",
+      "/usr/lib/libkcapi.so.1",
+      "/usr/local/lib/libkcapi.so.1",
+    ],
+    open(path) {
+      const { symbols: call } = deno.dlopen(path, nativeSymbols());
+      return {
+        path,
+        call: call as unknown as Calls,
+        word: BigInt,
+        cells(memory) {
+          const cells = new BigUint64Array(memory);
+          return {
+            get: (index) => cells[index]!,
+            set: (index, address) => void (cells[index] = address as bigint),
+          };
+        },
+      };
+    },
+    mayLoad: (path) => isGranted({ name: "ffi", path }),
+    // Deno guards /proc, /sys and /dev by all its permissions together.
+    mayRead: (path) =>
+      /^\/(?:proc|sys|dev)\//.test(path)
+        ? PERMISSIONS.every((name) => isGranted({ name }))
+        : isGranted({ name: "read", path }),
+    environment: (name) => isGranted({ name: "env", variable: name }) ? deno.env.get(name) : undefined,
+  };
+}
+
+function nativeSymbols(): Deno.ForeignLibraryInterface {
+  return Object.fromEntries(
+    Object.entries(symbols).map(([name, { parameters, result }]) => [name, {
+      parameters: parameters.map((type) => NATIVE[type]),
+      result: NATIVE[result],
+    }]),
+  );
+}

@@ -1,0 +1,145 @@
+/**
+ * Finds libkcapi and loads it, on first use and once per process, through the adapter of the runtime at hand.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { readFileSync } from "node:fs";
+import { KcapiError } from "../src/errors.ts";
+import { bunAdapter, type BunFFI } from "./bun.ts";
+import { denoAdapter } from "./deno.ts";
+import type { CType, symbols } from "./symbols.ts";
+
+/** A pointer or a size_t, as the runtime passes it fastest: a bigint in Deno, a number in Bun. */
+export type Address = number | bigint;
+
+type Value<T extends CType> = T extends "buffer" ? Uint8Array | null
+  : T extends "address" | "size" ? Address
+  : T extends "void" ? void
+  : number;
+
+type Values<P extends readonly CType[]> = { -readonly [I in keyof P]: Value<P[I]> };
+
+/** The bound functions. */
+export type Calls = {
+  readonly [K in keyof typeof symbols]: (
+    ...args: Values<(typeof symbols)[K]["parameters"]>
+  ) => Value<(typeof symbols)[K]["result"]>;
+};
+
+/** 64-bit cells of memory as pointers. */
+export interface PointerCells {
+  get(index: number): Address;
+  set(index: number, address: Address): void;
+}
+
+/** A libkcapi that is loaded. It is never unloaded: calling into it afterwards would be a crash. */
+export interface Library {
+  /** The path it was loaded by. */
+  readonly path: string;
+  readonly call: Calls;
+  /** `value` as an argument of type `size` or `address`. */
+  word(value: number): Address;
+  /** `memory` seen as pointers. */
+  cells(memory: ArrayBuffer): PointerCells;
+}
+
+/** What differs between the runtimes. */
+export interface Adapter {
+  /** Where the system's library may be, best first. */
+  readonly paths: readonly string[];
+  /** Loads a library; throws the runtime's own error. */
+  open(path: string): Library;
+  /** Whether `path` may be loaded without asking the user. */
+  mayLoad(path: string): boolean;
+  /** Whether `path` may be read without asking the user. */
+  mayRead(path: string): boolean;
+  /** An environment variable, if it may be read without asking the user. */
+  environment(name: string): string | undefined;
+}
+
+let adapter: Adapter | undefined;
+let library: Library | undefined;
+
+function currentAdapter(): Adapter | undefined {
+  if (adapter) return adapter;
+  if ("Deno" in globalThis) return adapter = denoAdapter(Deno);
+  const bunFFI = process.getBuiltinModule?.("bun:ffi" as "fs") as unknown as BunFFI | undefined;
+  if (bunFFI) return adapter = bunAdapter(bunFFI, process);
+  return undefined;
+}
+
+/** The library if it may be loaded without asking the user for a permission; else the reason, as an error. */
+export function loadIfGranted(): Library | KcapiError {
+  try {
+    return loadFrom(currentAdapter(), false);
+  } catch (error) {
+    if (error instanceof KcapiError) return error;
+    throw error;
+  }
+}
+
+/**
+ * The library, loaded now if it was not before. In Deno this may ask the user for the permission.
+ *
+ * @throws {KcapiError} ELIBACC where no library could be loaded, EACCES where FFI is not permitted; the message
+ * lists what was tried, the cause is the runtime's own error.
+ */
+export function load(): Library {
+  return loadFrom(currentAdapter(), true);
+}
+
+function loadFrom(from: Adapter | undefined, mayAsk: boolean): Library {
+  return library ??= open(from, mayAsk);
+}
+
+/** Tries KCAPI_LIBRARY, then the system's library. Exported for its tests, which hand in fake adapters. */
+export function open(from: Adapter | undefined, mayAsk: boolean): Library {
+  if (!from) {
+    throw new KcapiError("ELIBACC", "dlopen", "this runtime has no foreign function interface this module knows", {
+      hint: "use Deno or Bun, or the userspace engine",
+    });
+  }
+  const named = from.environment("KCAPI_LIBRARY");
+  const paths = named ? [named, ...from.paths] : from.paths;
+  const granted = paths.filter((path) => from.mayLoad(path));
+  if (granted.length === 0 && !mayAsk) throw notPermitted(paths);
+  const failures: string[] = [];
+  let cause: unknown;
+  for (const path of granted.length > 0 ? granted : paths) {
+    try {
+      const opened = from.open(path);
+      // libkcapi reports some errors on stderr unless told to be quiet; they come back as errno all the same.
+      opened.call.kcapi_set_verbosity(0);
+      return opened;
+    } catch (error) {
+      failures.push(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+      cause ??= error;
+    }
+  }
+  if (granted.length === 0) throw notPermitted(paths, cause);
+  throw new KcapiError("ELIBACC", "dlopen", `libkcapi cannot be loaded; tried ${failures.join("; ")}`, {
+    cause,
+    hint: "install the package libkcapi1 (Debian, Ubuntu, openSUSE) or libkcapi (Fedora, Alpine, Arch), " +
+      "or name the library in KCAPI_LIBRARY",
+  });
+}
+
+function notPermitted(paths: readonly string[], cause?: unknown): KcapiError {
+  return new KcapiError("EACCES", "dlopen", `FFI is not permitted for any of ${paths.join(", ")}`, {
+    cause,
+    hint: `run with --allow-ffi, or with --allow-ffi=PATH where PATH is the library's absolute path`,
+  });
+}
+
+/** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */
+export function readSystemFile(path: string): string | Error {
+  const from = currentAdapter();
+  if (from && !from.mayRead(path)) return new Error(`reading ${path} is not permitted (Deno: --allow-all)`);
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    return error as Error;
+  }
+}
