@@ -1,0 +1,26 @@
+/**
+ * Linux's kernel ciphers as web streams, for Deno and Bun.
+ *
+ * @example Usage
+ * ```ts
+ * import { EncryptionStream } from "@kcapi/streams";
+ *
+ * const encryption = new EncryptionStream("ctr(aes)", {
+ *   key: crypto.getRandomValues(new Uint8Array(32)),
+ *   iv: crypto.getRandomValues(new Uint8Array(16)),
+ * });
+ * const ciphertext = new Blob(["attack at dawn"]).stream().pipeThrough(encryption);
+ * console.log((await new Response(ciphertext).bytes()).length, "bytes by the engine", encryption.engine);
+ * ```
+ *
+ * @module
+ */
+
+export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/handle.ts";
+export { CipherStream, DecryptionStream, EncryptionStream } from "./src/streams.ts";
+export { type ByteSource, type CipherIterable, decrypt, encrypt } from "./src/iterables.ts";
+export type { CipherParameters, CipherStreamOptions } from "./src/cryptor.ts";
+export type { Padding } from "./src/options.ts";
+export type { EngineChoice } from "./src/engines/mod.ts";
+export type { EngineName } from "./src/engines/engine.ts";
+export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";

@@ -1,0 +1,148 @@
+/**
+ * Checks and small tools for byte arguments.
+ *
+ * @module
+ */
+
+import type { Bytes } from "./engines/engine.ts";
+
+/** The true getter of a built-in, which no subclass or own property can stand in front of. */
+function getterOf<T>(prototype: object, name: string): (value: unknown) => T {
+  const get = Object.getOwnPropertyDescriptor(prototype, name)!.get!;
+  return (value) => get.call(value);
+}
+
+const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
+const typedBuffer = getterOf<ArrayBufferLike>(typedArray, "buffer");
+const typedOffset = getterOf<number>(typedArray, "byteOffset");
+const typedLength = getterOf<number>(typedArray, "byteLength");
+const tagOf = getterOf<string | undefined>(typedArray, Symbol.toStringTag as unknown as string);
+const viewBuffer = getterOf<ArrayBufferLike>(DataView.prototype, "buffer");
+const viewOffset = getterOf<number>(DataView.prototype, "byteOffset");
+const viewLength = getterOf<number>(DataView.prototype, "byteLength");
+const bufferLength = getterOf<number>(ArrayBuffer.prototype, "byteLength");
+const isResizable = getterOf<boolean>(ArrayBuffer.prototype, "resizable");
+const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
+
+/**
+ * `value` as a plain Uint8Array over the same memory.
+ *
+ * @throws {TypeError} If it is no BufferSource, or its memory is detached, shared or resizable: the engines
+ * are given addresses, which must stay what they were when they were checked.
+ */
+export function bytesOf(name: string, value: unknown): Bytes {
+  const isTyped = tagOf(value) !== undefined;
+  const isView = !isTyped && ArrayBuffer.isView(value);
+  const buffer = (isTyped ? typedBuffer(value) : isView ? viewBuffer(value) : value) as ArrayBuffer;
+  if (fixedLength(name, value, buffer) === 0 && isDetached(buffer)) throw new TypeError(`"${name}" is detached`);
+  if (isTyped) return new Uint8Array(buffer, typedOffset(value), typedLength(value));
+  if (isView) return new Uint8Array(buffer, viewOffset(value), viewLength(value));
+  return new Uint8Array(buffer);
+}
+
+/** The length of `buffer`, if it is an ArrayBuffer that keeps it. */
+function fixedLength(name: string, value: unknown, buffer: ArrayBuffer): number {
+  let resizable: boolean;
+  try {
+    resizable = isResizable(buffer);
+  } catch {
+    const got = isShared(buffer) ? "shared memory" : describe(value);
+    throw new TypeError(`"${name}" expected a Uint8Array or other BufferSource, got ${got}`);
+  }
+  if (resizable) throw new TypeError(`"${name}" expected memory of a fixed length, got a resizable ArrayBuffer`);
+  return bufferLength(buffer);
+}
+
+function isShared(value: unknown): boolean {
+  return typeof SharedArrayBuffer !== "undefined" && value instanceof SharedArrayBuffer;
+}
+
+/** What kind of value this is, without any of its content. */
+export function describe(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "an array";
+  return typeof value === "object" ? "an object" : typeof value;
+}
+
+/** A copy in memory of its own. */
+export function copyOf(bytes: Bytes): Bytes {
+  const copy = new Uint8Array(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
+/** The total length of a list. */
+export function sizeOf(list: readonly Bytes[]): number {
+  let size = 0;
+  for (let i = 0; i < list.length; i++) size += list[i]!.length;
+  return size;
+}
+
+/** Copies `from` over the entries of `list`, in order. */
+export function scatter(from: Bytes, list: readonly Bytes[]): void {
+  let offset = 0;
+  for (const entry of list) {
+    entry.set(from.subarray(offset, offset + entry.length));
+    offset += entry.length;
+  }
+}
+
+/** A scatter/gather list that is used up from its front. */
+export class Scatter {
+  /** Bytes left. */
+  remaining: number;
+  readonly #list: readonly Bytes[];
+  #index = 0;
+  #offset = 0;
+
+  constructor(list: readonly Bytes[]) {
+    this.#list = list;
+    this.remaining = sizeOf(list);
+  }
+
+  /**
+   * The memory of the next `length` bytes, without using them up.
+   *
+   * @param skip Leave out so many bytes in front of them.
+   */
+  peek(length: number, skip = 0): Bytes[] {
+    const views: Bytes[] = [];
+    let start = this.#offset + skip;
+    for (let i = this.#index; length > 0; i++) {
+      const bytes = this.#list[i]!;
+      const end = Math.min(bytes.length, start + length);
+      if (start < end) {
+        views.push(start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end));
+        length -= end - start;
+      }
+      start = Math.max(0, start - bytes.length);
+    }
+    return views;
+  }
+
+  /** Uses up `length` bytes. */
+  advance(length: number): void {
+    this.remaining -= length;
+    while (length > 0) {
+      const left = this.#list[this.#index]!.length - this.#offset;
+      if (length < left) {
+        this.#offset += length;
+        return;
+      }
+      length -= left;
+      this.#index++;
+      this.#offset = 0;
+    }
+  }
+
+  /**
+   * The caller kept the memory while it waited here.
+   *
+   * @throws {TypeError} If some of it is gone.
+   */
+  verify(): void {
+    let left = -this.#offset;
+    for (let i = this.#index; i < this.#list.length; i++) left += this.#list[i]!.length;
+    if (left !== this.remaining) throw new TypeError("A buffer was detached or resized while it waited to be sent");
+  }
+}

@@ -1,0 +1,324 @@
+/**
+ * The kernel engine: AF_ALG through libkcapi.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import type { Address, Calls, Library } from "../../ffi/mod.ts";
+import type { Algorithm } from "../algorithms.ts";
+import { scatter, sizeOf } from "../bytes.ts";
+import { errorCode, KcapiError } from "../errors.ts";
+import { explain } from "../hints.ts";
+import type { Bytes, Direction, Engine } from "./engine.ts";
+
+// linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
+const AF_ALG = 38;
+const SOCK_SEQPACKET = 5;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
+const EINTR = 4;
+const UIO_MAXIOV = 1024;
+
+/**
+ * Rule F4. libkcapi sends a list of more than 16 entries by sendmsg, a shorter one through a pipe by vmsplice:
+ * slower, refused in some containers, and corrupted by unaligned buffers. Entries of length 0 count.
+ */
+const SENDMSG_ENTRIES = 17;
+
+/**
+ * The most bytes of the window, whatever the buffers' sizes. This is the kernel's default; with larger socket
+ * buffers the op itself fails with ENOMEM, for its page lists must fit net.core.optmem_max (crypto/af_alg.c).
+ */
+const WINDOW_LIMIT = 212_992;
+
+/**
+ * The most entries of an output list. Each takes memory of net.core.optmem_max, which runs out at 29 of them with the
+ * least limit there is (measured on 6.1; af_alg_get_rsgl in crypto/af_alg.c).
+ */
+const OP_ENTRIES = 8;
+
+/** One op maps at most so many pages at a time into its output list (ALG_MAX_PAGES). */
+const PAGES_PER_STEP = 16;
+
+/** A libkcapi handle that has yet to be destroyed. Held by the finalizer, so it may not refer to its engine. */
+interface Native {
+  readonly call: Calls;
+  readonly handle: Address;
+}
+
+const finalizer = new FinalizationRegistry<Native>(({ call, handle }) => call.kcapi_cipher_destroy(handle));
+
+/** Opens a cipher of the kernel and sets its key. */
+export function openKernel(library: Library, algorithm: Algorithm, key: Bytes): Engine {
+  const { call } = library;
+  const cell = new Uint8Array(new ArrayBuffer(8));
+  const name = new TextEncoder().encode(`${algorithm.name}\0`);
+  check(call.kcapi_cipher_init(cell, name, 0), "kcapi_cipher_init", algorithm.name);
+  const native = { call, handle: library.cells(cell.buffer).get(0) };
+  try {
+    check(call.kcapi_cipher_setkey(native.handle, key, key.length), "kcapi_cipher_setkey", algorithm.name);
+    return new KernelEngine(library, algorithm, native);
+  } catch (error) {
+    call.kcapi_cipher_destroy(native.handle);
+    throw error;
+  }
+}
+
+class KernelEngine implements Engine {
+  readonly name = "kernel";
+  readonly blockSize: number;
+  readonly ivSize: number;
+  readonly window: number;
+  readonly #library: Library;
+  readonly #call: Calls;
+  readonly #algorithm: Algorithm;
+  readonly #native: Native;
+  readonly #iovecs: Iovecs;
+  readonly #limits: Limits;
+  #isUsed = false;
+
+  constructor(library: Library, algorithm: Algorithm, native: Native) {
+    this.#library = library;
+    this.#call = library.call;
+    this.#algorithm = algorithm;
+    this.#native = native;
+    this.#iovecs = iovecsOf(library);
+    this.#limits = measureLimits(library.call);
+    this.window = this.#limits.window;
+    this.blockSize = library.call.kcapi_cipher_blocksize(native.handle);
+    this.ivSize = library.call.kcapi_cipher_ivsize(native.handle);
+    // libkcapi 1.4.0 can return success without the sizes when its NETLINK_CRYPTO request fails.
+    if (this.blockSize === 0) throw systemError(93, "kcapi_cipher_init", algorithm.name);
+    finalizer.register(this, native, this);
+  }
+
+  init(direction: Direction, iv: Bytes | null): void {
+    if (this.#isUsed && this.#algorithm.oneStreamPerKey) throw this.#usedUp("stream_init");
+    this.#isUsed = true;
+    const { handle } = this.#native;
+    const none = this.#library.word(0);
+    if (direction === "encrypt") {
+      this.#check(this.#call.kcapi_cipher_stream_init_enc(handle, iv, none, none), "kcapi_cipher_stream_init_enc");
+    } else {
+      this.#check(this.#call.kcapi_cipher_stream_init_dec(handle, iv, none, none), "kcapi_cipher_stream_init_dec");
+    }
+  }
+
+  /**
+   * Rule F2: while anything is queued, a page of room is left. The kernel asks for a whole free page each time it
+   * begins one, not for the bytes at hand (af_alg_writable in crypto/af_alg.c), and sleeps where there is none.
+   */
+  capacity(queued: number): number {
+    return queued === 0 ? this.window : Math.max(0, this.window - this.#limits.page - queued);
+  }
+
+  update(list: readonly Bytes[], last: boolean): void {
+    const most = UIO_MAXIOV;
+    for (; list.length > most; list = list.slice(most)) this.#send(list.slice(0, most), false);
+    this.#send(list, last);
+  }
+
+  #send(list: readonly Bytes[], last: boolean): void {
+    const iovecs = this.#iovecs;
+    const entries = iovecs.word(Math.max(iovecs.fill(list), SENDMSG_ENTRIES));
+    const { handle } = this.#native;
+    const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
+    for (;;) {
+      const sent = last
+        ? this.#call.kcapi_cipher_stream_update_last(handle, iovecs.address, entries)
+        : this.#call.kcapi_cipher_stream_update(handle, iovecs.address, entries);
+      if (sent === iovecs.total) break;
+      // Rule F6: a signal came before anything was taken, or only a part was.
+      if (sent === -EINTR) continue;
+      if (this.#check(sent, operation) === 0) throw this.#broken(operation, sent);
+      iovecs.advance(sent);
+    }
+    iovecs.clear();
+  }
+
+  op(list: readonly Bytes[]): void {
+    // The kernel begins another entry of the output list only with a page of receive buffer to spare; without, it
+    // processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that.
+    if (list.length > OP_ENTRIES || (list.length > 1 && sizeOf(list) > this.#limits.gatherLimit)) {
+      return scatter(this.take(sizeOf(list)), list);
+    }
+    const iovecs = this.#iovecs;
+    const entries = iovecs.word(iovecs.fill(list));
+    for (;;) {
+      const got = this.#call.kcapi_cipher_stream_op(this.#native.handle, iovecs.address, entries);
+      if (got === iovecs.total) break;
+      // Rule F6. A mode that restarts at every op must not be continued by another one.
+      if (got === -EINTR) continue;
+      this.#check(got, "kcapi_cipher_stream_op");
+      if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
+      iovecs.advance(got);
+    }
+    iovecs.clear();
+  }
+
+  take(length: number): Bytes {
+    const bytes = unfilled(length);
+    if (length > 0) this.op([bytes]);
+    return bytes;
+  }
+
+  reinit(): Engine {
+    if (this.#algorithm.oneStreamPerKey) throw this.#usedUp("kcapi_handle_reinit");
+    const cell = new Uint8Array(new ArrayBuffer(8));
+    this.#check(this.#call.kcapi_handle_reinit(cell, this.#native.handle, 0), "kcapi_handle_reinit");
+    const native = { call: this.#call, handle: this.#library.cells(cell.buffer).get(0) };
+    try {
+      return new KernelEngine(this.#library, this.#algorithm, native);
+    } catch (error) {
+      this.#call.kcapi_cipher_destroy(native.handle);
+      throw error;
+    }
+  }
+
+  close(): void {
+    finalizer.unregister(this);
+    this.#call.kcapi_cipher_destroy(this.#native.handle);
+  }
+
+  #usedUp(operation: string): KcapiError {
+    const { name } = this.#algorithm;
+    return new KcapiError("EOPNOTSUPP", operation, `${name} has one stream per key`, {
+      hint: "open another handle: the kernel keeps the state of the keystream with the key",
+    });
+  }
+
+  #broken(operation: string, count: number): KcapiError {
+    const { total } = this.#iovecs;
+    this.#iovecs.clear();
+    return new KcapiError("EIO", operation, `${count} bytes went through where ${total} were due`);
+  }
+
+  #check(result: number, operation: string): number {
+    if (result >= 0) return result;
+    this.#iovecs.clear();
+    throw systemError(-result, operation, this.#algorithm.name);
+  }
+}
+
+function check(result: number, operation: string, algorithm: string): void {
+  if (result < 0) throw systemError(-result, operation, algorithm);
+}
+
+function systemError(errno: number, operation: string, algorithm: string): KcapiError {
+  const code = errorCode(errno);
+  return new KcapiError(errno, operation, `${algorithm} failed`, { hint: explain(code, operation, algorithm) });
+}
+
+/** What the sockets can hold (rules F1 and F2). */
+interface Limits {
+  readonly page: number;
+  readonly window: number;
+  /** The most bytes one op may return into a list of several entries. */
+  readonly gatherLimit: number;
+}
+
+/** Measured on a fresh socket, since the sysctls behind it (net.core.wmem_default and rmem_default) may change. */
+function measureLimits(call: Calls): Limits {
+  const page = call.getpagesize();
+  const socket = call.socket(AF_ALG, SOCK_SEQPACKET, 0);
+  if (socket < 0) throw systemError(24, "socket", "AF_ALG");
+  try {
+    const send = Math.max(page, bufferSize(call, socket, SO_SNDBUF));
+    const receive = Math.max(page, bufferSize(call, socket, SO_RCVBUF));
+    const pages = Math.floor(Math.min(send, receive, WINDOW_LIMIT) / page);
+    // An unaligned output of n steps of pages ends a few bytes into one page more than its size tells; where the
+    // receive buffer has no such page, the op would return less than it was asked for.
+    const spare = pages % PAGES_PER_STEP === 0 && pages > 1 ? 1 : 0;
+    return { page, window: (pages - spare) * page, gatherLimit: (pages - spare - 1) * page };
+  } finally {
+    call.close(socket);
+  }
+}
+
+function bufferSize(call: Calls, socket: number, option: number): number {
+  const value = new Int32Array(new ArrayBuffer(8));
+  const [size, length] = [new Uint8Array(value.buffer, 0, 4), new Uint8Array(value.buffer, 4, 4)];
+  value[1] = 4;
+  if (call.getsockopt(socket, SOL_SOCKET, option, size, length) < 0) throw systemError(92, "getsockopt", "AF_ALG");
+  return value[0]!;
+}
+
+/** Memory that is not zeroed where the runtime can spare that: for an op that fills it all, or throws. */
+function unfilled(length: number): Bytes {
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer);
+}
+
+/** The struct iovec array of one thread: calls are synchronous (rule F7), so all its engines share it. */
+class Iovecs {
+  readonly address: Address;
+  /** Bytes in the list. */
+  total = 0;
+  #used = 0;
+  #first = 0;
+  readonly #library: Library;
+  readonly #words = new Uint32Array(new ArrayBuffer(16 * UIO_MAXIOV));
+  readonly #cells;
+  readonly #small: readonly Address[];
+  readonly #memmove: Calls["memmove"];
+  readonly #zero: Address;
+
+  constructor(library: Library) {
+    this.#library = library;
+    this.#cells = library.cells(this.#words.buffer);
+    this.#memmove = library.call.memmove;
+    this.#zero = library.word(0);
+    this.address = this.#memmove(new Uint8Array(this.#words.buffer), this.#zero, this.#zero);
+    this.#small = Array.from({ length: SENDMSG_ENTRIES + 1 }, (_, n) => library.word(n));
+  }
+
+  /** `n` as a size_t; the usual ones are at hand, for making a bigint costs more than the call. */
+  word(n: number): Address {
+    return this.#small[n] ?? this.#library.word(n);
+  }
+
+  /** Makes `list` the list; the entries behind it are empty. Returns its length. */
+  fill(list: readonly Bytes[]): number {
+    let total = 0;
+    for (let i = 0; i < list.length; i++) {
+      const bytes = list[i]!;
+      const { length } = bytes;
+      this.#cells.set(2 * i, this.#memmove(bytes, this.#zero, this.#zero));
+      this.#words[4 * i + 2] = length;
+      total += length;
+    }
+    this.total = total;
+    this.#used = list.length;
+    this.#first = 0;
+    return list.length;
+  }
+
+  /** Takes `count` bytes off the front; what is used up stays as entries of length 0. */
+  advance(count: number): void {
+    this.total -= count;
+    while (count > 0) {
+      const length = this.#words[4 * this.#first + 2]!;
+      const step = Math.min(count, length);
+      const address = this.#cells.get(2 * this.#first);
+      this.#cells.set(2 * this.#first, typeof address === "bigint" ? address + BigInt(step) : address + step);
+      this.#words[4 * this.#first + 2] = length - step;
+      count -= step;
+      if (step === length) this.#first++;
+    }
+  }
+
+  /** Forgets the list: no address of the caller's memory outlives the call. */
+  clear(): void {
+    const words = this.#words;
+    // For the usual short list this is faster than fill().
+    for (let i = 4 * this.#used - 1; i >= 0; i--) words[i] = 0;
+    this.#used = 0;
+  }
+}
+
+let iovecs: Iovecs | undefined;
+
+function iovecsOf(library: Library): Iovecs {
+  return iovecs ??= new Iovecs(library);
+}

@@ -1,0 +1,61 @@
+/**
+ * Chooses the engine of a cipher, once, when it is opened.
+ *
+ * @module
+ */
+
+import { load, loadIfGranted } from "../../ffi/mod.ts";
+import type { Algorithm } from "../algorithms.ts";
+import { type ErrorCode, KcapiError } from "../errors.ts";
+import type { Bytes, Engine, EngineName } from "./engine.ts";
+import { openKernel } from "./kernel.ts";
+import { openUserspace } from "./userspace.ts";
+
+/** Which engine to use: `"auto"` takes the kernel where it can serve the algorithm, else userspace. */
+export type EngineChoice = "auto" | EngineName;
+
+/** The kernel engine cannot serve this algorithm on this system; other errors are the caller's to know. */
+const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
+  "ELIBACC",
+  "EACCES",
+  "EPERM",
+  "EAFNOSUPPORT",
+  "ENOENT",
+  "EPROTONOSUPPORT",
+  "ELIBBAD",
+]);
+
+/**
+ * Opens a keyed cipher.
+ *
+ * @param key Taken over: the caller's copy is zeroed here, or kept by the userspace engine and zeroed at its end.
+ * @throws {KcapiError} If the engine asked for, or with `"auto"` neither, can serve the algorithm.
+ */
+export function openEngine(algorithm: Algorithm, key: Bytes, choice: EngineChoice): Engine {
+  if (choice === "userspace") return openUserspace(algorithm, key);
+  try {
+    const library = choice === "kernel" ? load() : loadIfGranted();
+    if (library instanceof KcapiError) throw library;
+    const engine = openKernel(library, algorithm, key);
+    key.fill(0);
+    return engine;
+  } catch (error) {
+    if (choice === "kernel" || !(error instanceof KcapiError) || !FALL_BACK.has(error.code)) {
+      key.fill(0);
+      throw error;
+    }
+    return openUserspaceInstead(algorithm, key, error);
+  }
+}
+
+function openUserspaceInstead(algorithm: Algorithm, key: Bytes, kernel: KcapiError): Engine {
+  try {
+    return openUserspace(algorithm, key);
+  } catch (userspace) {
+    if (!(userspace instanceof KcapiError)) throw userspace;
+    throw new KcapiError(kernel.errno, "open", `no engine can serve ${algorithm.name}`, {
+      cause: new AggregateError([kernel, userspace]),
+      hint: `kernel: ${kernel.message}; userspace: ${userspace.message}`,
+    });
+  }
+}

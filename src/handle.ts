@@ -1,0 +1,437 @@
+/**
+ * {@linkcode CipherHandle}: libkcapi's stream calls, with the waiting done in JavaScript.
+ *
+ * @module
+ */
+
+import { type Algorithm, parseAlgorithm } from "./algorithms.ts";
+import { ByteIterator } from "./byte_iterator.ts";
+import { bytesOf, copyOf, Scatter, sizeOf } from "./bytes.ts";
+import type { Bytes, Direction, Engine, EngineName } from "./engines/engine.ts";
+import { type EngineChoice, openEngine } from "./engines/mod.ts";
+import { KcapiError } from "./errors.ts";
+import { Flow } from "./flow.ts";
+import { checkEngine, checkIV, checkKey, checkSignal } from "./options.ts";
+
+/** Options of {@linkcode CipherHandle.open}. */
+export interface CipherHandleOptions {
+  /** The key, as long as the algorithm asks for. A copy is taken, and zeroed once it is of no more use. */
+  key: BufferSource;
+  /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
+  engine?: EngineChoice | undefined;
+}
+
+/** Options of {@linkcode CipherHandle.streamOp}. */
+export interface StreamOpOptions {
+  /** Ends the iterator's waiting with the signal's reason; the stream itself is not touched. */
+  signal?: AbortSignal | undefined;
+  /** The most bytes per chunk, at least the handle's `chunkSize`. By default all that is ready. */
+  maxBytes?: number | undefined;
+}
+
+/** An update that waits for room. */
+interface PendingUpdate {
+  readonly input: Scatter;
+  readonly last: boolean;
+  readonly total: number;
+  readonly resolve: (total: number) => void;
+  readonly reject: (reason: unknown) => void;
+}
+
+/** Who receives: `streamOpInto` for the time of one call, an iterator of `streamOp` until it ends. */
+interface Receiver {
+  /** Called when there is something to receive, or the stream ended, failed or was closed. */
+  wake: (() => void) | undefined;
+}
+
+const CONSTRUCT = Symbol("construct");
+
+/** The engine behind a handle, for the streams that are made from it. */
+export let engineOf: (handle: CipherHandle) => { engine: Engine; algorithm: Algorithm };
+
+/**
+ * A keyed cipher and the stream in progress on it: `struct kcapi_handle` and the calls on it, one to one.
+ *
+ * Data is sent by {@linkcode streamUpdate} and received by {@linkcode streamOp} or {@linkcode streamOpInto}, from
+ * the same task or from different ones. No call ever blocks the thread: an update that finds no room waits, as a
+ * promise, until something is received; a receiver waits until something is sent. So the two sides of a stream
+ * longer than the window of 212,992 bytes must run at the same time.
+ *
+ * An error of the engine, or a buffer that is detached while it waits, fails the stream: everything pending and
+ * everything later rejects with that error, and only {@linkcode close} and {@linkcode reinit} are of use.
+ *
+ * A handle belongs to the thread that made it. Close it, or declare it with `using`.
+ *
+ * @example Usage
+ * ```ts
+ * import { CipherHandle } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * using handle = CipherHandle.open("ctr(aes)", { key: new Uint8Array(16) });
+ * handle.streamInitEnc(new Uint8Array(16));
+ * const producer = (async () => {
+ *   await handle.streamUpdate(new Uint8Array(1000));
+ *   await handle.streamUpdateLast(new Uint8Array(24));
+ * })();
+ * let received = 0;
+ * for await (const chunk of handle.streamOp()) received += chunk.length;
+ * await producer;
+ * assertEquals(received, 1024);
+ * ```
+ */
+export class CipherHandle implements Disposable {
+  readonly #algorithm: Algorithm;
+  readonly #engine: Engine;
+  readonly #flow: Flow;
+  readonly #updates: PendingUpdate[] = [];
+  #receiver: Receiver | undefined;
+  /** Bytes of this stream given to updates, and whether the last one was. */
+  #given = 0;
+  #lastGiven = false;
+  /** Counts the streams: an iterator ends with its own. */
+  #stream = 0;
+  #failure: unknown;
+  #closed = false;
+
+  /**
+   * Use {@linkcode CipherHandle.open}.
+   *
+   * @ignore
+   */
+  constructor(token: symbol, engine: Engine, algorithm: Algorithm) {
+    if (token !== CONSTRUCT) throw new TypeError("CipherHandle has no public constructor: use CipherHandle.open()");
+    this.#algorithm = algorithm;
+    this.#engine = engine;
+    this.#flow = new Flow(engine, algorithm);
+  }
+
+  /**
+   * Opens a cipher and sets its key: `kcapi_cipher_init` and `kcapi_cipher_setkey`.
+   *
+   * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+   * @param options The key, and which engine to use.
+   * @throws {TypeError} If an argument is of a wrong type.
+   * @throws {RangeError} If the name or the key is of a wrong length.
+   * @throws {KcapiError} If the engine cannot open the cipher; `hint` tells what would change that.
+   */
+  static open(algorithm: string, options: CipherHandleOptions): CipherHandle {
+    const parsed = parseAlgorithm(algorithm);
+    const engine = checkEngine(options?.engine);
+    const key = checkKey(parsed, options?.key);
+    return new CipherHandle(CONSTRUCT, openEngine(parsed, copyOf(key), engine), parsed);
+  }
+
+  /** The algorithm's name, as it was given. */
+  get algorithm(): string {
+    return this.#algorithm.name;
+  }
+
+  /** The engine that really runs. */
+  get engine(): EngineName {
+    return this.#engine.name;
+  }
+
+  /** The cipher's block size in bytes: `kcapi_cipher_blocksize`; 1 for stream ciphers. */
+  get blockSize(): number {
+    return this.#engine.blockSize;
+  }
+
+  /** The IV's length in bytes: `kcapi_cipher_ivsize`; 0 where there is none. */
+  get ivSize(): number {
+    return this.#engine.ivSize;
+  }
+
+  /** The bytes in which output comes before the end of the stream, such as 16 for `ctr(aes)`. */
+  get chunkSize(): number {
+    return this.#algorithm.chunkSize;
+  }
+
+  /**
+   * Starts a stream that encrypts: `kcapi_cipher_stream_init_enc`.
+   *
+   * @param iv The IV, `ivSize` bytes; none where that is 0. Never use one twice with the same key.
+   * @throws {KcapiError} EBUSY before everything of the stream in progress was received; EBADF after `close()`.
+   */
+  streamInitEnc(iv?: BufferSource): void {
+    this.#init("streamInitEnc", "encrypt", iv);
+  }
+
+  /**
+   * Starts a stream that decrypts: `kcapi_cipher_stream_init_dec`.
+   *
+   * @param iv The IV the data was encrypted with; none where `ivSize` is 0.
+   * @throws {KcapiError} EBUSY before everything of the stream in progress was received; EBADF after `close()`.
+   */
+  streamInitDec(iv?: BufferSource): void {
+    this.#init("streamInitDec", "decrypt", iv);
+  }
+
+  /**
+   * Sends bytes: `kcapi_cipher_stream_update` with the arguments as its scatter list.
+   *
+   * @returns Their total, once all are copied: then the buffers are the caller's again, unchanged. Until then the
+   * promise waits for someone to receive.
+   */
+  async streamUpdate(...buffers: BufferSource[]): Promise<number> {
+    return await this.#update("streamUpdate", buffers, false);
+  }
+
+  /**
+   * Sends the last bytes of the stream, if any: `kcapi_cipher_stream_update_last`.
+   *
+   * @returns Their total, once all are copied.
+   * @throws {RangeError} If the stream would not be whole blocks, in a mode that works in them. The stream is
+   * unchanged, and the right end may still be sent.
+   */
+  async streamUpdateLast(...buffers: BufferSource[]): Promise<number> {
+    return await this.#update("streamUpdateLast", buffers, true);
+  }
+
+  /**
+   * Receives the stream: `kcapi_cipher_stream_op` in a loop, until all of it is received.
+   *
+   * Waits while nothing is ready, and ends after the last bytes. Bytes are taken from the engine only when they are
+   * delivered: a loop that is left early loses none, and a later `streamOp()` goes on with them.
+   *
+   * @throws {KcapiError} EINVAL if no stream was started, EBUSY if another receiver is at work, EBADF after `close()`.
+   */
+  streamOp(options: StreamOpOptions = {}): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+    this.#assertStarted("streamOp");
+    this.#assertNoReceiver("streamOp");
+    const { signal, maxBytes = Infinity } = options;
+    checkMaxBytes(maxBytes, this.chunkSize);
+    checkSignal(signal);
+    return this.#iterate(maxBytes, signal);
+  }
+
+  /**
+   * Receives into memory of the caller: one `kcapi_cipher_stream_op` with the arguments as its gather list.
+   *
+   * Waits until at least one chunk is ready. Fills whole chunks (see `chunkSize`) as far as there are any and room
+   * for them; only the end of the stream may be shorter.
+   *
+   * @returns How many bytes were written, entry by entry; 0 when everything was received.
+   * @throws {RangeError} If the entries overlap, or have room for less than one chunk.
+   */
+  async streamOpInto(...buffers: BufferSource[]): Promise<number> {
+    this.#assertStarted("streamOpInto");
+    this.#assertNoReceiver("streamOpInto");
+    const list = buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer));
+    const room = sizeOf(list);
+    if (room < this.chunkSize) {
+      throw new RangeError(`"buffers" expected room for at least one chunk of ${this.chunkSize} bytes, got ${room}`);
+    }
+    if (list.length > 1) checkOverlap(list);
+    const flow = this.#flow;
+    if (flow.ready === 0 && !flow.done) {
+      const receiver: Receiver = { wake: undefined };
+      this.#receiver = receiver;
+      try {
+        while (flow.ready === 0 && !flow.done) await this.#wait(receiver, "streamOpInto");
+      } finally {
+        this.#receiver = undefined;
+      }
+      if (sizeOf(list) !== room) throw new TypeError("A buffer was detached while it waited to be filled");
+    }
+    const length = flow.fit(room);
+    if (length === 0) return 0;
+    this.#receive(() => flow.receive(length === room ? list : new Scatter(list).peek(length)));
+    return length;
+  }
+
+  /**
+   * A handle with the same key and a stream of its own: `kcapi_handle_reinit`. Each of the two is closed for itself.
+   *
+   * @throws {KcapiError} EBADF after `close()`; EMFILE where the process has no descriptors left.
+   */
+  reinit(): CipherHandle {
+    this.#assertOpen("reinit");
+    return new CipherHandle(CONSTRUCT, this.#engine.reinit(), this.#algorithm);
+  }
+
+  /**
+   * Releases the handle at once: `kcapi_cipher_destroy`. What is pending rejects with KcapiError ECANCELED, so that a
+   * stream cut short never looks ended. Closing again does nothing.
+   */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#flow.close();
+    this.#rejectAll(() => new KcapiError("ECANCELED", "close", "the handle was closed"));
+  }
+
+  /** The same as {@linkcode close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #init(operation: string, direction: Direction, iv: BufferSource | undefined): void {
+    this.#assertOpen(operation);
+    if (this.#failure !== undefined) throw this.#failure;
+    const checked = checkIV(this.#algorithm, iv, this.#engine.ivSize, operation);
+    if (this.#flow.busy) {
+      throw new KcapiError("EBUSY", operation, "the stream in progress was not received to its end", {
+        hint: "receive it, or use a reinit() of this handle",
+      });
+    }
+    this.#guard(() => this.#flow.start({ direction, iv: checked && copyOf(checked) }));
+    this.#given = 0;
+    this.#lastGiven = false;
+    this.#receiver = undefined;
+    this.#stream++;
+  }
+
+  #update(operation: string, buffers: BufferSource[], last: boolean): number | Promise<number> {
+    this.#assertStarted(operation);
+    if (this.#lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
+    const input = new Scatter(buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer)));
+    const total = input.remaining;
+    if (last) this.#checkBlocks(total);
+    this.#given += total;
+    this.#lastGiven = last;
+    if (this.#updates.length === 0 && this.#guard(() => this.#flow.send(input, last))) {
+      this.#wake();
+      return total;
+    }
+    this.#wake();
+    return new Promise((resolve, reject) => this.#updates.push({ input, last, total, resolve, reject }));
+  }
+
+  #checkBlocks(total: number): void {
+    const { kind, blockSize = this.blockSize } = this.#algorithm;
+    const rest = (this.#given + total) % blockSize;
+    if (kind === "stream" && rest !== 0) {
+      throw new RangeError(
+        `The stream expected whole blocks of ${blockSize} bytes, got ${rest} bytes too many: ` +
+          "pad them, or send the right end",
+      );
+    }
+  }
+
+  /** Receives by `take`, then sends what waits for the room it made. */
+  #receive<T>(take: () => T): T {
+    const taken = this.#guard(take);
+    while (this.#updates.length > 0) {
+      const { input, last, total, resolve, reject } = this.#updates[0]!;
+      try {
+        input.verify();
+        if (!this.#flow.send(input, last)) break;
+        resolve(total);
+      } catch (error) {
+        reject(error);
+        this.#fail(error);
+      }
+      this.#updates.shift();
+    }
+    return taken;
+  }
+
+  #iterate(maxBytes: number, signal: AbortSignal | undefined): AsyncIterableIterator<Bytes> {
+    const flow = this.#flow;
+    const stream = this.#stream;
+    const receiver: Receiver = { wake: undefined };
+    let ended = false;
+    const wake = () => receiver.wake?.();
+    const end = () => {
+      ended = true;
+      if (this.#receiver === receiver) this.#receiver = undefined;
+      signal?.removeEventListener("abort", wake);
+      wake();
+    };
+    const receive = async (): Promise<Bytes | undefined> => {
+      signal?.addEventListener("abort", wake);
+      while (!ended) {
+        signal?.throwIfAborted();
+        this.#assertStarted("streamOp");
+        if (flow.done || this.#stream !== stream) break;
+        if (this.#receiver !== receiver) this.#assertNoReceiver("streamOp");
+        this.#receiver = receiver;
+        const length = flow.fit(maxBytes);
+        if (length > 0) return this.#receive(() => flow.take(length));
+        await this.#wait(receiver, "streamOp");
+      }
+      end();
+      return undefined;
+    };
+    return new ByteIterator(() =>
+      receive().catch((error) => {
+        end();
+        throw error;
+      }), end);
+  }
+
+  async #wait(receiver: Receiver, operation: string): Promise<void> {
+    await new Promise<void>((resolve) => receiver.wake = resolve);
+    receiver.wake = undefined;
+    if (this.#closed) throw new KcapiError("ECANCELED", operation, "the handle was closed");
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #wake(): void {
+    if (this.#flow.ready > 0 || this.#flow.done) this.#receiver?.wake?.();
+  }
+
+  /** Runs what may fail in the engine; then the stream is over. */
+  #guard<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#failure = error;
+    this.#rejectAll(() => error);
+  }
+
+  #rejectAll(reason: () => unknown): void {
+    for (const { reject } of this.#updates.splice(0)) reject(reason());
+    this.#receiver?.wake?.();
+  }
+
+  #assertOpen(operation: string): void {
+    if (this.#closed) throw new KcapiError("EBADF", operation, "the handle is closed");
+  }
+
+  #assertStarted(operation: string): void {
+    this.#assertOpen(operation);
+    if (this.#failure !== undefined) throw this.#failure;
+    if (!this.#flow.started) {
+      throw new KcapiError("EINVAL", operation, "no stream was started", {
+        hint: "call streamInitEnc or streamInitDec",
+      });
+    }
+  }
+
+  #assertNoReceiver(operation: string): void {
+    if (this.#receiver) throw new KcapiError("EBUSY", operation, "another receiver is at work on this stream");
+  }
+
+  static {
+    engineOf = (handle) => {
+      handle.#assertOpen("reinit");
+      return { engine: handle.#engine, algorithm: handle.#algorithm };
+    };
+  }
+}
+
+function checkMaxBytes(maxBytes: unknown, chunkSize: number): void {
+  if (typeof maxBytes !== "number") throw new TypeError(`"maxBytes" expected a number, got ${typeof maxBytes}`);
+  if (maxBytes !== Infinity && !Number.isSafeInteger(maxBytes) || maxBytes < chunkSize) {
+    throw new RangeError(`"maxBytes" expected an integer of at least ${chunkSize}, got ${maxBytes}`);
+  }
+}
+
+function checkOverlap(list: readonly Bytes[]): void {
+  const byBuffer = Map.groupBy(list.filter(({ length }) => length > 0), ({ buffer }) => buffer);
+  for (const entries of byBuffer.values()) {
+    entries.sort((a, b) => a.byteOffset - b.byteOffset);
+    for (let i = 1; i < entries.length; i++) {
+      if (entries[i - 1]!.byteOffset + entries[i - 1]!.length > entries[i]!.byteOffset) {
+        throw new RangeError('"buffers" expected entries that do not overlap');
+      }
+    }
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * Checks of arguments, before any native call where the algorithm's name tells enough.
+ *
+ * @module
+ */
+
+import { type Algorithm, padsByDefault } from "./algorithms.ts";
+import { bytesOf, describe } from "./bytes.ts";
+import type { Bytes } from "./engines/engine.ts";
+import type { EngineChoice } from "./engines/mod.ts";
+import { KcapiError } from "./errors.ts";
+
+/** PKCS#7 (RFC 5652), or none. */
+export type Padding = "pkcs7" | "none";
+
+/** The engine asked for, `"auto"` by default. */
+export function checkEngine(engine: unknown = "auto"): EngineChoice {
+  return oneOf("engine", engine, ["auto", "kernel", "userspace"]);
+}
+
+/** The key, if its length is one the algorithm has. */
+export function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
+  const key = bytesOf("key", value);
+  if (keySizes && !keySizes.includes(key.length)) {
+    throw new RangeError(`"key" expected ${keySizes.join(" or ")} bytes for ${name}, got ${key.length}`);
+  }
+  const half = key.length / 2;
+  if (mode === "xts" && key.subarray(0, half).every((byte, i) => byte === key[half + i])) {
+    throw new RangeError(`"key" expected two different halves for ${name}, got equal ones`);
+  }
+  return key;
+}
+
+/** The IV, if it has the right length; null where there is none. */
+export function checkIV(algorithm: Algorithm, value: unknown, ivSize: number, operation: string): Bytes | null {
+  const { name } = algorithm;
+  if (value === undefined || value === null) {
+    if (ivSize === 0) return null;
+    throw new TypeError(`"iv" expected a BufferSource of ${ivSize} bytes for ${name}, got ${value}`);
+  }
+  const iv = bytesOf("iv", value);
+  if (iv.length !== ivSize) {
+    const message = `"iv" expected ${ivSize} bytes for ${name}, got ${iv.length}`;
+    throw algorithm.ivSize === undefined ? new KcapiError("EINVAL", operation, message) : new RangeError(message);
+  }
+  return ivSize === 0 ? null : iv;
+}
+
+/** The padding asked for, or the mode's own. */
+export function checkPadding(algorithm: Algorithm, padding: unknown): Padding {
+  if (padding === undefined) return padsByDefault(algorithm) ? "pkcs7" : "none";
+  const checked = oneOf("padding", padding, ["pkcs7", "none"]);
+  const { name, kind, blockSize } = algorithm;
+  if (checked === "pkcs7" && (kind !== "stream" || blockSize === 1)) {
+    throw new TypeError(`"padding" expected "none" for ${name}, which takes any length, got "pkcs7"`);
+  }
+  return checked;
+}
+
+/** The layout in sectors, if there is one. */
+export function checkSectors(
+  algorithm: Algorithm,
+  options: { iv?: unknown; sectorSize?: unknown; sector?: unknown },
+): { sectorSize: number; sector: bigint } | undefined {
+  const { iv, sectorSize, sector } = options;
+  if (sector !== undefined && iv !== undefined) {
+    throw new TypeError('"sector" takes the place of "iv": give one of them');
+  }
+  if (sectorSize === undefined) {
+    if (sector !== undefined) throw new TypeError('"sector" needs a "sectorSize"');
+    return undefined;
+  }
+  if (algorithm.kind !== "sector") {
+    throw new TypeError(`"sectorSize" is for modes that encrypt sectors, such as xts(aes), not for ${algorithm.name}`);
+  }
+  if (iv !== undefined) throw new TypeError('"sectorSize" makes the IV the sector\'s number: give "sector" for "iv"');
+  if (typeof sectorSize !== "number") {
+    throw new TypeError(`"sectorSize" expected a number, got ${describe(sectorSize)}`);
+  }
+  if (!Number.isSafeInteger(sectorSize) || sectorSize < 16 || sectorSize % 16 !== 0) {
+    throw new RangeError(`"sectorSize" expected a positive multiple of 16 bytes, got ${sectorSize}`);
+  }
+  return { sectorSize, sector: checkSector(sector) };
+}
+
+function checkSector(sector: unknown = 0): bigint {
+  if (typeof sector !== "number" && typeof sector !== "bigint") {
+    throw new TypeError(`"sector" expected a number or a bigint, got ${describe(sector)}`);
+  }
+  if ((typeof sector === "number" && !Number.isSafeInteger(sector)) || sector < 0 || BigInt(sector) >= 1n << 64n) {
+    throw new RangeError(`"sector" expected an integer from 0 to 2^64 - 1 (a bigint above 2^53), got ${sector}`);
+  }
+  return BigInt(sector);
+}
+
+/** The signal, if there is one. */
+export function checkSignal(signal: unknown): AbortSignal | undefined {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError(`"signal" expected an AbortSignal, got ${describe(signal)}`);
+  }
+  return signal;
+}
+
+function oneOf<T extends string>(name: string, value: unknown, values: readonly T[]): T {
+  if (values.includes(value as T)) return value as T;
+  const list = values.map((each) => `"${each}"`).join(" or ");
+  throw new TypeError(
+    `"${name}" expected ${list}, got ${
+      typeof value === "string" ? JSON.stringify(value.slice(0, 20)) : describe(value)
+    }`,
+  );
+}
