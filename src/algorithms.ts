@@ -46,7 +46,7 @@ const SAFE_CHUNK = 64;
 const AES_KEYS = [16, 24, 32];
 
 /** Block ciphers: block size and, where they are a short list, key sizes. */
-const CIPHERS: Readonly<Record<string, readonly [block: number, keys?: readonly number[]]>> = {
+export const CIPHERS: Readonly<Record<string, readonly [block: number, keys?: readonly number[]]>> = {
   aes: [16, AES_KEYS],
   anubis: [16],
   arc4: [1],
@@ -69,7 +69,7 @@ const CIPHERS: Readonly<Record<string, readonly [block: number, keys?: readonly 
 };
 
 /** What a mode adds to the sizes of its cipher; sizes are functions of the cipher's block. */
-interface ModeRule {
+export interface ModeRule {
   readonly kind: Kind;
   /** Input length must be a multiple of the cipher's block. */
   readonly wholeBlocks?: boolean;
@@ -89,7 +89,7 @@ const CHAINED: ModeRule = { kind: "stream", iv: "block", wholeBlocks: true };
 const CHACHA: ModeRule = { kind: "counter", iv: 16, keys: [32], chunk: 64, counterOffset: 0 };
 const XCHACHA: ModeRule = { kind: "counter", iv: 32, keys: [32], chunk: 64, counterOffset: 24 };
 
-const MODES: Readonly<Record<string, ModeRule>> = {
+export const MODES: Readonly<Record<string, ModeRule>> = {
   cbc: CHAINED,
   pcbc: CHAINED,
   ecb: { kind: "stream", iv: 0, wholeBlocks: true },
@@ -101,7 +101,7 @@ const MODES: Readonly<Record<string, ModeRule>> = {
   xchacha20: XCHACHA,
   xchacha12: XCHACHA,
   xts: { kind: "sector", iv: 16, key: (size) => 2 * size, shortestSector: 16 },
-  essiv: { kind: "sector", iv: 16, wholeBlocks: true },
+  essiv: { kind: "sector", iv: "block", wholeBlocks: true },
   adiantum: { kind: "sector", iv: 32, keys: [32], shortestSector: 16 },
   hctr2: { kind: "sector", iv: 32, shortestSector: 16 },
   hctr2_base: { kind: "sector", iv: 32, shortestSector: 16 },

@@ -17,6 +17,7 @@ const typedBuffer = getterOf<ArrayBufferLike>(typedArray, "buffer");
 const typedOffset = getterOf<number>(typedArray, "byteOffset");
 const typedLength = getterOf<number>(typedArray, "byteLength");
 const tagOf = getterOf<string | undefined>(typedArray, Symbol.toStringTag as unknown as string);
+const setBytes = Uint8Array.prototype.set;
 const viewBuffer = getterOf<ArrayBufferLike>(DataView.prototype, "buffer");
 const viewOffset = getterOf<number>(DataView.prototype, "byteOffset");
 const viewLength = getterOf<number>(DataView.prototype, "byteLength");
@@ -25,19 +26,30 @@ const isResizable = getterOf<boolean>(ArrayBuffer.prototype, "resizable");
 const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
 
 /**
- * `value` as a plain Uint8Array over the same memory.
+ * `value` as a Uint8Array over the same memory, whose `length` is true.
+ *
+ * It may be the caller's own object, which other properties can stand in front of: use {@linkcode viewOf} and
+ * {@linkcode scatter} on it, not its methods.
  *
  * @throws {TypeError} If it is no BufferSource, or its memory is detached, shared or resizable: the engines
  * are given addresses, which must stay what they were when they were checked.
  */
 export function bytesOf(name: string, value: unknown): Bytes {
-  const isTyped = tagOf(value) !== undefined;
-  const isView = !isTyped && ArrayBuffer.isView(value);
-  const buffer = (isTyped ? typedBuffer(value) : isView ? viewBuffer(value) : value) as ArrayBuffer;
+  const tag = tagOf(value);
+  const isView = tag === undefined && ArrayBuffer.isView(value);
+  const buffer = (tag !== undefined ? typedBuffer(value) : isView ? viewBuffer(value) : value) as ArrayBuffer;
   if (fixedLength(name, value, buffer) === 0 && isDetached(buffer)) throw new TypeError(`"${name}" is detached`);
-  if (isTyped) return new Uint8Array(buffer, typedOffset(value), typedLength(value));
+  if (tag === "Uint8Array" && Object.getPrototypeOf(value) === Uint8Array.prototype && !Object.hasOwn(value!, "length")) {
+    return value as Bytes;
+  }
+  if (tag !== undefined) return new Uint8Array(buffer, typedOffset(value), typedLength(value));
   if (isView) return new Uint8Array(buffer, viewOffset(value), viewLength(value));
   return new Uint8Array(buffer);
+}
+
+/** The bytes from `start` to `end` of `bytes`, as a view. */
+export function viewOf(bytes: Bytes, start: number, end: number): Bytes {
+  return new Uint8Array(typedBuffer(bytes) as ArrayBuffer, typedOffset(bytes) + start, end - start);
 }
 
 /** The length of `buffer`, if it is an ArrayBuffer that keeps it. */
@@ -82,7 +94,7 @@ export function sizeOf(list: readonly Bytes[]): number {
 export function scatter(from: Bytes, list: readonly Bytes[]): void {
   let offset = 0;
   for (const entry of list) {
-    entry.set(from.subarray(offset, offset + entry.length));
+    setBytes.call(entry, from.subarray(offset, offset + entry.length));
     offset += entry.length;
   }
 }
@@ -105,14 +117,15 @@ export class Scatter {
    *
    * @param skip Leave out so many bytes in front of them.
    */
-  peek(length: number, skip = 0): Bytes[] {
+  peek(length: number, skip = 0): readonly Bytes[] {
+    if (skip === 0 && length === this.remaining && this.#index === 0 && this.#offset === 0) return this.#list;
     const views: Bytes[] = [];
     let start = this.#offset + skip;
     for (let i = this.#index; length > 0; i++) {
       const bytes = this.#list[i]!;
       const end = Math.min(bytes.length, start + length);
       if (start < end) {
-        views.push(start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end));
+        views.push(start === 0 && end === bytes.length ? bytes : viewOf(bytes, start, end));
         length -= end - start;
       }
       start = Math.max(0, start - bytes.length);

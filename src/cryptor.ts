@@ -281,7 +281,7 @@ export class Cryptor {
    * In place, each output byte goes where its input byte was. The unit that completes the tail has no such place: it
    * gets a buffer of its own, in front, so that no output ever passes input that was not read.
    */
-  #outputMemory(length: number, input: Scatter): Bytes[] {
+  #outputMemory(length: number, input: Scatter): readonly Bytes[] {
     if (!this.#plan.inPlace) return [new Uint8Array(length)];
     const { unit, tailLength } = this.#flow;
     if (tailLength === 0) return input.peek(length);

@@ -182,8 +182,8 @@ export class Flow {
   #deliver(length: number, input: Scatter, last: boolean): void {
     const { kind } = this.algorithm;
     const fromInput = length - this.#tailLength;
-    const list = input.peek(fromInput);
-    if (this.#tailLength > 0) list.unshift(this.#tail.subarray(0, this.#tailLength));
+    const rest = input.peek(fromInput);
+    const list = this.#tailLength > 0 ? [this.#tail.subarray(0, this.#tailLength), ...rest] : rest;
     if (kind === "stream") {
       this.engine.update(list, last);
     } else if (length > 0) {

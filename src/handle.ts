@@ -6,7 +6,7 @@
 
 import { type Algorithm, parseAlgorithm } from "./algorithms.ts";
 import { ByteIterator } from "./byte_iterator.ts";
-import { bytesOf, copyOf, Scatter, sizeOf } from "./bytes.ts";
+import { bytesOf, copyOf, Scatter, sizeOf, viewOf } from "./bytes.ts";
 import type { Bytes, Direction, Engine, EngineName } from "./engines/engine.ts";
 import { type EngineChoice, openEngine } from "./engines/mod.ts";
 import { KcapiError } from "./errors.ts";
@@ -425,7 +425,8 @@ function checkMaxBytes(maxBytes: unknown, chunkSize: number): void {
 }
 
 function checkOverlap(list: readonly Bytes[]): void {
-  const byBuffer = Map.groupBy(list.filter(({ length }) => length > 0), ({ buffer }) => buffer);
+  const views = list.filter(({ length }) => length > 0).map((entry) => viewOf(entry, 0, entry.length));
+  const byBuffer = Map.groupBy(views, ({ buffer }) => buffer);
   for (const entries of byBuffer.values()) {
     entries.sort((a, b) => a.byteOffset - b.byteOffset);
     for (let i = 1; i < entries.length; i++) {

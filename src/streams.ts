@@ -5,7 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import { bytesOf } from "./bytes.ts";
+import { bytesOf, sizeOf } from "./bytes.ts";
 import { type CipherParameters, type CipherStreamOptions, type Cryptor, prepare } from "./cryptor.ts";
 import type { Bytes, EngineName } from "./engines/engine.ts";
 import type { CipherHandle } from "./handle.ts";
@@ -34,12 +34,17 @@ class Duct {
   #writer!: WritableStreamDefaultController;
   /** The reader has asked, and nothing was enqueued since. */
   #demand = false;
-  #onDemand: (() => void) | undefined;
+  /** The write whose output was not asked for yet. */
+  #waiting: { readonly resolve: () => void; readonly reject: (reason: unknown) => void } | undefined;
+  /** Output is being made, or the event loop has its turn before it goes on. */
+  #busy = false;
   /** Small chunks: copies in one buffer, or with `inPlace` the chunks themselves. */
   #gathered: Bytes[] = [];
   #gatheredLength = 0;
   #buffer: Bytes | undefined;
-  #drainScheduled = false;
+  #drain: "idle" | "scheduled" | "due" = "idle";
+  /** Since when a chunk of many pieces has been worked on without a turn of the event loop. */
+  #slice: TimeSlice | undefined;
   #over = false;
 
   constructor(cryptor: Cryptor, inPlace: boolean, signal: AbortSignal | undefined) {
@@ -52,45 +57,49 @@ class Duct {
       cancel: (reason) => this.#fail(reason),
     }, { highWaterMark: 0 });
     this.writable = new WritableStream<Uint8Array>({
-      start: (controller) => void (this.#writer = controller),
+      start: (controller) => {
+        this.#writer = controller;
+        // The sink's abort() comes only after the write in progress, which may wait for a reader.
+        controller.signal.addEventListener("abort", () => this.#aborted(controller.signal.reason));
+      },
       write: (chunk) => this.#write(chunk),
       close: () => this.#close(),
-      abort: (reason) => this.#fail(reason),
+      abort: (reason) => this.#aborted(reason),
     });
     if (!signal) return;
-    // Weakly, for a signal may live on when nobody holds either end any more.
-    const self = new WeakRef(this);
-    this.#onAbort = () => {
-      const duct = self.deref();
-      if (duct) duct.#fail(signal.reason);
-    };
+    this.#onAbort = Duct.#abortListener(new WeakRef(this), signal);
     if (signal.aborted) this.#onAbort();
     else signal.addEventListener("abort", this.#onAbort);
   }
 
-  #pull(): void {
-    this.#demand = true;
-    const resume = this.#onDemand;
-    this.#onDemand = undefined;
-    resume?.();
+  /**
+   * Refers to the duct weakly, for a signal may live on when nobody holds either end any more; and is made here, for
+   * a closure made in the constructor would share its context, and the duct with it.
+   */
+  static #abortListener(duct: WeakRef<Duct>, signal: AbortSignal): () => void {
+    return () => {
+      const alive = duct.deref();
+      if (alive) alive.#fail(signal.reason);
+    };
   }
 
   #write(chunk: unknown): void | Promise<void> {
     try {
       const bytes = bytesOf("chunk", chunk);
       if (bytes.length < SMALL && this.#gatheredLength + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
-      if (this.#gatheredLength > 0) return this.#drainThen(() => this.#write(bytes));
-      this.#cryptor.write([bytes]);
-      return this.#produce();
+      if (this.#gatheredLength === 0) return this.#produce([bytes]);
+      const drained = this.#produce(this.#takeGathered());
+      return drained ? drained.then(() => this.#write(bytes)) : this.#write(bytes);
     } catch (error) {
       this.#fail(error);
       throw error;
     }
   }
 
-  #close(): void | Promise<void> {
+  #close(): void {
     try {
-      if (this.#gatheredLength > 0) this.#handOver();
+      // What is left is less than a window: enqueued whether it was asked for or not.
+      if (this.#gatheredLength > 0) this.#cryptor.write(this.#takeGathered());
       this.#enqueueAll();
       this.#cryptor.end();
       this.#enqueueAll();
@@ -102,36 +111,55 @@ class Duct {
     }
   }
 
-  /** Makes output as long as the reader asks for it, and waits where it does not. */
-  #produce(): void | Promise<void> {
-    const cryptor = this.#cryptor;
-    while (this.#demand && cryptor.pending) {
-      const output = cryptor.read();
-      if (output) this.#enqueue(output);
-    }
-    if (cryptor.pending) return this.#produceOnDemand();
+  /** Makes output of `list` while the reader asks for it, and waits where it does not. */
+  #produce(list: readonly Bytes[]): void | Promise<void> {
+    this.#cryptor.write(list);
+    this.#answerDemand();
+    if (!this.#cryptor.pending) return;
+    return new Promise((resolve, reject) => this.#waiting = { resolve, reject });
   }
 
-  async #produceOnDemand(): Promise<void> {
-    const cryptor = this.#cryptor;
-    const slice = new TimeSlice();
+  #pull(): void {
+    this.#demand = true;
+    if (!this.#busy) this.#resume();
+  }
+
+  #resume(): void {
     try {
-      while (cryptor.pending && !this.#over) {
-        if (!this.#demand) {
-          await new Promise<void>((resolve) => this.#onDemand = resolve);
-          continue;
-        }
-        if (slice.over) {
-          await slice.next();
-          continue;
-        }
-        const output = cryptor.read();
-        if (output) this.#enqueue(output);
+      if (this.#waiting) {
+        this.#answerDemand();
+        if (this.#cryptor.pending) return;
+        const { resolve } = this.#waiting;
+        this.#waiting = undefined;
+        resolve();
+      } else if (this.#drain === "due") {
+        this.#drainNow();
       }
     } catch (error) {
       this.#fail(error);
-      throw error;
     }
+  }
+
+  /** One piece for each time the reader asks. Enqueuing one can make it ask again, from within the call. */
+  #answerDemand(): void {
+    const cryptor = this.#cryptor;
+    let slice: TimeSlice | undefined;
+    this.#busy = true;
+    while (this.#demand && cryptor.pending) {
+      if (slice?.over) return this.#resumeNextTurn(slice);
+      const output = cryptor.read();
+      if (output) this.#enqueue(output);
+      if (cryptor.pending) slice ??= this.#slice ??= new TimeSlice();
+    }
+    this.#busy = false;
+    if (!cryptor.pending) this.#slice = undefined;
+  }
+
+  #resumeNextTurn(slice: TimeSlice): void {
+    void slice.next().then(() => {
+      this.#busy = false;
+      if (!this.#over) this.#resume();
+    });
   }
 
   #enqueue(output: Bytes): void {
@@ -139,7 +167,6 @@ class Duct {
     this.#reader.enqueue(output);
   }
 
-  /** Less than a window: enqueued whether it was asked for or not. */
   #enqueueAll(): void {
     while (this.#cryptor.pending) {
       const output = this.#cryptor.read();
@@ -151,7 +178,7 @@ class Duct {
     return Math.min(GATHER_LIMIT, this.#cryptor.window);
   }
 
-  #gather(bytes: Bytes): void | Promise<void> {
+  #gather(bytes: Bytes): void {
     if (bytes.length === 0) return;
     if (this.#inPlace) {
       this.#gathered.push(bytes);
@@ -160,49 +187,44 @@ class Duct {
       this.#buffer.set(bytes, this.#gatheredLength);
     }
     this.#gatheredLength += bytes.length;
-    if (!this.#drainScheduled) {
-      this.#drainScheduled = true;
-      setImmediate(() => this.#drainInTurn());
-    }
+    if (this.#drain !== "idle") return;
+    this.#drain = "scheduled";
+    setImmediate(() => {
+      this.#drain = "due";
+      if (this.#demand) this.#resume();
+    });
   }
 
-  #drainInTurn(): void {
-    this.#drainScheduled = false;
-    if (this.#over || this.#gatheredLength === 0) return;
-    if (!this.#demand) {
-      // Nobody reads: more may gather until somebody does, or the limit is reached.
-      if (!this.#onDemand) this.#onDemand = () => this.#drainInTurn();
-      return;
-    }
-    try {
-      this.#handOver();
-      this.#enqueueAll();
-    } catch (error) {
-      this.#fail(error);
-    }
+  #drainNow(): void {
+    this.#drain = "idle";
+    if (this.#gatheredLength === 0) return;
+    this.#cryptor.write(this.#takeGathered());
+    this.#enqueueAll();
   }
 
-  async #drainThen(next: () => void | Promise<void>): Promise<void> {
-    if (this.#onDemand) this.#onDemand = undefined;
-    this.#handOver();
-    await this.#produce();
-    if (!this.#over) await next();
-  }
-
-  #handOver(): void {
+  #takeGathered(): Bytes[] {
     const list = this.#inPlace ? this.#gathered : [this.#buffer!.subarray(0, this.#gatheredLength)];
+    const length = this.#gatheredLength;
     this.#gathered = [];
     this.#gatheredLength = 0;
-    this.#cryptor.write(list);
+    if (sizeOf(list) !== length) throw new TypeError("A chunk was detached before its output was read");
+    return list;
   }
 
   /** Both sides end with `reason`; everything is released. */
   #fail(reason: unknown): void {
     if (this.#over) return;
-    this.#finish();
     this.#writer.error(reason);
+    this.#aborted(reason);
+  }
+
+  /** The same where the writable side ends by itself. */
+  #aborted(reason: unknown): void {
+    if (this.#over) return;
+    this.#finish();
     this.#reader.error(reason);
-    this.#pull();
+    this.#waiting?.reject(reason);
+    this.#waiting = undefined;
   }
 
   #finish(): void {

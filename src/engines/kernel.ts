@@ -212,15 +212,17 @@ function systemError(errno: number, operation: string, algorithm: string): Kcapi
 }
 
 /** What the sockets can hold (rules F1 and F2). */
-interface Limits {
+export interface Limits {
   readonly page: number;
+  /** SO_SNDBUF, in bytes. */
+  readonly sendBuffer: number;
   readonly window: number;
   /** The most bytes one op may return into a list of several entries. */
   readonly gatherLimit: number;
 }
 
 /** Measured on a fresh socket, since the sysctls behind it (net.core.wmem_default and rmem_default) may change. */
-function measureLimits(call: Calls): Limits {
+export function measureLimits(call: Calls): Limits {
   const page = call.getpagesize();
   const socket = call.socket(AF_ALG, SOCK_SEQPACKET, 0);
   if (socket < 0) throw systemError(24, "socket", "AF_ALG");
@@ -231,7 +233,7 @@ function measureLimits(call: Calls): Limits {
     // An unaligned output of n steps of pages ends a few bytes into one page more than its size tells; where the
     // receive buffer has no such page, the op would return less than it was asked for.
     const spare = pages % PAGES_PER_STEP === 0 && pages > 1 ? 1 : 0;
-    return { page, window: (pages - spare) * page, gatherLimit: (pages - spare - 1) * page };
+    return { page, sendBuffer: send, window: (pages - spare) * page, gatherLimit: (pages - spare - 1) * page };
   } finally {
     call.close(socket);
   }
