@@ -1,0 +1,194 @@
+/**
+ * What every test imports: assertions and stream helpers (from `@std/assert` and `@std/streams` where JSR can be
+ * reached, else stand-ins of our own), `test()` for both runtimes, and a few helpers that know no runtime.
+ */
+import { Buffer } from "node:buffer";
+import { spawn as spawnProcess } from "node:child_process";
+import { mkdtempSync, readdirSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { loadIfGranted } from "../ffi/mod.ts";
+import * as standins from "./std_standins.ts";
+
+export const runtime: "deno" | "bun" = "Bun" in globalThis ? "bun" : "deno";
+
+/** The engine that this run of the suite is to exercise. */
+export const engine: "kernel" | "userspace" = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
+
+// ---- @std, or the stand-ins -------------------------------------------------------------------------------------
+
+/** `@std` through the import map of deno.json, by names that no type checker and no bundler follows. */
+async function loadStd(): Promise<typeof standins | undefined> {
+  const names = ["@std/assert", "@std/streams"];
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<never>((_, reject) => timer = setTimeout(reject, 5_000, new Error("no answer")));
+  try {
+    const modules = await Promise.race([timeout, Promise.all(names.map((name) => import(name)))]);
+    return Object.assign({}, ...modules);
+  } catch {
+    return undefined;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+// Every test file of a Deno run loads this module anew: the environment remembers what the first one found.
+const decided = process.env.KCAPI_TEST_STD;
+const std = (decided === "standins" ? undefined : await loadStd()) ?? standins;
+if (decided === undefined) {
+  process.env.KCAPI_TEST_STD = std === standins ? "standins" : "std";
+  console.log(`assertions: ${std === standins ? "stand-ins (jsr: out of reach)" : "@std/assert, @std/streams"}`);
+}
+
+export const assert: typeof standins.assert = std.assert;
+export const assertNotEquals: typeof standins.assertNotEquals = std.assertNotEquals;
+export const assertStrictEquals: typeof standins.assertStrictEquals = std.assertStrictEquals;
+export const assertStringIncludes: typeof standins.assertStringIncludes = std.assertStringIncludes;
+export const assertInstanceOf: typeof standins.assertInstanceOf = std.assertInstanceOf;
+export const assertThrows: typeof standins.assertThrows = std.assertThrows;
+export const assertRejects: typeof standins.assertRejects = std.assertRejects;
+export const toArrayBuffer: typeof standins.toArrayBuffer = std.toArrayBuffer;
+export const mergeReadableStreams: typeof standins.mergeReadableStreams = std.mergeReadableStreams;
+export const LimitedBytesTransformStream: typeof standins.LimitedBytesTransformStream = std.LimitedBytesTransformStream;
+
+/** Deep equality. Bytes are compared as bytes, and a difference is told in three lines, however many there are. */
+export function assertEquals<T>(actual: T, expected: T, message?: string): void {
+  if (!(actual instanceof Uint8Array && expected instanceof Uint8Array)) {
+    return std.assertEquals(actual, expected, message);
+  }
+  if (Buffer.compare(actual, expected) === 0) return;
+  let at = 0;
+  while (at < actual.length && actual[at] === expected[at]) at++;
+  const show = (bytes: Uint8Array) =>
+    `length ${bytes.length}, …${Buffer.from(bytes.subarray(at, at + 16)).toString("hex")}…`;
+  throw new standins.AssertionError(
+    `${message ?? "Bytes differ"}: first at offset ${at}\n  actual:   ${show(actual)}\n  expected: ${show(expected)}`,
+  );
+}
+
+// ---- test() -----------------------------------------------------------------------------------------------------
+
+type TestBody = () => void | Promise<void>;
+type Register = (name: string, body: TestBody) => void;
+
+const testTimeout = 120_000; // Bun's own is 5 s unless it is told otherwise
+
+/** Fails a test that waits for ever; one that blocks the runtime is left to the watchdog of `tests/run`. */
+function limited(name: string, body: TestBody): () => Promise<void> {
+  return async () => {
+    // A synchronous write, so that after a hang or a crash `tests/run` can say which test it was.
+    if (process.env.KCAPI_RESULTS) writeFileSync(join(process.env.KCAPI_RESULTS, "running"), name);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`Test did not end within ${testTimeout / 1000} s`)), testTimeout);
+    });
+    try {
+      await Promise.race([timeout, body()]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+}
+
+async function registrars(): Promise<{ run: Register; unsanitized: Register; ignore: Register }> {
+  if (runtime === "deno") {
+    // Loaded on first use and never unloaded: in the midst of a test that would look like a leak.
+    loadIfGranted();
+    return {
+      run: (name, body) =>
+        Deno.test({ name, fn: limited(name, body), sanitizeOps: true, sanitizeResources: true, sanitizeExit: true }),
+      unsanitized: (name, body) => Deno.test({ name, fn: limited(name, body) }),
+      ignore: (name, body) => Deno.test({ name, fn: async () => await body(), ignore: true }),
+    };
+  }
+  const specifier = "bun:test"; // not a literal, or Deno would look for the module
+  const bun = await import(specifier);
+  const run: Register = (name, body) => bun.test(name, limited(name, body), 2 * testTimeout);
+  return {
+    run,
+    unsanitized: run,
+    ignore: (name, body) => bun.test.skip(name, body),
+  };
+}
+
+const { run, unsanitized, ignore } = await registrars();
+
+/**
+ * Registers a test with the runtime.
+ *
+ * Deno fails a test that leaves timers, operations or resources behind.
+ *
+ * - `test.unsanitized(name, body)` lets it: what it leaves is for the garbage collector.
+ * - `test.skip(name, reason)` registers one that is not run, and says why.
+ * - `test.if(condition, reason)(name, body)` runs it where the condition holds, and skips it for that reason elsewhere.
+ */
+export const test: Register & {
+  unsanitized: Register;
+  skip: (name: string, reason: string) => void;
+  if: (condition: boolean, reason: string) => Register;
+} = Object.assign(run, {
+  unsanitized,
+  skip: (name: string, reason: string) => ignore(`${name} # ${reason}`, () => {}),
+  if: (condition: boolean, reason: string): Register => (name, body) =>
+    condition ? run(name, body) : ignore(`${name} # ${reason}`, body),
+});
+
+// ---- helpers ----------------------------------------------------------------------------------------------------
+
+/** The number of file descriptors that this process has open. */
+export function openFiles(): number {
+  return readdirSync("/proc/self/fd").length;
+}
+
+/** A fresh directory; `tests/run` removes it with all that is in it. */
+export function tempDir(): string {
+  return mkdtempSync(join(tmpdir(), "kcapi-test-"));
+}
+
+export interface SpawnOptions {
+  cwd?: string;
+  /** Added to this process's environment; undefined removes a variable. */
+  env?: Record<string, string | undefined>;
+  /** Standard input (default: empty). */
+  input?: Uint8Array | string;
+  /** Milliseconds until the process is killed (default 60,000); the result then has `signal` SIGKILL. */
+  timeout?: number;
+}
+
+export interface SpawnResult {
+  code: number | null;
+  signal: string | null;
+  /** Standard output as it came, and as text. */
+  output: Uint8Array;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command (a program and its arguments, no shell) to its end, whatever its exit code. */
+export function spawn([command = "", ...args]: string[], options: SpawnOptions = {}): Promise<SpawnResult> {
+  const { cwd, env, input, timeout = 60_000 } = options;
+  return new Promise((resolve, reject) => {
+    const child = spawnProcess(command, args, { ...(cwd ? { cwd } : {}), env: { ...process.env, ...env } });
+    const out: Uint8Array[] = [], err: Uint8Array[] = [];
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      // A grandchild may hold the pipes open: do not wait for their ends.
+      child.stdout.destroy();
+      child.stderr.destroy();
+    }, timeout);
+    child.stdout.on("data", (chunk: Uint8Array) => out.push(chunk));
+    child.stderr.on("data", (chunk: Uint8Array) => err.push(chunk));
+    child.stdin.on("error", () => {}); // the child may close it unread
+    child.stdin.end(input);
+    child.on("error", (error: Error) => {
+      clearTimeout(timer);
+      reject(error);
+    });
+    child.on("close", (code: number | null, signal: string | null) => {
+      clearTimeout(timer);
+      const output = Buffer.concat(out);
+      resolve({ code, signal, output, stdout: output.toString(), stderr: Buffer.concat(err).toString() });
+    });
+  });
+}

@@ -1,0 +1,89 @@
+// The closing lines of `tests/run`: counts, failures and skipped tests from the runtimes' JUnit reports.
+// Arguments: the directory that holds one directory per leg, "--no-kernel" or "", the filter or "", the legs.
+import { existsSync, readFileSync } from "node:fs";
+import process from "node:process";
+
+const [directory, noKernel, filter, ...legs] = process.argv.slice(2);
+
+/** What a leg left behind: `undefined` where there is no such file. */
+function read(leg, file) {
+  const path = `${directory}/${leg}/${file}`;
+  return existsSync(path) ? readFileSync(path, "utf8").trim() : undefined;
+}
+
+function unescape(text) {
+  const named = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" };
+  return text.replace(/&(?:#(\d+)|#x([\da-f]+)|(\w+));/gi, (all, decimal, hex, name) => {
+    if (name) return named[name] ?? all;
+    return String.fromCodePoint(decimal ? Number(decimal) : parseInt(hex, 16));
+  });
+}
+
+/** The test cases of a JUnit report, or `undefined` if it was cut short. */
+function parse(report) {
+  if (!report?.endsWith("</testsuites>")) return undefined;
+  const cases = report.matchAll(/<testcase\s([^>]*?)(?:\/>|>([\s\S]*?)<\/testcase>)/g);
+  return [...cases].map(([, attributes, body = ""]) => ({
+    name: unescape(attributes.match(/(?:^|\s)name="([^"]*)"/)?.[1] ?? "?"),
+    result: /<(?:failure|error)\b/.test(body) ? "failed" : /<skipped\b/.test(body) ? "skipped" : "passed",
+  }));
+}
+
+/** Why a leg has failed, beyond the tests that its report counts as failed. */
+function defect(code, count) {
+  if (code === "124") return "killed at the time limit";
+  if (code === "125") return "the guest kernel could not boot";
+  if (code === "126") return "the guest kernel died";
+  if (!count) {
+    return `no complete report (${code === "0" ? "no test, or one called exit()" : "a crash, or a broken import"})`;
+  }
+  if (count.passed + count.failed === 0) return "no test was run";
+  if (code !== "0" && count.failed === 0) return "an error outside of the tests";
+  return undefined;
+}
+
+/** A skipped test is called "name # reason" (see `test.if()` in deps.ts). */
+function noteSkipped(testName, leg) {
+  const [, name, reason] = testName.match(/^(.*) # (.*)$/s) ?? [, testName, "no reason given"];
+  const names = skipped.get(reason) ?? new Map();
+  skipped.set(reason, names.set(name, [...names.get(name) ?? [], leg]));
+}
+
+const total = { passed: 0, failed: 0, skipped: 0 };
+const skipped = new Map(); // reason → name → legs
+const failures = [];
+const lines = legs.map((leg) => {
+  const code = read(leg, "code");
+  const cases = parse(read(leg, "junit.xml"));
+  const count = { passed: 0, failed: 0, skipped: 0 };
+  for (const { name, result } of cases ?? []) {
+    if (!name.includes(filter)) continue; // reported as skipped
+    count[result]++;
+    if (result === "failed") failures.push(`${leg}: ${name}`);
+    if (result === "skipped") noteSkipped(name, leg);
+  }
+  const reason = defect(code, cases && count);
+  if (reason) {
+    count.failed++;
+    const last = read(leg, "running");
+    failures.push(`${leg}: ${reason}, exit code ${code}${last ? `; last test started: ${last}` : ""}`);
+  }
+  for (const result in total) total[result] += count[result];
+  const where = read(leg, "kernel");
+  const counts = `${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`;
+  return `${leg.replace("-", " on ").padEnd(18)} ${counts}${where ? `  (${where})` : ""}`;
+});
+
+console.log("\n======== summary ========");
+for (const [reason, names] of skipped) {
+  console.log(`skipped, ${reason}:`);
+  for (const [name, where] of names) {
+    console.log(`  ${name} (${where.length === legs.length ? "all" : where.join(", ")})`);
+  }
+}
+if (failures.length > 0) console.log("failed:");
+for (const failure of failures) console.log(`  ${failure}`);
+for (const line of lines) console.log(line);
+if (noKernel) console.log("THE KERNEL WAS LEFT OUT (--no-kernel): nothing here was tested on a kernel's ciphers.");
+console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exit(total.failed === 0 ? 0 : 1);
