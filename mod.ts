@@ -19,6 +19,7 @@
 export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/handle.ts";
 export { CipherStream, DecryptionStream, EncryptionStream } from "./src/streams.ts";
 export { type ByteSource, type CipherIterable, decrypt, encrypt } from "./src/iterables.ts";
+export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe.ts";
 export type { CipherParameters, CipherStreamOptions } from "./src/cryptor.ts";
 export type { Padding } from "./src/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";

@@ -39,7 +39,9 @@ export function bytesOf(name: string, value: unknown): Bytes {
   const isView = tag === undefined && ArrayBuffer.isView(value);
   const buffer = (tag !== undefined ? typedBuffer(value) : isView ? viewBuffer(value) : value) as ArrayBuffer;
   if (fixedLength(name, value, buffer) === 0 && isDetached(buffer)) throw new TypeError(`"${name}" is detached`);
-  if (tag === "Uint8Array" && Object.getPrototypeOf(value) === Uint8Array.prototype && !Object.hasOwn(value!, "length")) {
+  if (
+    tag === "Uint8Array" && Object.getPrototypeOf(value) === Uint8Array.prototype && !Object.hasOwn(value!, "length")
+  ) {
     return value as Bytes;
   }
   if (tag !== undefined) return new Uint8Array(buffer, typedOffset(value), typedLength(value));

@@ -44,7 +44,7 @@ const ERRNO = {
 } as const;
 
 /** The symbolic name of an errno, such as `"EINVAL"`. */
-export type ErrorCode = keyof typeof ERRNO | `E${number}`;
+export type ErrorCode = `E${string}`;
 
 const NAMES = new Map<number, ErrorCode>(
   Object.entries(ERRNO).map(([code, errno]) => [errno, code as ErrorCode]),
@@ -85,6 +85,7 @@ export interface KcapiErrorOptions extends ErrorOptions {
  * ```
  */
 export class KcapiError extends Error {
+  /** `"KcapiError"`. */
   override readonly name = "KcapiError";
   /** The errno's symbolic name, such as `"EINVAL"`. */
   readonly code: ErrorCode;
@@ -96,19 +97,21 @@ export class KcapiError extends Error {
   readonly hint?: string;
 
   /**
+   * Makes an error; the module itself does so wherever something fails.
+   *
    * @param code The errno's name, or its positive number.
    * @param operation The call that failed.
    * @param message What happened, as a sentence without a final period.
    * @param options Hint and cause.
    */
   constructor(
-    code: keyof typeof ERRNO | number,
+    code: ErrorCode | number,
     operation: string,
     message: string,
     options: KcapiErrorOptions = {},
   ) {
     const { hint, ...rest } = options;
-    const errno = typeof code === "number" ? code : ERRNO[code];
+    const errno = typeof code === "number" ? code : ERRNO[code as keyof typeof ERRNO];
     const name = errorCode(errno);
     super(`${operation}: ${message} (${name})${hint ? `: ${hint}` : ""}`, rest);
     this.code = name;

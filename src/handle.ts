@@ -6,7 +6,7 @@
 
 import { type Algorithm, parseAlgorithm } from "./algorithms.ts";
 import { ByteIterator } from "./byte_iterator.ts";
-import { bytesOf, copyOf, Scatter, sizeOf, viewOf } from "./bytes.ts";
+import { bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "./bytes.ts";
 import type { Bytes, Direction, Engine, EngineName } from "./engines/engine.ts";
 import { type EngineChoice, openEngine } from "./engines/mod.ts";
 import { KcapiError } from "./errors.ts";
@@ -198,6 +198,9 @@ export class CipherHandle implements Disposable {
   streamOp(options: StreamOpOptions = {}): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
     this.#assertStarted("streamOp");
     this.#assertNoReceiver("streamOp");
+    if (typeof options !== "object" || options === null) {
+      throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+    }
     const { signal, maxBytes = Infinity } = options;
     checkMaxBytes(maxBytes, this.chunkSize);
     checkSignal(signal);
@@ -227,7 +230,10 @@ export class CipherHandle implements Disposable {
       const receiver: Receiver = { wake: undefined };
       this.#receiver = receiver;
       try {
-        while (flow.ready === 0 && !flow.done) await this.#wait(receiver, "streamOpInto");
+        while (flow.ready === 0 && !flow.done) {
+          await this.#wait(receiver);
+          this.#assertAlive("streamOpInto");
+        }
       } finally {
         this.#receiver = undefined;
       }
@@ -335,11 +341,9 @@ export class CipherHandle implements Disposable {
     const end = () => {
       ended = true;
       if (this.#receiver === receiver) this.#receiver = undefined;
-      signal?.removeEventListener("abort", wake);
       wake();
     };
     const receive = async (): Promise<Bytes | undefined> => {
-      signal?.addEventListener("abort", wake);
       while (!ended) {
         signal?.throwIfAborted();
         this.#assertStarted("streamOp");
@@ -348,7 +352,10 @@ export class CipherHandle implements Disposable {
         this.#receiver = receiver;
         const length = flow.fit(maxBytes);
         if (length > 0) return this.#receive(() => flow.take(length));
-        await this.#wait(receiver, "streamOp");
+        // Only while it waits: a signal that lives on must not keep an iterator that was dropped.
+        signal?.addEventListener("abort", wake);
+        await this.#wait(receiver).finally(() => signal?.removeEventListener("abort", wake));
+        if (!ended) this.#assertAlive("streamOp");
       }
       end();
       return undefined;
@@ -360,9 +367,12 @@ export class CipherHandle implements Disposable {
       }), end);
   }
 
-  async #wait(receiver: Receiver, operation: string): Promise<void> {
-    await new Promise<void>((resolve) => receiver.wake = resolve);
-    receiver.wake = undefined;
+  #wait(receiver: Receiver): Promise<void> {
+    return new Promise<void>((resolve) => receiver.wake = resolve).finally(() => receiver.wake = undefined);
+  }
+
+  /** Rule F7: for after a wait, with no other microtask in between, where the handle may have been closed. */
+  #assertAlive(operation: string): void {
     if (this.#closed) throw new KcapiError("ECANCELED", operation, "the handle was closed");
     if (this.#failure !== undefined) throw this.#failure;
   }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { onAbort } from "./abort.ts";
 import { ByteIterator } from "./byte_iterator.ts";
 import { bytesOf, describe } from "./bytes.ts";
 import { type CipherStreamOptions, type Cryptor, prepare, type Prepared } from "./cryptor.ts";
@@ -24,6 +25,7 @@ export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBu
   readonly engine: EngineName;
   /** Releases the cipher, and returns or cancels the source. */
   return(): Promise<IteratorResult<Uint8Array<ArrayBuffer>, undefined>>;
+  /** The iterable is its own iterator. */
   [Symbol.asyncIterator](): this;
 }
 
@@ -109,8 +111,11 @@ class Crypt {
   #cryptor: Cryptor | undefined;
   #inputEnded = false;
   #over = false;
-  /** Ends the wait for the source: with an error, or for a regular end. */
-  #interrupt: ((error?: { readonly reason: unknown }) => void) | undefined;
+  /** The signal was aborted, and nobody has been told. */
+  #aborted: { readonly reason: unknown } | undefined;
+  /** Ends the wait for the source. */
+  #interrupt: (() => void) | undefined;
+  #stopListening = (): void => {};
   readonly #slice = new TimeSlice();
 
   constructor(direction: Direction, algorithm: string, options: CipherStreamOptions, source: ByteSource) {
@@ -119,34 +124,42 @@ class Crypt {
       throw new TypeError(`"algorithm" expected a string, got ${describe(algorithm)}`);
     }
     this.#prepared = prepare(direction, algorithm, options);
-    this.#prepared.signal?.addEventListener("abort", this.#onAbort);
+    this.#stopListening = onAbort(this.#prepared.signal, this, Crypt.#abort);
+  }
+
+  static #abort(crypt: Crypt, reason: unknown): void {
+    if (crypt.#over) return;
+    crypt.#aborted = { reason };
+    crypt.#leave();
   }
 
   /** The next output, or undefined at the end. */
   async receive(): Promise<Bytes | undefined> {
     try {
       while (!this.#over) {
-        this.#prepared.signal?.throwIfAborted();
         const cryptor = this.opened();
         if (this.#slice.over) await this.#slice.next();
         else if (cryptor.pending) {
           const output = cryptor.read();
           if (output) return output;
-        } else if (this.#inputEnded) this.#finish();
+        } else if (this.#inputEnded) this.#release();
         else await this.#refill(cryptor);
       }
-      return undefined;
     } catch (error) {
-      // The error at hand matters more than what the source says to its end.
-      Promise.resolve(this.#finish()).catch(() => {});
+      this.#leave();
       throw error;
     }
+    const aborted = this.#aborted;
+    this.#aborted = undefined;
+    if (aborted) throw aborted.reason;
+    return undefined;
   }
 
   /** Releases the cipher, and ends the source. */
   async end(): Promise<void> {
     const isWaiting = this.#interrupt !== undefined;
-    const ended = this.#finish();
+    this.#aborted = undefined;
+    const ended = this.#release() && this.#endInput();
     this.#interrupt?.();
     // A source that is asked for bytes may answer this only afterwards, which may be never.
     if (!isWaiting) await ended;
@@ -161,16 +174,10 @@ class Crypt {
     return this.#cryptor;
   }
 
-  #onAbort = (): void => this.#interrupt?.({ reason: this.#prepared.signal!.reason });
-
   async #refill(cryptor: Cryptor): Promise<void> {
-    const input = this.#input!;
     const result = await new Promise<IteratorResult<unknown> | undefined>((resolve, reject) => {
-      this.#interrupt = (error) => error ? reject(error.reason) : resolve(undefined);
-      Promise.resolve(input.next()).then(resolve, (error) => {
-        this.#inputEnded = true;
-        reject(error);
-      });
+      this.#interrupt = () => resolve(undefined);
+      this.#nextInput().then(resolve, reject);
     }).finally(() => this.#interrupt = undefined);
     if (!result || this.#over) return;
     if (result.done) {
@@ -181,16 +188,34 @@ class Crypt {
     }
   }
 
-  /** Releases the cipher and tells a source that has more. */
-  #finish(): unknown {
-    if (this.#over) return undefined;
+  async #nextInput(): Promise<IteratorResult<unknown>> {
+    try {
+      return await this.#input!.next();
+    } catch (error) {
+      this.#inputEnded = true;
+      throw error;
+    }
+  }
+
+  /** Releases the cipher. Returns whether there is a source that has more, and is to be told. */
+  #release(): boolean {
+    if (this.#over) return false;
     this.#over = true;
-    this.#prepared.signal?.removeEventListener("abort", this.#onAbort);
+    this.#stopListening();
     this.#prepared.discard();
     this.#cryptor?.close();
-    if (this.#inputEnded) return undefined;
+    return !this.#inputEnded;
+  }
+
+  #endInput(): unknown {
     this.#input ??= this.#open();
     return this.#input.end();
+  }
+
+  /** Ends all for a reason that matters more than what the source says to its end. */
+  #leave(): void {
+    if (this.#release()) (async () => await this.#endInput())().catch(() => {});
+    this.#interrupt?.();
   }
 }
 

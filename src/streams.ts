@@ -5,6 +5,7 @@
  */
 
 import { setImmediate } from "node:timers";
+import { onAbort } from "./abort.ts";
 import { bytesOf, sizeOf } from "./bytes.ts";
 import { type CipherParameters, type CipherStreamOptions, type Cryptor, prepare } from "./cryptor.ts";
 import type { Bytes, EngineName } from "./engines/engine.ts";
@@ -28,8 +29,7 @@ class Duct {
   readonly writable: WritableStream<Uint8Array>;
   readonly #cryptor: Cryptor;
   readonly #inPlace: boolean;
-  readonly #signal: AbortSignal | undefined;
-  readonly #onAbort: (() => void) | undefined;
+  #stopListening = (): void => {};
   #reader!: ReadableStreamDefaultController<Bytes>;
   #writer!: WritableStreamDefaultController;
   /** The reader has asked, and nothing was enqueued since. */
@@ -50,7 +50,6 @@ class Duct {
   constructor(cryptor: Cryptor, inPlace: boolean, signal: AbortSignal | undefined) {
     this.#cryptor = cryptor;
     this.#inPlace = inPlace;
-    this.#signal = signal;
     this.readable = new ReadableStream<Bytes>({
       start: (controller) => void (this.#reader = controller),
       pull: () => this.#pull(),
@@ -66,21 +65,11 @@ class Duct {
       close: () => this.#close(),
       abort: (reason) => this.#aborted(reason),
     });
-    if (!signal) return;
-    this.#onAbort = Duct.#abortListener(new WeakRef(this), signal);
-    if (signal.aborted) this.#onAbort();
-    else signal.addEventListener("abort", this.#onAbort);
+    this.#stopListening = onAbort(signal, this, Duct.#abort);
   }
 
-  /**
-   * Refers to the duct weakly, for a signal may live on when nobody holds either end any more; and is made here, for
-   * a closure made in the constructor would share its context, and the duct with it.
-   */
-  static #abortListener(duct: WeakRef<Duct>, signal: AbortSignal): () => void {
-    return () => {
-      const alive = duct.deref();
-      if (alive) alive.#fail(signal.reason);
-    };
+  static #abort(duct: Duct, reason: unknown): void {
+    duct.#fail(reason);
   }
 
   #write(chunk: unknown): void | Promise<void> {
@@ -143,13 +132,12 @@ class Duct {
   /** One piece for each time the reader asks. Enqueuing one can make it ask again, from within the call. */
   #answerDemand(): void {
     const cryptor = this.#cryptor;
-    let slice: TimeSlice | undefined;
     this.#busy = true;
     while (this.#demand && cryptor.pending) {
-      if (slice?.over) return this.#resumeNextTurn(slice);
+      if (this.#slice?.over) return this.#resumeNextTurn(this.#slice);
       const output = cryptor.read();
       if (output) this.#enqueue(output);
-      if (cryptor.pending) slice ??= this.#slice ??= new TimeSlice();
+      if (cryptor.pending) this.#slice ??= new TimeSlice();
     }
     this.#busy = false;
     if (!cryptor.pending) this.#slice = undefined;
@@ -232,7 +220,7 @@ class Duct {
     this.#gathered = [];
     this.#gatheredLength = 0;
     this.#buffer?.fill(0);
-    if (this.#onAbort) this.#signal!.removeEventListener("abort", this.#onAbort);
+    this.#stopListening();
     this.#cryptor.close();
   }
 }

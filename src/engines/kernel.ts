@@ -74,7 +74,8 @@ class KernelEngine implements Engine {
   readonly #library: Library;
   readonly #call: Calls;
   readonly #algorithm: Algorithm;
-  readonly #native: Native;
+  /** Undefined once it is destroyed. */
+  #native: Native | undefined;
   readonly #iovecs: Iovecs;
   readonly #limits: Limits;
   #isUsed = false;
@@ -97,7 +98,7 @@ class KernelEngine implements Engine {
   init(direction: Direction, iv: Bytes | null): void {
     if (this.#isUsed && this.#algorithm.oneStreamPerKey) throw this.#usedUp("stream_init");
     this.#isUsed = true;
-    const { handle } = this.#native;
+    const handle = this.#handle;
     const none = this.#library.word(0);
     if (direction === "encrypt") {
       this.#check(this.#call.kcapi_cipher_stream_init_enc(handle, iv, none, none), "kcapi_cipher_stream_init_enc");
@@ -123,7 +124,7 @@ class KernelEngine implements Engine {
   #send(list: readonly Bytes[], last: boolean): void {
     const iovecs = this.#iovecs;
     const entries = iovecs.word(Math.max(iovecs.fill(list), SENDMSG_ENTRIES));
-    const { handle } = this.#native;
+    const handle = this.#handle;
     const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
     for (;;) {
       const sent = last
@@ -145,9 +146,10 @@ class KernelEngine implements Engine {
       return scatter(this.take(sizeOf(list)), list);
     }
     const iovecs = this.#iovecs;
+    const handle = this.#handle;
     const entries = iovecs.word(iovecs.fill(list));
     for (;;) {
-      const got = this.#call.kcapi_cipher_stream_op(this.#native.handle, iovecs.address, entries);
+      const got = this.#call.kcapi_cipher_stream_op(handle, iovecs.address, entries);
       if (got === iovecs.total) break;
       // Rule F6. A mode that restarts at every op must not be continued by another one.
       if (got === -EINTR) continue;
@@ -167,7 +169,7 @@ class KernelEngine implements Engine {
   reinit(): Engine {
     if (this.#algorithm.oneStreamPerKey) throw this.#usedUp("kcapi_handle_reinit");
     const cell = new Uint8Array(new ArrayBuffer(8));
-    this.#check(this.#call.kcapi_handle_reinit(cell, this.#native.handle, 0), "kcapi_handle_reinit");
+    this.#check(this.#call.kcapi_handle_reinit(cell, this.#handle, 0), "kcapi_handle_reinit");
     const native = { call: this.#call, handle: this.#library.cells(cell.buffer).get(0) };
     try {
       return new KernelEngine(this.#library, this.#algorithm, native);
@@ -178,8 +180,16 @@ class KernelEngine implements Engine {
   }
 
   close(): void {
+    const handle = this.#handle;
     finalizer.unregister(this);
-    this.#call.kcapi_cipher_destroy(this.#native.handle);
+    this.#native = undefined;
+    this.#call.kcapi_cipher_destroy(handle);
+  }
+
+  /** Rule F7, at the last place where it can be kept: libkcapi would touch freed memory. */
+  get #handle(): Address {
+    if (!this.#native) throw new KcapiError("EBADF", "kcapi", "the cipher is closed");
+    return this.#native.handle;
   }
 
   #usedUp(operation: string): KcapiError {
