@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ErrorCode } from "./errors.ts";
+import { type ErrorCode, KcapiError } from "./errors.ts";
 import { nearestAlgorithm } from "./nearest.ts";
 import {
   type KernelCipher,
@@ -46,6 +46,13 @@ export function explain(
 ): string | undefined {
   const diagnosis = diagnose(code, operation, algorithm, system);
   return diagnosis && `${diagnosis.cause}; ${diagnosis.cure}`;
+}
+
+/** The error of a failed call of libkcapi, with the hint for it if it has none. */
+export function withHint(error: KcapiError, algorithm: string): KcapiError {
+  if (error.hint !== undefined) return error;
+  const { errno, code, operation } = error;
+  return new KcapiError(errno, operation, `${algorithm} failed`, { hint: explain(code, operation, algorithm) });
 }
 
 /** The same with cause and cure apart. Neither names the algorithm, so that what fails alike reads alike. */

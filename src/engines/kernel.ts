@@ -8,8 +8,8 @@ import { Buffer } from "node:buffer";
 import type { Address, Calls, Library } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { scatter, sizeOf } from "../bytes.ts";
-import { errorCode, KcapiError } from "../errors.ts";
-import { explain } from "../hints.ts";
+import { KcapiError } from "../errors.ts";
+import { withHint } from "../hints.ts";
 import type { Bytes, Direction, Engine } from "./engine.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
@@ -50,7 +50,11 @@ interface Native {
 
 const finalizer = new FinalizationRegistry<Native>(({ call, handle }) => call.kcapi_cipher_destroy(handle));
 
-/** Opens a cipher of the kernel and sets its key. */
+/**
+ * Opens a cipher of the kernel and sets its key.
+ *
+ * @throws {KcapiError} Without a hint: finding one takes milliseconds, which `engine: "auto"` need not spend.
+ */
 export function openKernel(library: Library, algorithm: Algorithm, key: Bytes): Engine {
   const { call } = library;
   const cell = new Uint8Array(new ArrayBuffer(8));
@@ -208,7 +212,7 @@ class KernelEngine implements Engine {
   #check(result: number, operation: string): number {
     if (result >= 0) return result;
     this.#iovecs.clear();
-    throw systemError(-result, operation, this.#algorithm.name);
+    throw withHint(systemError(-result, operation, this.#algorithm.name), this.#algorithm.name);
   }
 }
 
@@ -217,8 +221,7 @@ function check(result: number, operation: string, algorithm: string): void {
 }
 
 function systemError(errno: number, operation: string, algorithm: string): KcapiError {
-  const code = errorCode(errno);
-  return new KcapiError(errno, operation, `${algorithm} failed`, { hint: explain(code, operation, algorithm) });
+  return new KcapiError(errno, operation, `${algorithm} failed`);
 }
 
 /** What the sockets can hold (rules F1 and F2). */

@@ -7,6 +7,7 @@
 import { load, loadIfGranted } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
+import { withHint } from "../hints.ts";
 import type { Bytes, Engine, EngineName } from "./engine.ts";
 import { openKernel } from "./kernel.ts";
 import { openUserspace } from "./userspace.ts";
@@ -40,19 +41,20 @@ export function openEngine(algorithm: Algorithm, key: Bytes, choice: EngineChoic
     key.fill(0);
     return engine;
   } catch (error) {
-    if (choice === "kernel" || !(error instanceof KcapiError) || !FALL_BACK.has(error.code)) {
-      key.fill(0);
-      throw error;
+    if (choice === "auto" && error instanceof KcapiError && FALL_BACK.has(error.code)) {
+      return openUserspaceInstead(algorithm, key, error);
     }
-    return openUserspaceInstead(algorithm, key, error);
+    key.fill(0);
+    throw error instanceof KcapiError ? withHint(error, algorithm.name) : error;
   }
 }
 
-function openUserspaceInstead(algorithm: Algorithm, key: Bytes, kernel: KcapiError): Engine {
+function openUserspaceInstead(algorithm: Algorithm, key: Bytes, refusal: KcapiError): Engine {
   try {
     return openUserspace(algorithm, key);
   } catch (userspace) {
     if (!(userspace instanceof KcapiError)) throw userspace;
+    const kernel = withHint(refusal, algorithm.name);
     throw new KcapiError(kernel.errno, "open", `no engine can serve ${algorithm.name}`, {
       cause: new AggregateError([kernel, userspace]),
       hint: `kernel: ${kernel.message}; userspace: ${userspace.message}`,

@@ -9,6 +9,7 @@
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { KcapiError } from "../errors.ts";
+import { nearestAlgorithm } from "../nearest.ts";
 import type { Bytes, Direction, Engine } from "./engine.ts";
 
 /** The kernel's default send buffer, so that both engines take the same messages. */
@@ -94,9 +95,12 @@ function make({ name, cipher = "" }: Algorithm, key: Bytes): Mode | undefined {
   return MAKERS[name.replace(`(${cipher})`, "(*)")]?.(cipher, key);
 }
 
-function missing(what: string): KcapiError {
-  return new KcapiError("ENOENT", "createCipheriv", `the userspace engine of this runtime has no ${what}`, {
-    hint: `The kernel engine may have it; this one has ${userspaceNames().join(", ")}`,
+function missing(name: string, key = ""): KcapiError {
+  const nearest = nearestAlgorithm(name);
+  return new KcapiError("ENOENT", "createCipheriv", `the userspace engine of this runtime has no ${name}${key}`, {
+    hint: nearest
+      ? `did you mean "${nearest}"?`
+      : `the kernel engine may have it; this one has ${userspaceNames().join(", ")}`,
   });
 }
 
@@ -133,7 +137,7 @@ class UserspaceEngine implements Engine {
 
   constructor(algorithm: Algorithm, key: SharedKey) {
     const mode = make(algorithm, key.bytes);
-    if (!mode) throw missing(`${algorithm.name} with a key of ${key.bytes.length} bytes`);
+    if (!mode) throw missing(algorithm.name, ` with a key of ${key.bytes.length} bytes`);
     key.acquire();
     // A sector mode's shortest sector is a block.
     this.blockSize = algorithm.blockSize ?? (algorithm.shortestSector || 1);
