@@ -13,6 +13,12 @@ export interface BunFFI {
   dlopen(path: string, symbols: Record<string, FFIFunction>): { readonly symbols: object };
 }
 
+/** What is used of `node:process`. */
+export interface BunSystem {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly arch: string;
+}
+
 const NATIVE = {
   buffer: "ptr",
   address: "ptr",
@@ -28,12 +34,9 @@ const HIGH_WORD = 2 ** 32;
  * The adapter over Bun's API.
  *
  * @param ffi The module `bun:ffi`, or what stands for it in a test.
- * @param system The environment and the architecture, as `node:process` has them.
+ * @param system The module `node:process`, or what stands for it in a test.
  */
-export function bunAdapter(
-  ffi: BunFFI,
-  system: { readonly env: Readonly<Record<string, string | undefined>>; readonly arch: string },
-): Adapter {
+export function bunAdapter(ffi: BunFFI, system: BunSystem): Adapter {
   const arch = system.arch === "arm64" ? "aarch64" : "x86_64";
   return {
     // The bare name first: the dynamic linker knows where the system keeps its libraries.
@@ -61,6 +64,7 @@ export function bunAdapter(
             },
           };
         },
+        unfilled: (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer),
       };
     },
     mayLoad: () => true,

@@ -25,7 +25,9 @@ const PERMISSIONS = ["read", "write", "net", "env", "sys", "run", "ffi"] as cons
  * @param deno The `Deno` namespace, or what stands for it in a test.
  */
 export function denoAdapter(
-  deno: Pick<typeof Deno, "dlopen" | "permissions" | "env"> & { build: Pick<typeof Deno.build, "arch"> },
+  deno: Pick<typeof Deno, "dlopen" | "permissions" | "env"> & {
+    build: Pick<typeof Deno.build, "arch">;
+  },
 ): Adapter {
   const isGranted = (permission: Deno.PermissionDescriptor) =>
     deno.permissions.querySync(permission).state === "granted";
@@ -50,6 +52,7 @@ export function denoAdapter(
             set: (index, address) => void (cells[index] = address as bigint),
           };
         },
+        unfilled: (length) => new Uint8Array(length),
       };
     },
     mayLoad: (path) => isGranted({ name: "ffi", path }),

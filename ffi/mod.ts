@@ -4,10 +4,8 @@
  * @module
  */
 
-import process from "node:process";
-import { readFileSync } from "node:fs";
 import { KcapiError } from "../src/errors.ts";
-import { bunAdapter, type BunFFI } from "./bun.ts";
+import { bunAdapter, type BunFFI, type BunSystem } from "./bun.ts";
 import { denoAdapter } from "./deno.ts";
 import type { CType, symbols } from "./symbols.ts";
 
@@ -43,6 +41,8 @@ export interface Library {
   word(value: number): Address;
   /** `memory` seen as pointers. */
   cells(memory: ArrayBuffer): PointerCells;
+  /** New memory for an op that fills it all, or throws: not zeroed, where the runtime can spare that. */
+  unfilled(length: number): Uint8Array<ArrayBuffer>;
 }
 
 /** What differs between the runtimes. */
@@ -59,15 +59,24 @@ export interface Adapter {
   environment(name: string): string | undefined;
 }
 
+/** What both runtimes have of Node's; looked up when needed, for modules of Node's take Deno long to start with. */
+interface NodeGlobals {
+  readonly process?: BunSystem & {
+    readonly platform: string;
+    readonly versions: Readonly<Record<string, string>>;
+    getBuiltinModule?(name: string): unknown;
+  };
+}
+
 let adapter: Adapter | undefined;
 let library: Library | undefined;
 
 function currentAdapter(): Adapter | undefined {
   if (adapter) return adapter;
   if ("Deno" in globalThis) return adapter = denoAdapter(Deno);
-  const bunFFI = process.getBuiltinModule?.("bun:ffi" as "fs") as unknown as BunFFI | undefined;
-  if (bunFFI) return adapter = bunAdapter(bunFFI, process);
-  return undefined;
+  const { process } = globalThis as unknown as NodeGlobals;
+  const bunFFI = process?.getBuiltinModule?.("bun:ffi") as BunFFI | undefined;
+  return bunFFI && (adapter = bunAdapter(bunFFI, process!));
 }
 
 /** The library if it may be loaded without asking the user for a permission; else the reason, as an error. */
@@ -133,12 +142,21 @@ function notPermitted(paths: readonly string[], cause?: unknown): KcapiError {
   });
 }
 
+/** What this program runs on. */
+export function host(): { runtime: { name: string; version: string }; platform: string; arch: string } {
+  const { versions = {}, platform = "unknown", arch = "unknown" } = (globalThis as unknown as NodeGlobals).process ??
+    {};
+  const name = ["bun", "deno", "node"].find((each) => each in versions) ?? "unknown";
+  return { runtime: { name, version: versions[name] ?? "unknown" }, platform, arch };
+}
+
 /** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */
 export function readSystemFile(path: string): string | Error {
   const from = currentAdapter();
   if (from && !from.mayRead(path)) return new Error(`reading ${path} is not permitted (Deno: --allow-all)`);
   try {
-    return readFileSync(path, "utf8");
+    const fs = (globalThis as unknown as NodeGlobals).process!.getBuiltinModule!("node:fs");
+    return (fs as typeof import("node:fs")).readFileSync(path, "utf8");
   } catch (error) {
     return error as Error;
   }

@@ -4,8 +4,7 @@
  * @module
  */
 
-import process from "node:process";
-import { type Library, loadIfGranted } from "../ffi/mod.ts";
+import { host, type Library, loadIfGranted } from "../ffi/mod.ts";
 import { parseAlgorithm } from "./algorithms.ts";
 import type { EngineName } from "./engines/engine.ts";
 import { measureLimits, openKernel } from "./engines/kernel.ts";
@@ -170,11 +169,11 @@ export function report({ system, library }: Surroundings): ProbeReport {
   const noAfAlg = limits instanceof KcapiError ? failed[0]?.error ?? limits : undefined;
   const { sendBuffer, window } = limits instanceof KcapiError ? { sendBuffer: null, window: null } : limits;
   const privileges = privilegesOf(system);
-  const runtime = ["bun", "deno"].find((name) => name in process.versions) ?? "node";
+  const { runtime, arch } = host();
   return {
-    runtime: { name: runtime, version: process.versions[runtime] ?? "unknown" },
+    runtime,
     platform: system.platform,
-    arch: process.arch,
+    arch,
     kernel: textOf(system, "/proc/sys/kernel/osrelease") ?? null,
     ffi: library instanceof KcapiError && library.code === "EACCES" ? "refused" : "granted",
     library: library instanceof KcapiError ? null : describeLibrary(library, system),

@@ -4,13 +4,12 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
 import { onAbort } from "./abort.ts";
 import { bytesOf, sizeOf } from "./bytes.ts";
 import { type CipherParameters, type CipherStreamOptions, type Cryptor, prepare } from "./cryptor.ts";
 import type { Bytes, EngineName } from "./engines/engine.ts";
 import type { CipherHandle } from "./handle.ts";
-import { TimeSlice } from "./time_slice.ts";
+import { nextTurn, TimeSlice } from "./time_slice.ts";
 
 /** Chunks below this size are gathered, up to the limit, before the engine is called: a call costs more than a copy. */
 const SMALL = 16 * 1024;
@@ -177,7 +176,7 @@ class Duct {
     this.#gatheredLength += bytes.length;
     if (this.#drain !== "idle") return;
     this.#drain = "scheduled";
-    setImmediate(() => {
+    nextTurn(() => {
       this.#drain = "due";
       if (this.#demand) this.#resume();
     });

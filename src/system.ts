@@ -4,8 +4,7 @@
  * @module
  */
 
-import process from "node:process";
-import { readSystemFile } from "../ffi/mod.ts";
+import { host, readSystemFile } from "../ffi/mod.ts";
 
 /** The system as hints and reports see it; tests hand in others. */
 export interface System {
@@ -16,7 +15,12 @@ export interface System {
 }
 
 /** The system this process runs on. */
-export const thisSystem: System = { platform: process.platform, read: readSystemFile };
+export const thisSystem: System = {
+  get platform(): string {
+    return host().platform;
+  },
+  read: readSystemFile,
+};
 
 /** The text of a small file without white space around it, if it can be read. */
 export function textOf(system: System, path: string): string | undefined {

@@ -4,7 +4,13 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
+/** Both runtimes have this global of Node's. It is looked up when needed: Deno takes its time to make it. */
+type Globals = { setImmediate(callback: () => void): unknown };
+
+/** Calls `callback` in the next turn of the event loop. */
+export function nextTurn(callback: () => void): void {
+  (globalThis as unknown as Globals).setImmediate(callback);
+}
 
 /** So long may such work keep the event loop, in milliseconds. */
 const LENGTH = 4;
@@ -23,7 +29,7 @@ export class TimeSlice {
 
   /** Gives the event loop its turn. */
   async next(): Promise<void> {
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    await new Promise<void>((resolve) => nextTurn(resolve));
     this.#start = performance.now();
   }
 }

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import type { Address, Calls, Library } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { scatter, sizeOf } from "../bytes.ts";
@@ -165,7 +164,7 @@ class KernelEngine implements Engine {
   }
 
   take(length: number): Bytes {
-    const bytes = unfilled(length);
+    const bytes = this.#library.unfilled(length);
     if (length > 0) this.op([bytes]);
     return bytes;
   }
@@ -258,11 +257,6 @@ function bufferSize(call: Calls, socket: number, option: number): number {
   value[1] = 4;
   if (call.getsockopt(socket, SOL_SOCKET, option, size, length) < 0) throw systemError(92, "getsockopt", "AF_ALG");
   return value[0]!;
-}
-
-/** Memory that is not zeroed where the runtime can spare that: for an op that fills it all, or throws. */
-function unfilled(length: number): Bytes {
-  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer);
 }
 
 /** The struct iovec array of one thread: calls are synchronous (rule F7), so all its engines share it. */

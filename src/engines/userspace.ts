@@ -122,6 +122,18 @@ class SharedKey {
   }
 }
 
+/** What an engine that nobody closed leaves behind; may not refer to the engine itself. */
+interface Remains {
+  readonly mode: Mode;
+  readonly key: SharedKey;
+}
+
+/** One runtime keeps a cipher and its key until final(), whoever still holds it. */
+const finalizer = new FinalizationRegistry<Remains>(({ mode, key }) => {
+  mode.end();
+  key.release();
+});
+
 /** Processes bytes when they are sent, so that nothing refers to the sender's memory afterwards. */
 class UserspaceEngine implements Engine {
   readonly name = "userspace";
@@ -145,6 +157,7 @@ class UserspaceEngine implements Engine {
     this.#algorithm = algorithm;
     this.#key = key;
     this.#mode = mode;
+    finalizer.register(this, { mode, key }, this);
   }
 
   init(direction: Direction, iv: Bytes | null): void {
@@ -178,6 +191,7 @@ class UserspaceEngine implements Engine {
   }
 
   close(): void {
+    finalizer.unregister(this);
     this.#drop();
     this.#mode.end();
     this.#key.release();
