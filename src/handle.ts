@@ -227,15 +227,18 @@ export class CipherHandle implements Disposable {
     if (list.length > 1) checkOverlap(list);
     const flow = this.#flow;
     if (flow.ready === 0 && !flow.done) {
+      const stream = this.#stream;
       const receiver: Receiver = { wake: undefined };
       this.#receiver = receiver;
       try {
         while (flow.ready === 0 && !flow.done) {
           await this.#wait(receiver);
           this.#assertAlive("streamOpInto");
+          // Its stream ended, and another one was started before this had its turn.
+          if (this.#stream !== stream) return 0;
         }
       } finally {
-        this.#receiver = undefined;
+        if (this.#receiver === receiver) this.#receiver = undefined;
       }
       if (sizeOf(list) !== room) throw new TypeError("A buffer was detached while it waited to be filled");
     }

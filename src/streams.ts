@@ -45,6 +45,8 @@ class Duct {
   /** Since when a chunk of many pieces has been worked on without a turn of the event loop. */
   #slice: TimeSlice | undefined;
   #over = false;
+  /** Why it ended, other than by a close. */
+  #reason: unknown;
 
   constructor(cryptor: Cryptor, inPlace: boolean, signal: AbortSignal | undefined) {
     this.#cryptor = cryptor;
@@ -77,11 +79,17 @@ class Duct {
       if (bytes.length < SMALL && this.#gatheredLength + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
       if (this.#gatheredLength === 0) return this.#produce([bytes]);
       const drained = this.#produce(this.#takeGathered());
-      return drained ? drained.then(() => this.#write(bytes)) : this.#write(bytes);
+      return drained ? drained.then(() => this.#writeUnlessOver(bytes)) : this.#write(bytes);
     } catch (error) {
       this.#fail(error);
       throw error;
     }
+  }
+
+  /** For a write that waited: the stream may have ended between the end of the wait and its news. */
+  #writeUnlessOver(bytes: Bytes): void | Promise<void> {
+    if (this.#over) throw this.#reason;
+    return this.#write(bytes);
   }
 
   #close(): void {
@@ -208,6 +216,7 @@ class Duct {
   /** The same where the writable side ends by itself. */
   #aborted(reason: unknown): void {
     if (this.#over) return;
+    this.#reason = reason;
     this.#finish();
     this.#reader.error(reason);
     this.#waiting?.reject(reason);

@@ -1,0 +1,428 @@
+/**
+ * ffi/: the two adapters over the raw API of their runtime, finding the library, and what Deno's permissions allow.
+ */
+import { spawn as spawnProcess } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { bunAdapter, type BunFFI } from "../ffi/bun.ts";
+import { denoAdapter } from "../ffi/deno.ts";
+import { type Adapter, type Calls, type Library, load, loadIfGranted, open } from "../ffi/mod.ts";
+import { type CType, symbols } from "../ffi/symbols.ts";
+import { KcapiError } from "../mod.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+  assertStringIncludes,
+  assertThrows,
+  engine,
+  runtime,
+  spawn,
+  tempDir,
+  test,
+} from "./deps.ts";
+import { bytes, reference } from "./support.ts";
+
+// ---- the adapters, over fakes -----------------------------------------------------------------------------------
+
+interface Dlopen {
+  readonly path: string;
+  readonly symbols: Record<string, unknown>;
+}
+
+type DenoApi = Parameters<typeof denoAdapter>[0];
+
+/** What stands for the namespace `Deno`: it grants `granted`, and notes what it is asked to load. */
+function fakeDeno(granted: readonly string[] = [], env: Record<string, string> = {}) {
+  const dlopens: Dlopen[] = [];
+  const asked: string[] = [];
+  const api = {
+    build: { arch: "aarch64" },
+    dlopen(path: string, symbols: Record<string, unknown>) {
+      dlopens.push({ path, symbols });
+      return { symbols: { called: true }, close() {} };
+    },
+    permissions: {
+      querySync(descriptor: { name: string; path?: string; variable?: string }) {
+        const what = [descriptor.name, descriptor.path ?? descriptor.variable].filter(Boolean).join(" ");
+        return { state: granted.includes(what) || granted.includes(descriptor.name) ? "granted" : "prompt" };
+      },
+      requestSync: (descriptor: { name: string }) => void asked.push(descriptor.name),
+    },
+    env: {
+      get: (name: string) => env[name],
+    },
+  };
+  return { api: api as unknown as DenoApi, dlopens, asked };
+}
+
+function fakeBunFFI() {
+  const dlopens: Dlopen[] = [];
+  const api: BunFFI = {
+    dlopen(path, symbols) {
+      dlopens.push({ path, symbols });
+      return { symbols: { called: true } };
+    },
+  };
+  return { api, dlopens };
+}
+
+/** Types as the runtimes name them. */
+const NATIVE: Record<"deno" | "bun", Record<CType, string>> = {
+  deno: { buffer: "buffer", address: "u64", size: "usize", i32: "i32", u32: "u32", void: "void" },
+  bun: { buffer: "ptr", address: "ptr", size: "usize", i32: "i32", u32: "u32", void: "void" },
+};
+
+test("both adapters declare every function of symbols.ts, with the types of their runtime", () => {
+  const deno = fakeDeno();
+  const bun = fakeBunFFI();
+  assertEquals(denoAdapter(deno.api).open("/x.so").call as object, { called: true });
+  assertEquals(bunAdapter(bun.api, { env: {}, arch: "x64" }).open("/x.so").call as object, { called: true });
+  for (const [runtime, [dlopen]] of [["deno", deno.dlopens], ["bun", bun.dlopens]] as const) {
+    assertEquals(dlopen!.path, "/x.so");
+    const native = NATIVE[runtime];
+    const expected = Object.entries(symbols).map(([name, { parameters, result }]) => {
+      const types = parameters.map((type) => native[type]);
+      return [
+        name,
+        runtime === "deno" ? { parameters: types, result: native[result] } : { args: types, returns: native[result] },
+      ];
+    });
+    assertEquals(dlopen!.symbols, Object.fromEntries(expected));
+  }
+});
+
+test("both adapters keep addresses of more than 32 bits, Deno's as bigints and Bun's as numbers", () => {
+  const memory = new ArrayBuffer(32);
+  const words = new BigUint64Array(memory);
+  const address = 0x7fed_cba9_8765;
+  const deno = denoAdapter(fakeDeno().api).open("");
+  const bun = bunAdapter(fakeBunFFI().api, { env: {}, arch: "x64" }).open("");
+  deno.cells(memory).set(1, BigInt(address));
+  bun.cells(memory).set(2, address);
+  assertEquals([...words], [0n, BigInt(address), BigInt(address), 0n]);
+  assertEquals([deno.cells(memory).get(2), bun.cells(memory).get(1)], [BigInt(address), address]);
+  assertEquals([deno.word(17), bun.word(17)], [17n, 17]);
+});
+
+test("both adapters know the paths of their architecture, Deno's are absolute", () => {
+  const deno = denoAdapter(fakeDeno().api).paths;
+  assert(deno.every((path) => path.startsWith("/")));
+  assert(deno.includes("/usr/lib/aarch64-linux-gnu/libkcapi.so.1"), `${deno}`);
+  const bun = (arch: string) => bunAdapter(fakeBunFFI().api, { env: {}, arch }).paths;
+  assert(bun("arm64").includes("/usr/lib/aarch64-linux-gnu/libkcapi.so.1"));
+  assert(bun("x64").includes("/usr/lib/x86_64-linux-gnu/libkcapi.so.1"));
+});
+
+test("the adapter for Deno only queries permissions: files of the system take all of them, a variable its own", () => {
+  const path = "/usr/lib64/libkcapi.so.1";
+  const none = fakeDeno([], { KCAPI_LIBRARY: path });
+  const adapter = denoAdapter(none.api);
+  assertEquals([adapter.mayLoad(path), adapter.mayRead("/proc/crypto"), adapter.mayRead("/etc/x")], [
+    false,
+    false,
+    false,
+  ]);
+  assertEquals(adapter.environment("KCAPI_LIBRARY"), undefined);
+  assertEquals(none.asked, []);
+  const some = denoAdapter(fakeDeno([`ffi ${path}`, "read", "env KCAPI_LIBRARY"], { KCAPI_LIBRARY: path }).api);
+  assertEquals([some.mayLoad(path), some.mayLoad("/usr/lib/libkcapi.so.1")], [true, false]);
+  assertEquals([some.mayRead("/etc/x"), some.mayRead("/proc/crypto")], [true, false]);
+  assertEquals(some.environment("KCAPI_LIBRARY"), path);
+  const all = denoAdapter(fakeDeno(["read", "write", "net", "env", "sys", "run", "ffi"]).api);
+  assert(all.mayRead("/proc/crypto"));
+});
+
+// ---- finding the library ----------------------------------------------------------------------------------------
+
+interface FakeSystem {
+  /** KCAPI_LIBRARY. */
+  readonly named?: string;
+  /** Paths that may be loaded (default: all). */
+  readonly granted?: readonly string[];
+  /** Paths that can be loaded (default: none). */
+  readonly present?: readonly string[];
+}
+
+/** An adapter of a system that is made up, and the paths that it was told to open. */
+function fakeAdapter({ named, granted, present = [] }: FakeSystem) {
+  const opened: string[] = [];
+  const verbosity: number[] = [];
+  const adapter: Adapter = {
+    paths: ["/a/libkcapi.so.1", "/b/libkcapi.so.1"],
+    open(path) {
+      opened.push(path);
+      if (granted && !granted.includes(path)) throw new Error(`asked for ${path}, refused`);
+      if (!present.includes(path)) throw new Error(`no ${path} here`);
+      const call = { kcapi_set_verbosity: (level: number) => void verbosity.push(level) } as unknown as Calls;
+      return { path, call, word: (value) => value, cells: () => ({ get: () => 0, set() {} }) };
+    },
+    mayLoad: (path) => granted?.includes(path) ?? true,
+    mayRead: () => true,
+    environment: (name) => name === "KCAPI_LIBRARY" ? named : undefined,
+  };
+  return { adapter, opened, verbosity };
+}
+
+test("open() tries KCAPI_LIBRARY first, then the system's library, and makes libkcapi quiet", () => {
+  const present = ["/mine.so", "/b/libkcapi.so.1"];
+  const mine = fakeAdapter({ named: "/mine.so", present });
+  assertEquals(open(mine.adapter, false).path, "/mine.so");
+  assertEquals([mine.opened, mine.verbosity], [["/mine.so"], [0]]);
+  const gone = fakeAdapter({ named: "/gone.so", present });
+  assertEquals(open(gone.adapter, false).path, "/b/libkcapi.so.1");
+  assertEquals([gone.opened, gone.verbosity], [["/gone.so", "/a/libkcapi.so.1", "/b/libkcapi.so.1"], [0]]);
+  assertEquals(open(fakeAdapter({ present }).adapter, false).path, "/b/libkcapi.so.1");
+});
+
+test("open() that finds nothing is ELIBACC, lists what was tried and why it failed, and keeps the cause", () => {
+  const error = assertThrows(() => open(fakeAdapter({ named: "/mine.so" }).adapter, true), KcapiError);
+  assertEquals([error.code, error.errno, error.operation], ["ELIBACC", 79, "dlopen"]);
+  for (const path of ["/mine.so", "/a/libkcapi.so.1", "/b/libkcapi.so.1"]) {
+    assertStringIncludes(error.message, `${path}: no ${path} here`);
+  }
+  assertInstanceOf(error.cause, Error);
+  assertEquals(error.cause.message, "no /mine.so here");
+  assertStringIncludes(error.hint ?? "", "libkcapi1");
+  assertStringIncludes(error.hint ?? "", "KCAPI_LIBRARY");
+});
+
+test("open() without any permission is EACCES, and opens nothing unless it may ask", () => {
+  const quiet = fakeAdapter({ granted: [], present: ["/a/libkcapi.so.1"] });
+  const error = assertThrows(() => open(quiet.adapter, false), KcapiError);
+  assertEquals([error.code, quiet.opened], ["EACCES", []]);
+  assertStringIncludes(error.message, "/a/libkcapi.so.1");
+  assertStringIncludes(error.hint ?? "", "--allow-ffi");
+  const asking = fakeAdapter({ granted: [], present: ["/a/libkcapi.so.1"] });
+  const refused = assertThrows(() => open(asking.adapter, true), KcapiError);
+  assertEquals([refused.code, asking.opened], ["EACCES", ["/a/libkcapi.so.1", "/b/libkcapi.so.1"]]);
+  assertEquals((refused.cause as Error).message, "asked for /a/libkcapi.so.1, refused");
+});
+
+test("open() with a permission for one path opens that one, and asks for no other", () => {
+  const path = "/b/libkcapi.so.1";
+  const { adapter, opened } = fakeAdapter({ granted: [path], present: ["/a/libkcapi.so.1", path] });
+  assertEquals(open(adapter, true).path, path);
+  assertEquals(opened, [path]);
+  const gone = fakeAdapter({ granted: [path] });
+  assertEquals(assertThrows(() => open(gone.adapter, true), KcapiError).code, "ELIBACC");
+  assertEquals(gone.opened, [path]);
+});
+
+test("open() in a runtime that is neither Deno nor Bun says what to use", () => {
+  const error = assertThrows(() => open(undefined, true), KcapiError, "no foreign function interface");
+  assertEquals([error.code, error.hint?.includes("userspace")], ["ELIBACC", true]);
+});
+
+// ---- the real loader --------------------------------------------------------------------------------------------
+
+/** This runtime's own adapter, on a system that has these libraries and no other. */
+function realAdapter(...paths: string[]): Adapter {
+  const adapter = runtime === "deno"
+    ? denoAdapter({ ...Deno, dlopen: openForNow })
+    : bunAdapter(process.getBuiltinModule("bun:ffi" as "fs") as unknown as BunFFI, process);
+  return { ...adapter, paths, environment: () => undefined };
+}
+
+const openNow: { close(): void }[] = [];
+
+/** Deno's test runner counts libraries, and this module never closes one. */
+const openForNow = ((...args: Parameters<typeof Deno.dlopen>) => {
+  const library = Deno.dlopen(...args);
+  openNow.push(library);
+  return library;
+}) as typeof Deno.dlopen;
+
+function closeAll(): void {
+  for (const library of openNow.splice(0)) library.close();
+}
+
+/** What the real loader refuses. */
+function assertRefused(path: string): KcapiError {
+  const error = assertThrows(() => open(realAdapter(path), true), KcapiError);
+  assertEquals(error.code, "ELIBACC");
+  assertStringIncludes(error.message, `tried ${path}: `);
+  assertInstanceOf(error.cause, Error);
+  return error;
+}
+
+/** A library of these C functions. */
+async function compile(source: string): Promise<string> {
+  const path = join(tempDir(), "libkcapi.so.1");
+  // Linked to libc, as the real one is: some of its functions are found through the library.
+  const linked = ["-Wl,--no-as-needed", "-lc"];
+  const { code, stderr } = await spawn(["cc", "-shared", "-fPIC", "-xc", "-o", path, "-", ...linked], {
+    input: source,
+  });
+  assertEquals([code, stderr], [0, ""]);
+  return path;
+}
+
+const real = loadIfGranted();
+const hasLibrary = !(real instanceof KcapiError);
+const withLibrary = test.if(hasLibrary, "libkcapi is not installed");
+const hasCompiler = await spawn(["cc", "--version"]).then(({ code }) => code === 0, () => false);
+
+test("a library that is not there, or is none, is ELIBACC with the loader's own error as its cause", () => {
+  assertRefused("/nonexistent/libkcapi.so.1");
+  const path = join(tempDir(), "libkcapi.so.1");
+  writeFileSync(path, "this is no library");
+  assertRefused(path);
+});
+
+test.if(hasCompiler, "needs a C compiler")("a library that lacks a function is ELIBACC, and is not used", async () => {
+  const all = Object.keys(symbols).filter((name) => name.startsWith("kcapi_"));
+  const missing = all.filter((name) => name !== "kcapi_handle_reinit");
+  const error = assertRefused(await compile(missing.map((name) => `int ${name}(void) { return 0; }\n`).join("")));
+  assertStringIncludes(error.message, "kcapi_handle_reinit");
+  // With the function there, the same library is taken: it was missing, and nothing else was wrong.
+  const complete = await compile(all.map((name) => `int ${name}(void) { return 42; }\n`).join(""));
+  assertEquals(open(realAdapter(complete), true).call.kcapi_version(), 42);
+  closeAll();
+});
+
+withLibrary("a library that cannot be loaded is passed over for one that can", () => {
+  const { path } = real as Library;
+  const opened = open({ ...realAdapter("/nonexistent/libkcapi.so.1", path) }, true);
+  assertEquals(opened.path, path);
+  assertEquals(opened.call.kcapi_version(), load().call.kcapi_version());
+  closeAll();
+});
+
+withLibrary("the library is loaded once per process, and its addresses are memory's", () => {
+  assertStrictEquals(load(), load());
+  assertStrictEquals(load(), loadIfGranted());
+  const { call, word, cells } = load();
+  // memmove of nothing tells an address; memmove of something, read back, that it is the right one.
+  const source = Uint8Array.from([1, 2, 3, 4]);
+  const target = new Uint8Array(new ArrayBuffer(4));
+  const address = call.memmove(source, word(0), word(0));
+  call.memmove(target, address, word(4));
+  assertEquals(target, source);
+  const cell = new ArrayBuffer(8);
+  cells(cell).set(0, address);
+  assertEquals(cells(cell).get(0), address);
+});
+
+const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
+
+withLibrary("the library is loaded on first use: not by the import, and not for the userspace engine", async () => {
+  const run = runtime === "deno" ? ["run", "--no-check", "-A"] : [];
+  const { code, stdout, stderr } = await spawn([process.execPath, ...run, child("lazy")]);
+  assertEquals([code, stderr], [0, ""]);
+  assertEquals(JSON.parse(stdout), [false, false, true]);
+});
+
+// ---- Deno's permissions -----------------------------------------------------------------------------------------
+
+const inDeno = runtime === "deno";
+
+/** Deno as a shell's command: node:child_process, where it starts Deno itself, would add `-A`. */
+const denoRun = (args: readonly string[]) =>
+  `exec ${[process.execPath, "run", ...args].map((s) => `'${s}'`).join(" ")}`;
+
+/** What a script prints, as JSON. */
+async function runDeno(...args: string[]) {
+  const { code, stdout, stderr } = await spawn(["sh", "-c", denoRun(args)]);
+  assertEquals([code, stderr], [0, ""]);
+  return JSON.parse(stdout);
+}
+
+test.if(inDeno && engine === "kernel", "needs Deno and the kernel engine")(
+  "with --allow-ffi=PATH and no other permission every stream works on the kernel engine",
+  async () => {
+    const flag = `--allow-ffi=${load().path}`;
+    const { engine, outputs, error } = await runDeno("--no-prompt", flag, child("every_api"));
+    assertEquals([engine, error.code], ["kernel", "ENOENT"]);
+
+    const input = bytes(250_000);
+    const options = { key: bytes(32, 2), iv: bytes(16, 3) };
+    const padded = { ...options, padding: "pkcs7" } as const;
+    const ctr = reference("encrypt", "ctr(aes)", options, input);
+    const cbc = reference("encrypt", "cbc(aes)", padded, input);
+    const expected = {
+      streamOp: ctr,
+      streamOpInto: reference("decrypt", "ctr(aes)", options, input),
+      "stream from a handle": ctr,
+      EncryptionStream: cbc,
+      DecryptionStream: input,
+      encrypt: cbc,
+      inPlace: ctr,
+      decrypt: input,
+      sectors: reference("encrypt", "xts(aes)", { key: bytes(64, 2), sectorSize: 4096, sector: 9 }, input),
+      chacha20: reference("encrypt", "chacha20", options, input),
+    };
+    for (const [name, output] of Object.entries(expected)) {
+      assertEquals(Uint8Array.fromHex(outputs[name]), output, name);
+    }
+    assertEquals(Object.keys(outputs).length, Object.keys(expected).length);
+  },
+);
+
+/** AES-128 of zeros under a key of zeros, as any table has it. */
+const ZEROS = "66e94bd4ef8a2c3b884cfa59ca342b2e";
+
+test.if(inDeno, "needs Deno")("without any permission, auto is the userspace engine and kernel is EACCES", async () => {
+  const auto = await runDeno(child("no_permission"));
+  assertEquals([auto.engine, auto.output], ["userspace", ZEROS]);
+  assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
+  const kernel = await runDeno(child("no_permission"), "kernel");
+  assertEquals([kernel.code, kernel.operation], ["EACCES", "dlopen"]);
+  assertStringIncludes(kernel.hint, "--allow-ffi");
+  assertStringIncludes(kernel.cause, "NotCapable");
+});
+
+/** What Deno says in a terminal, up to its end or its first question to the user. */
+function inTerminal(...args: string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const script = spawnProcess("script", ["-qec", denoRun(args), "/dev/null"], {
+      env: { ...process.env, NO_COLOR: "1" },
+    });
+    let output = "";
+    script.stdout.on("data", (data: Uint8Array) => {
+      output += new TextDecoder().decode(data);
+      if (output.includes("Allow?")) script.kill("SIGKILL");
+    });
+    script.on("error", reject);
+    script.on("close", () => resolve(output));
+  });
+}
+
+const hasTerminals = existsSync("/dev/pts/ptmx") && await spawn(["script", "--version"]).then(() => true, () => false);
+
+test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command script")(
+  "in a terminal, auto asks for no permission, and kernel for FFI",
+  async () => {
+    const auto = await inTerminal(child("no_permission"));
+    assert(!auto.includes("Allow?"), auto);
+    assertEquals(JSON.parse(auto).engine, "userspace");
+    assertStringIncludes(await inTerminal(child("no_permission"), "kernel"), "Deno requests ffi access");
+  },
+);
+
+// ---- the border -------------------------------------------------------------------------------------------------
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** A use of either, or a way around this test; a mention in a message is none. */
+const USE = /\b(?:Deno|Bun)\s*[.[]|["'`](?:Deno|Bun|bun|bun:\w+)["'`]|globalThis\s*(?:\[|as\b)/;
+
+test("nothing outside ffi/ uses Deno or Bun", () => {
+  for (const use of ['Deno.open("x")', 'Bun ["gc"]', '"Deno" in globalThis', 'import "bun:ffi"', "globalThis[name]"]) {
+    assert(USE.test(use), use);
+  }
+  const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts")).map((name) => join("src", name));
+  assert(files.length > 10);
+  for (const file of [...files, "mod.ts"]) {
+    assertEquals(USE.exec(withoutComments(readFileSync(join(root, file), "utf8")))?.[0], undefined, file);
+  }
+});
+
+/** Without comments, and without the rest of a line that has an address in it. */
+function withoutComments(source: string): string {
+  return source.replace(/\/\*[^]*?\*\/|\/\/.*/g, "");
+}

@@ -1,0 +1,882 @@
+/**
+ * CipherHandle, member by member: what each call does, in which order, and how a stream may be left, failed or closed.
+ * Bad arguments are in arguments_test.ts, the flow rules in flow_test.ts.
+ */
+import { CipherHandle, KcapiError } from "../mod.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+  engine,
+  openFiles,
+  runtime,
+  test,
+} from "./deps.ts";
+import {
+  type Bytes,
+  bytes,
+  caught,
+  chacha20,
+  collect,
+  concat,
+  cut,
+  type Direction,
+  fromHex,
+  isPending,
+  reference,
+  turns,
+  WINDOW,
+} from "./support.ts";
+
+const KEY = bytes(16, 7);
+const IV = bytes(16, 8);
+const ALGORITHMS = ["cbc(aes)", "ctr(aes)", "ecb(aes)"];
+const DIRECTIONS: Direction[] = ["encrypt", "decrypt"];
+
+const pieces = (whole: Bytes, ...sizes: number[]) => [...cut(whole, sizes)];
+const ivOf = (algorithm: string) => algorithm.startsWith("ecb") ? undefined : IV;
+const open = (algorithm = "ctr(aes)", key: Bytes = KEY) => CipherHandle.open(algorithm, { key, engine });
+
+function init(handle: CipherHandle, direction: Direction = "encrypt", iv = ivOf(handle.algorithm)): CipherHandle {
+  if (direction === "encrypt") handle.streamInitEnc(iv);
+  else handle.streamInitDec(iv);
+  return handle;
+}
+
+const started = (algorithm?: string, direction?: Direction) => init(open(algorithm), direction);
+const expected = (input: Bytes, algorithm = "ctr(aes)", direction: Direction = "encrypt", iv = ivOf(algorithm)) =>
+  reference(direction, algorithm, { key: KEY, iv }, input);
+
+/** Sends all of it in pieces of some length, from a task of its own. */
+async function produce(handle: CipherHandle, input: Bytes, ...lengths: number[]): Promise<void> {
+  for (const piece of pieces(input, ...lengths)) assertEquals(await handle.streamUpdate(piece), piece.length);
+  assertEquals(await handle.streamUpdateLast(), 0);
+}
+
+function assertCode(error: unknown, code: string, operation?: string): void {
+  assertInstanceOf(error, KcapiError);
+  assertEquals(error.code, code);
+  if (operation) assertEquals(error.operation, operation);
+}
+
+const throws = (code: string, action: () => unknown, operation?: string) =>
+  assertCode(assertThrows(action), code, operation);
+const rejects = async (code: string, action: () => PromiseLike<unknown>, operation?: string) =>
+  assertCode(await assertRejects(action), code, operation);
+
+// ---- open() and the properties -----------------------------------------------------------------------------------
+
+for (
+  const [algorithm, blockSize, ivSize, chunkSize] of [
+    ["cbc(aes)", 16, 16, 16],
+    ["ctr(aes)", 1, 16, 16],
+    ["ecb(aes)", 16, 0, 16],
+  ] as const
+) {
+  test(`open("${algorithm}") tells the algorithm, the engine and the sizes`, () => {
+    using handle = open(algorithm);
+    assertEquals(
+      [handle.algorithm, handle.engine, handle.blockSize, handle.ivSize, handle.chunkSize],
+      [algorithm, engine, blockSize, ivSize, chunkSize],
+    );
+  });
+}
+
+test("new CipherHandle() is refused: handles come from open()", () => {
+  const Constructor = CipherHandle as unknown as new () => CipherHandle;
+  assertThrows(() => new Constructor(), TypeError, "CipherHandle.open()");
+});
+
+// ---- bytes through scatter and gather lists ----------------------------------------------------------------------
+
+for (const algorithm of ALGORITHMS) {
+  for (const direction of DIRECTIONS) {
+    test(`${algorithm} ${direction}s as node:crypto does, whatever the lists' lengths`, async () => {
+      using handle = started(algorithm, direction);
+      const input = bytes(5_008);
+      const sent = (async () => {
+        for (const list of [[1, 2, 3], [0, 17, 0, 400], [4_000]].map(lengthsToPieces(input))) {
+          assertEquals(await handle.streamUpdate(...list), concat(list).length);
+        }
+        await handle.streamUpdateLast(input.subarray(4_423, 5_000), input.subarray(5_000));
+      })();
+      const output: Bytes[] = [];
+      for (let turn = 0;; turn++) {
+        const list = [[5, 11, 1], [0, 64, 0], [1, 1, 1, 13], [999, 1]][turn % 4]!.map((n) => new Uint8Array(n));
+        const received = await handle.streamOpInto(...list);
+        if (received === 0) break;
+        output.push(concat(list).subarray(0, received));
+      }
+      await sent;
+      assertEquals(concat(output), expected(input, algorithm, direction));
+    });
+  }
+}
+
+/** Turns lists of lengths into lists of pieces of one input, one after the other. */
+function lengthsToPieces(input: Bytes): (lengths: number[]) => Bytes[] {
+  let at = 0;
+  return (lengths) => lengths.map((length) => input.subarray(at, at += length));
+}
+
+for (const count of [28, 29, 64, 1_024, 1_025, 3_000]) {
+  test(`lists of ${count} entries go through in order`, async () => {
+    using handle = started("cbc(aes)");
+    const input = bytes(16 * count);
+    await handle.streamUpdate(...pieces(input, 1, 31));
+    await handle.streamUpdateLast();
+    const list = Array.from({ length: count }, (_, i) => new Uint8Array(i === 0 && count % 2 ? 16 : 13 + i % 2 * 6));
+    assertEquals(await handle.streamOpInto(...list), input.length);
+    assertEquals(concat(list), expected(input, "cbc(aes)"));
+  });
+}
+
+test("streamUpdate() and streamOpInto() take every kind of BufferSource, and only the view's own bytes", async () => {
+  using handle = started();
+  const memory = bytes(96);
+  const sources = [
+    memory.slice(0, 16).buffer,
+    new DataView(memory.buffer, 16, 5),
+    new Uint16Array(memory.buffer, 22, 13),
+    new BigInt64Array(memory.buffer, 48, 2),
+  ];
+  const input = concat(sources.map((s) => ArrayBuffer.isView(s) ? viewOf(s) : new Uint8Array(s)));
+  assertEquals(await handle.streamUpdateLast(...sources), input.length);
+  const around = new Uint8Array(200).fill(0xaa);
+  const targets = [new DataView(around.buffer, 1, 20), new Uint32Array(around.buffer, 40, 10), new ArrayBuffer(3)];
+  assertEquals(await handle.streamOpInto(...targets), 63);
+  const output = concat([around.subarray(1, 21), around.subarray(40, 80), new Uint8Array(targets[2] as ArrayBuffer)]);
+  assertEquals(output, expected(input));
+  around.fill(0xaa, 1, 21).fill(0xaa, 40, 80);
+  assert(around.every((byte) => byte === 0xaa), "bytes outside the views were written");
+});
+
+const viewOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView) =>
+  new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+
+test("streamUpdate()'s buffers are unchanged, and the caller's again, when its promise settles", async () => {
+  using handle = started();
+  const input = bytes(2 * WINDOW + 7);
+  const buffer = input.slice();
+  const output = collect(handle.streamOp());
+  for (const piece of pieces(buffer, 7, WINDOW, 100)) {
+    const before = piece.slice();
+    await handle.streamUpdate(piece);
+    assertEquals(piece, before);
+    piece.fill(0);
+  }
+  await handle.streamUpdateLast();
+  assertEquals(await output, expected(input));
+});
+
+// ---- updates -----------------------------------------------------------------------------------------------------
+
+test("streamUpdate() resolves while the window has room, and waits when it is full until something is received", async () => {
+  using handle = started();
+  const input = bytes(WINDOW + 32);
+  assertEquals(await handle.streamUpdate(input.subarray(0, WINDOW)), WINDOW);
+  const update = handle.streamUpdate(input.subarray(WINDOW));
+  assert(await isPending(update), "the update did not wait");
+  const first = new Uint8Array(WINDOW);
+  assertEquals(await handle.streamOpInto(first), WINDOW);
+  assertEquals(await update, 32);
+  const last = handle.streamUpdateLast();
+  assertEquals(concat([first, await collect(handle.streamOp())]), expected(input));
+  assertEquals(await last, 0);
+});
+
+test("streamUpdate() of many windows with nobody in streamOp() waits, then goes through whole", async () => {
+  using handle = started("cbc(aes)");
+  const input = bytes(5 * WINDOW + 4_096);
+  const update = handle.streamUpdate(input);
+  assert(await isPending(update));
+  const last = handle.streamUpdateLast();
+  assertEquals(await collect(handle.streamOp()), expected(input, "cbc(aes)"));
+  assertEquals([await update, await last], [input.length, 0]);
+});
+
+test("streamUpdate() calls made at once are sent in their order, and resolve in it, empty ones too", async () => {
+  using handle = started();
+  const input = bytes(3 * WINDOW);
+  const lengths = [WINDOW, 100_001, 0, 3, 200_000, 0];
+  const order: number[] = [];
+  const updates = pieces(input, ...lengths).slice(0, lengths.length)
+    .map((piece, i) => handle.streamUpdate(piece).then((sent) => (order.push(i), sent)));
+  assert(await isPending(updates[2]!), "an empty update overtook one that waits");
+  const last = handle.streamUpdateLast();
+  const total = lengths.reduce((a, b) => a + b);
+  assertEquals(await collect(handle.streamOp()), expected(input.subarray(0, total)));
+  assertEquals(await Promise.all(updates), lengths);
+  await last;
+  assertEquals(order, [0, 1, 2, 3, 4, 5]);
+});
+
+test("streamUpdate() with nothing resolves to 0 and changes nothing", async () => {
+  using handle = started();
+  const next = handle.streamOp().next();
+  assertEquals(await handle.streamUpdate(), 0);
+  assertEquals(await handle.streamUpdate(new Uint8Array(0), new ArrayBuffer(0)), 0);
+  assert(await isPending(next), "a receiver was given something");
+  await handle.streamUpdateLast(new Uint8Array(3));
+  assertEquals((await next).value, expected(new Uint8Array(3)));
+});
+
+for (const algorithm of ALGORITHMS) {
+  test(`an empty ${algorithm} stream ends at once, for streamOp() and for streamOpInto()`, async () => {
+    using handle = started(algorithm);
+    const next = handle.streamOp().next();
+    assert(await isPending(next), "the stream ended before its last update");
+    assertEquals(await handle.streamUpdateLast(), 0);
+    assertEquals(await next, { done: true, value: undefined });
+    init(handle);
+    const received = handle.streamOpInto(new Uint8Array(16));
+    assert(await isPending(received));
+    await handle.streamUpdateLast(new Uint8Array(0));
+    assertEquals(await received, 0);
+  });
+}
+
+for (const algorithm of ["cbc(aes)", "ecb(aes)"]) {
+  for (const direction of DIRECTIONS) {
+    test(`streamUpdateLast() refuses a partial block in ${algorithm} (${direction}), and takes the right end then`, async () => {
+      using handle = started(algorithm, direction);
+      const input = bytes(64);
+      await assertRejects(() => handle.streamUpdateLast(input.subarray(0, 17)), RangeError, "16");
+      await handle.streamUpdate(input.subarray(0, 10));
+      await handle.streamUpdate(input.subarray(10, 30));
+      await assertRejects(() => handle.streamUpdateLast(), RangeError);
+      await assertRejects(() => handle.streamUpdateLast(input.subarray(30, 31)), RangeError);
+      await handle.streamUpdate(input.subarray(30, 40));
+      assertEquals(await handle.streamUpdateLast(input.subarray(40)), 24);
+      assertEquals(await collect(handle.streamOp()), expected(input, algorithm, direction));
+    });
+  }
+}
+
+test("a buffer detached while its update waits rejects it with TypeError, and fails the stream", async () => {
+  using handle = started();
+  const input = bytes(2 * WINDOW);
+  const update = caught(handle.streamUpdate(input));
+  const behind = caught(handle.streamUpdate(new Uint8Array(16)));
+  const last = caught(handle.streamUpdateLast());
+  const sent = expected(input.subarray(0, WINDOW));
+  input.buffer.transfer();
+  const iterator = handle.streamOp();
+  assertEquals((await iterator.next()).value, sent);
+  const error = await update;
+  assertInstanceOf(error, TypeError);
+  assert(error.message.includes("detached"), error.message);
+  for (const other of [behind, last, caught(iterator.next()), caught(handle.streamUpdate(new Uint8Array(1)))]) {
+    assertStrictEquals(await other, error);
+  }
+  assertStrictEquals(await caught(handle.streamUpdateLast()), error);
+  assertStrictEquals(await caught(handle.streamOpInto(new Uint8Array(16))), error);
+  assertStrictEquals(assertThrows(() => handle.streamOp()), error);
+  assertStrictEquals(assertThrows(() => handle.streamInitEnc(IV)), error);
+  using other = init(handle.reinit());
+  await other.streamUpdateLast(new Uint8Array(5));
+  assertEquals(await collect(other.streamOp()), expected(new Uint8Array(5)));
+});
+
+// ---- streamOp() --------------------------------------------------------------------------------------------------
+
+test("streamOp() started before any data waits, wakes with each update and ends after the last", async () => {
+  using handle = started();
+  const input = bytes(53);
+  const output = expected(input);
+  const iterator = handle.streamOp();
+  assertStrictEquals(iterator[Symbol.asyncIterator](), iterator);
+
+  let next = iterator.next();
+  assert(await isPending(next), "streamOp() gave something before there was anything");
+  await handle.streamUpdate(input.subarray(0, 16));
+  assertEquals((await next).value, output.subarray(0, 16));
+
+  next = iterator.next();
+  await handle.streamUpdate(input.subarray(16, 23));
+  assert(await isPending(next), "streamOp() gave a part of a chunk");
+  await handle.streamUpdate(input.subarray(23, 50));
+  assertEquals((await next).value, output.subarray(16, 48));
+
+  next = iterator.next();
+  assert(await isPending(next), "streamOp() gave the tail before the last update");
+  await handle.streamUpdateLast(input.subarray(50));
+  assertEquals((await next).value, output.subarray(48));
+  assertEquals(await iterator.next(), { done: true, value: undefined });
+  assertEquals(await iterator.next(), { done: true, value: undefined });
+  assertEquals(await collect(handle.streamOp()), new Uint8Array(0), "a stream received whole has no more");
+});
+
+for (const algorithm of ALGORITHMS) {
+  for (const direction of DIRECTIONS) {
+    test(`streamOp() and a producer in another task stream ${algorithm} (${direction})`, async () => {
+      using handle = started(algorithm, direction);
+      const input = bytes(3 * WINDOW + 16);
+      const output = collect(handle.streamOp());
+      await turns(1);
+      await Promise.all([produce(handle, input, 1, 65_536, 17, 4_097, 212_992, 250_001), output]);
+      assertEquals(await output, expected(input, algorithm, direction));
+    });
+  }
+}
+
+for (const maxBytes of [16, 17, 100, 5_000, WINDOW, Infinity, undefined]) {
+  test(`streamOp({ maxBytes: ${maxBytes} }) gives whole chunks of at most that, but for the end`, async () => {
+    using handle = started();
+    const most = Math.min(maxBytes ?? Infinity, WINDOW);
+    const input = bytes(most + 1_005);
+    const sent = handle.streamUpdateLast(input);
+    const output: Bytes[] = [];
+    for await (const chunk of handle.streamOp({ maxBytes })) output.push(chunk);
+    await sent;
+    assertEquals(output[0]!.length, most - most % 16);
+    for (const chunk of output.slice(1, -1)) assert(chunk.length <= most && chunk.length % 16 === 0);
+    assertEquals(concat(output), expected(input));
+  });
+}
+
+/** The ways to leave a loop before its end. */
+const LEAVES: Record<string, (handle: CipherHandle, output: Bytes[]) => Promise<void>> = {
+  break: async (handle, output) => {
+    for await (const chunk of handle.streamOp()) if (output.push(chunk) === 2) break;
+  },
+  return: async (handle, output) => {
+    for await (const chunk of handle.streamOp()) if (output.push(chunk) === 2) return;
+  },
+  throw: async (handle, output) => {
+    const loop = async () => {
+      for await (const chunk of handle.streamOp()) if (output.push(chunk) === 2) throw new Error("enough");
+    };
+    await assertRejects(loop, Error, "enough");
+  },
+  "the iterator's return()": async (handle, output) => {
+    const iterator = handle.streamOp();
+    output.push((await iterator.next()).value!);
+    assertEquals(await iterator.return!(), { done: true, value: undefined });
+    assertEquals(await iterator.next(), { done: true, value: undefined });
+  },
+  "the iterator's throw()": async (handle, output) => {
+    const iterator = handle.streamOp();
+    output.push((await iterator.next()).value!);
+    const error = new Error("enough");
+    assertStrictEquals(await caught(iterator.throw!(error)), error);
+    assertEquals(await iterator.next(), { done: true, value: undefined });
+  },
+  "await using": async (handle, output) => {
+    await using iterator = handle.streamOp() as AsyncIterableIterator<Bytes> & AsyncDisposable;
+    output.push((await iterator.next()).value!);
+  },
+};
+
+for (const [way, leave] of Object.entries(LEAVES)) {
+  test(`streamOp() left by ${way} loses nothing: updates stay pending, and a later streamOp() goes on`, async () => {
+    using handle = started("cbc(aes)");
+    const input = bytes(6 * WINDOW);
+    const sent = produce(handle, input, WINDOW + 4_096, 3, 65_533);
+    const output: Bytes[] = [];
+    await leave(handle, output);
+    assert(await isPending(sent), "an update that nobody received settled");
+    output.push(await collect(handle.streamOp({ maxBytes: 100_000 })));
+    await sent;
+    assertEquals(concat(output), expected(input, "cbc(aes)"));
+  });
+}
+
+test("streamOp() takes bytes only when they are asked for: what a left loop was not given is there for others", async () => {
+  using handle = started();
+  const input = bytes(64);
+  await handle.streamUpdateLast(input);
+  const output: Bytes[] = [];
+  for await (const chunk of handle.streamOp({ maxBytes: 16 })) {
+    output.push(chunk);
+    break;
+  }
+  const rest = new Uint8Array(64);
+  assertEquals(await handle.streamOpInto(rest), 48);
+  assertEquals(concat([...output, rest.subarray(0, 48)]), expected(input));
+});
+
+test("an iterator's return() settles at once while next() calls are pending, and ends them", async () => {
+  using handle = started();
+  const iterator = handle.streamOp();
+  const calls = [iterator.next(), iterator.next(), iterator.next()];
+  assert(await isPending(calls[0]!));
+  const returned = iterator.return!();
+  assert(!await isPending(returned), "return() waits for next()");
+  assertEquals(await returned, { done: true, value: undefined });
+  for (const call of calls) assertEquals(await call, { done: true, value: undefined });
+  await handle.streamUpdateLast(new Uint8Array(20));
+  assertEquals(await collect(handle.streamOp()), expected(new Uint8Array(20)));
+});
+
+test("an iterator's return() and then close() at once end a pending next() without an error", async () => {
+  const handle = started();
+  const iterator = handle.streamOp();
+  const next = iterator.next();
+  await turns();
+  iterator.return!();
+  handle.close();
+  assertEquals(await next, { done: true, value: undefined });
+});
+
+test("an iterator's throw() settles at once while next() is pending, with the error, and ends it", async () => {
+  using handle = started();
+  const iterator = handle.streamOp();
+  const next = iterator.next();
+  const error = new Error("enough");
+  const thrown = caught(iterator.throw!(error));
+  assert(!await isPending(thrown), "throw() waits for next()");
+  assertStrictEquals(await thrown, error);
+  assertEquals(await next, { done: true, value: undefined });
+});
+
+test("next() calls made at once are answered in their order, the ones past the end too", async () => {
+  using handle = started();
+  const input = bytes(53);
+  const order: number[] = [];
+  const iterator = handle.streamOp({ maxBytes: 16 });
+  const calls = [0, 1, 2, 3, 4, 5].map((i) => iterator.next().then((result) => (order.push(i), result)));
+  await produce(handle, input, 8, 24, 1);
+  const results = await Promise.all(calls);
+  assertEquals(order, [0, 1, 2, 3, 4, 5]);
+  assertEquals(results.map(({ done }) => done), [false, false, false, false, true, true]);
+  assertEquals(concat(results.flatMap(({ value }) => value ?? [])), expected(input));
+});
+
+test("a signal that aborts ends a waiting next() with its reason, and the stream goes on", async () => {
+  for (const reason of [new Error("stop"), "a string", undefined]) {
+    using handle = started();
+    const controller = new AbortController();
+    const iterator = handle.streamOp({ signal: controller.signal });
+    const next = caught(iterator.next());
+    assert(await isPending(next));
+    controller.abort(reason);
+    assertStrictEquals(await next, controller.signal.reason);
+    assertEquals(await iterator.next(), { done: true, value: undefined });
+    await handle.streamUpdateLast(new Uint8Array(20));
+    assertEquals(await collect(handle.streamOp()), expected(new Uint8Array(20)));
+  }
+});
+
+test("a signal aborted before next() rejects it with its reason, and takes no bytes", async () => {
+  using handle = started();
+  await handle.streamUpdateLast(bytes(48));
+  const controller = new AbortController();
+  const iterator = handle.streamOp({ signal: controller.signal, maxBytes: 16 });
+  const first = (await iterator.next()).value!;
+  controller.abort();
+  assertStrictEquals(await caught(iterator.next()), controller.signal.reason);
+  const unused = handle.streamOp({ signal: AbortSignal.abort("before") });
+  assertEquals(await caught(unused.next()), "before");
+  assertEquals(concat([first, await collect(handle.streamOp())]), expected(bytes(48)));
+});
+
+test("streamOp() keeps no listener on its signal when it is over", async () => {
+  for (const way of ["end", "return", "close"]) {
+    using handle = started();
+    const { signal } = new AbortController();
+    const listeners = new Set<unknown>();
+    signal.addEventListener = (_: string, listener: unknown) => void listeners.add(listener);
+    signal.removeEventListener = (_: string, listener: unknown) => void listeners.delete(listener);
+    const iterator = handle.streamOp({ signal });
+    const next = caught(iterator.next());
+    assertEquals(listeners.size, 1);
+    if (way === "end") await handle.streamUpdateLast();
+    if (way === "return") await iterator.return!();
+    if (way === "close") handle.close();
+    await next;
+    assertEquals(listeners.size, 0, way);
+  }
+});
+
+// ---- streamOpInto() ----------------------------------------------------------------------------------------------
+
+test("streamOpInto() waits for a chunk, and fills whole chunks as far as there are any and room for them", async () => {
+  using handle = started();
+  const input = bytes(85);
+  const output = expected(input);
+  const target = new Uint8Array(40);
+  const first = handle.streamOpInto(target);
+  await handle.streamUpdate(input.subarray(0, 15));
+  assert(await isPending(first), "streamOpInto() gave a part of a chunk");
+  await handle.streamUpdate(input.subarray(15, 17));
+  assertEquals(await first, 16);
+  assertEquals(target.subarray(0, 16), output.subarray(0, 16));
+  await handle.streamUpdateLast(input.subarray(17));
+  assertEquals(await handle.streamOpInto(target), 32, "room of 40 holds two chunks");
+  assertEquals(target.subarray(0, 32), output.subarray(16, 48));
+  assertEquals(await handle.streamOpInto(new Uint8Array(7), target.subarray(0, 9)), 16);
+  assertEquals(await handle.streamOpInto(target), 21, "the rest may be a part of a chunk");
+  assertEquals(target.subarray(0, 21), output.subarray(64));
+  assertEquals(await handle.streamOpInto(target), 0);
+  assertEquals(await handle.streamOpInto(target), 0);
+});
+
+test("streamOpInto() does not touch the list beyond the count it returns", async () => {
+  using handle = started();
+  await handle.streamUpdate(bytes(32));
+  const list = [5, 20, 30].map((length) => new Uint8Array(length).fill(0xaa));
+  assertEquals(await handle.streamOpInto(...list), 32);
+  assert(concat(list).subarray(32).every((byte) => byte === 0xaa), "bytes past the count were written");
+});
+
+test("streamOpInto() with room for less than a chunk rejects with RangeError, even if less remains", async () => {
+  using handle = started();
+  await handle.streamUpdateLast(bytes(20));
+  await assertRejects(() => handle.streamOpInto(), RangeError);
+  await assertRejects(() => handle.streamOpInto(new Uint8Array(15)), RangeError, "16");
+  assertEquals(await handle.streamOpInto(new Uint8Array(16)), 16);
+  await assertRejects(() => handle.streamOpInto(new Uint8Array(2), new Uint8Array(13)), RangeError);
+  assertEquals(await handle.streamOpInto(new Uint8Array(16)), 4);
+});
+
+test("streamOpInto() refuses entries that overlap, and takes ones that touch", async () => {
+  using handle = started();
+  const input = bytes(64);
+  await handle.streamUpdateLast(input);
+  const memory = new Uint8Array(64);
+  const at = (start: number, end: number) => memory.subarray(start, end);
+  for (const list of [[memory, memory], [at(0, 33), at(32, 64)], [at(40, 64), at(0, 41)], [at(0, 64), at(7, 8)]]) {
+    await assertRejects(() => handle.streamOpInto(...list), RangeError, "overlap");
+  }
+  assert(memory.every((byte) => byte === 0), "a refused list was written to");
+  assertEquals(await handle.streamOpInto(at(32, 64), at(10, 10), at(0, 32)), 64);
+  assertEquals(concat([at(32, 64), at(0, 32)]), expected(input));
+});
+
+test("streamOpInto() with a buffer detached while it waits rejects with TypeError, and loses nothing", async () => {
+  using handle = started();
+  const target = new Uint8Array(32);
+  const received = caught(handle.streamOpInto(new Uint8Array(16), target));
+  target.buffer.transfer();
+  await handle.streamUpdateLast(bytes(48));
+  assertInstanceOf(await received, TypeError);
+  assertEquals(await collect(handle.streamOp()), expected(bytes(48)));
+});
+
+// ---- wrong state -------------------------------------------------------------------------------------------------
+
+test("a second receiver meets EBUSY, and the first goes on", async () => {
+  using handle = started();
+  const room = new Uint8Array(16);
+  const early = handle.streamOp();
+  const first = handle.streamOp();
+  const next = first.next();
+  throws("EBUSY", () => handle.streamOp(), "streamOp");
+  await rejects("EBUSY", () => handle.streamOpInto(room), "streamOpInto");
+  await rejects("EBUSY", () => early.next(), "streamOp");
+  await handle.streamUpdate(bytes(16));
+  assertEquals((await next).value, expected(bytes(16)));
+  throws("EBUSY", () => handle.streamOp());
+  await first.return!();
+
+  const received = handle.streamOpInto(room);
+  throws("EBUSY", () => handle.streamOp());
+  await rejects("EBUSY", () => handle.streamOpInto(new Uint8Array(16)));
+  await handle.streamUpdateLast(bytes(16));
+  assertEquals(await received, 16);
+  for await (const _ of handle.streamOp()) assert(false, "nothing was left");
+});
+
+test("a handle without a stream answers EINVAL", async () => {
+  using handle = open();
+  await rejects("EINVAL", () => handle.streamUpdate(new Uint8Array(16)), "streamUpdate");
+  await rejects("EINVAL", () => handle.streamUpdateLast(), "streamUpdateLast");
+  await rejects("EINVAL", () => handle.streamOpInto(new Uint8Array(16)), "streamOpInto");
+  throws("EINVAL", () => handle.streamOp(), "streamOp");
+});
+
+test("an update after the last one meets EINVAL: while that waits, before it was received, and after", async () => {
+  using handle = started();
+  const input = bytes(WINDOW + 5);
+  const last = handle.streamUpdateLast(input);
+  const refused = async () => {
+    await rejects("EINVAL", () => handle.streamUpdate(new Uint8Array(1)), "streamUpdate");
+    await rejects("EINVAL", () => handle.streamUpdateLast(), "streamUpdateLast");
+  };
+  await refused();
+  const first = new Uint8Array(WINDOW);
+  await handle.streamOpInto(first);
+  await last;
+  await refused();
+  assertEquals(concat([first, await collect(handle.streamOp())]), expected(input));
+  await refused();
+});
+
+test("a stream started while one is in progress meets EBUSY, and changes nothing", async () => {
+  using handle = started("cbc(aes)");
+  throws("EBUSY", () => handle.streamInitDec(IV), "streamInitDec");
+  await handle.streamUpdate(bytes(20));
+  throws("EBUSY", () => handle.streamInitEnc(bytes(16, 99)), "streamInitEnc");
+  await handle.streamUpdateLast(bytes(48).subarray(20));
+  throws("EBUSY", () => handle.streamInitDec(IV));
+  const first = new Uint8Array(32);
+  assertEquals(await handle.streamOpInto(first), 32);
+  throws("EBUSY", () => handle.streamInitDec(IV));
+  assertEquals(concat([first, await collect(handle.streamOp())]), expected(bytes(48), "cbc(aes)"));
+});
+
+for (const algorithm of ALGORITHMS) {
+  test(`a ${algorithm} handle serves one stream after the other, each with its IV and direction`, async () => {
+    using handle = open(algorithm);
+    for (const [i, direction] of [...DIRECTIONS, ...DIRECTIONS].entries()) {
+      const iv = algorithm === "ecb(aes)" ? undefined : bytes(16, 50 + i);
+      const input = bytes(1_600 * i, i + 1);
+      init(handle, direction, iv);
+      const [output] = await Promise.all([collect(handle.streamOp()), produce(handle, input, 100, 3)]);
+      assertEquals(output, expected(input, algorithm, direction, iv));
+    }
+  });
+}
+
+test("an iterator ends with its own stream, and gives nothing of the next", async () => {
+  using handle = started();
+  const old = handle.streamOp();
+  await handle.streamUpdateLast(bytes(16));
+  assertEquals((await old.next()).value?.length, 16);
+  init(handle);
+  await handle.streamUpdateLast(bytes(32));
+  assertEquals(await old.next(), { done: true, value: undefined });
+  assertEquals(await collect(handle.streamOp()), expected(bytes(32)));
+});
+
+test("the async methods reject and never throw, whatever is wrong", async () => {
+  const handle = started("cbc(aes)");
+  const wrong = "no bytes" as unknown as Bytes;
+  const calls = () => [
+    handle.streamUpdate(wrong),
+    handle.streamUpdateLast(wrong),
+    handle.streamUpdateLast(new Uint8Array(1)),
+    handle.streamOpInto(wrong),
+    handle.streamOpInto(),
+  ];
+  for (const call of calls()) assertInstanceOf(await caught(call), Error);
+  handle.close();
+  for (const call of calls()) assertCode(await caught(call), "EBADF");
+});
+
+// ---- close() -----------------------------------------------------------------------------------------------------
+
+test("a closed handle answers EBADF, and closing it again does nothing", async () => {
+  const handle = started();
+  const iterator = handle.streamOp();
+  handle.close();
+  handle.close();
+  handle[Symbol.dispose]();
+  throws("EBADF", () => handle.streamInitEnc(IV), "streamInitEnc");
+  throws("EBADF", () => handle.streamInitDec(IV), "streamInitDec");
+  throws("EBADF", () => handle.streamOp(), "streamOp");
+  throws("EBADF", () => handle.reinit(), "reinit");
+  await rejects("EBADF", () => handle.streamUpdate(new Uint8Array(16)), "streamUpdate");
+  await rejects("EBADF", () => handle.streamUpdateLast(), "streamUpdateLast");
+  await rejects("EBADF", () => handle.streamOpInto(new Uint8Array(16)), "streamOpInto");
+  await rejects("EBADF", () => iterator.next(), "streamOp");
+});
+
+test("close() rejects every update that waits with ECANCELED", async () => {
+  for (const close of [(handle: CipherHandle) => handle.close(), (handle: CipherHandle) => handle[Symbol.dispose]()]) {
+    const handle = started();
+    const input = bytes(WINDOW + 1_000);
+    const updates = [handle.streamUpdate(input), handle.streamUpdate(), handle.streamUpdateLast(input)].map(caught);
+    await turns();
+    close(handle);
+    for (const update of updates) assertCode(await update, "ECANCELED");
+    assertEquals(input, bytes(WINDOW + 1_000), "the buffer was changed");
+  }
+});
+
+test("close() rejects what waits to receive with ECANCELED: a stream cut short never looks ended", async () => {
+  const waiting: ((handle: CipherHandle) => Promise<unknown>)[] = [
+    (handle) => handle.streamOp().next(),
+    (handle) => handle.streamOpInto(new Uint8Array(16)),
+    (handle) => collect(handle.streamOp()),
+  ];
+  for (const receive of waiting) {
+    const handle = started();
+    await handle.streamUpdate(new Uint8Array(7));
+    const received = caught(receive(handle));
+    assert(await isPending(received));
+    handle.close();
+    assertCode(await received, "ECANCELED");
+  }
+});
+
+test("close() in the loop's body ends the loop with an error, and the update that waits with ECANCELED", async () => {
+  const handle = started();
+  const sent = caught(handle.streamUpdate(bytes(4 * WINDOW)));
+  const loop = async () => {
+    for await (const _ of handle.streamOp()) handle.close();
+  };
+  await rejects("EBADF", loop);
+  assertCode(await sent, "ECANCELED");
+});
+
+test("close() releases the descriptors at once, in every state of a stream", async () => {
+  { // The library, the library's own, and the algorithm's modules are there for good.
+    using handle = started();
+    await handle.streamUpdateLast();
+  }
+  const before = openFiles();
+  const states: ((handle: CipherHandle) => unknown)[] = [
+    () => {},
+    (handle) => init(handle),
+    (handle) => init(handle).streamUpdate(bytes(100)),
+    (handle) => void caught(init(handle).streamUpdate(bytes(WINDOW + 100))),
+    (handle) => void caught(init(handle).streamOp().next()),
+    (handle) => init(handle).streamUpdateLast(bytes(100)),
+  ];
+  for (const bring of states) {
+    const handle = open();
+    const other = handle.reinit();
+    await bring(handle);
+    await bring(other);
+    if (engine === "kernel") assert(openFiles() > before, "the kernel's handles are descriptors");
+    handle.close();
+    other.close();
+    assertEquals(openFiles(), before);
+  }
+});
+
+// ---- reinit() ----------------------------------------------------------------------------------------------------
+
+for (const algorithm of ALGORITHMS) {
+  test(`reinit() of a ${algorithm} handle: the same key, streams that know nothing of each other`, async () => {
+    using parent = open(algorithm);
+    const handles = [parent, parent.reinit(), parent.reinit()];
+    handles.push(handles[1]!.reinit());
+    const inputs = handles.map((_, i) => bytes(WINDOW + 16 * i, 20 + i));
+    const ivs = handles.map((_, i) => algorithm === "ecb(aes)" ? undefined : bytes(16, 30 + i));
+    handles.forEach((handle, i) => init(handle, DIRECTIONS[i % 2], ivs[i]));
+    const sent = handles.map((handle, i) => produce(handle, inputs[i]!, 50_001 + i));
+    const outputs = await Promise.all(handles.map((handle) => collect(handle.streamOp())));
+    await Promise.all(sent);
+    outputs.forEach((output, i) =>
+      assertEquals(output, expected(inputs[i]!, algorithm, DIRECTIONS[i % 2], ivs[i]), `handle ${i}`)
+    );
+    handles.forEach((handle) => handle.close());
+  });
+}
+
+test("reinit() works in mid-stream, and closing either handle leaves the other", async () => {
+  for (const first of ["parent", "child"]) {
+    const parent = started();
+    await parent.streamUpdate(bytes(20));
+    const child = parent.reinit();
+    assertEquals([child.algorithm, child.engine, child.ivSize], [parent.algorithm, parent.engine, parent.ivSize]);
+    await rejects("EINVAL", () => child.streamUpdate(new Uint8Array(1)), "streamUpdate");
+    init(child);
+    const [closed, other] = first === "parent" ? [parent, child] : [child, parent];
+    closed.close();
+    const input = bytes(50);
+    await other.streamUpdateLast(other === parent ? input.subarray(20) : input);
+    assertEquals(await collect(other.streamOp()), expected(input));
+    using third = init(other.reinit());
+    other.close();
+    await third.streamUpdateLast(input);
+    assertEquals(await collect(third.streamOp()), expected(input));
+  }
+});
+
+// ---- modes that do not carry on ----------------------------------------------------------------------------------
+
+// RFC 3686: AES in counter mode over nonce | IV | 00000001, where the nonce is the end of the key.
+const RFC3686 = "rfc3686(ctr(aes))";
+const RFC3686_KEY = bytes(20, 40);
+const RFC3686_IV = bytes(8, 41);
+
+function rfc3686(): { handle: CipherHandle; encrypted: (input: Bytes) => Bytes } {
+  const handle = open(RFC3686, RFC3686_KEY);
+  handle.streamInitEnc(RFC3686_IV);
+  const counter = concat([RFC3686_KEY.subarray(16), RFC3686_IV, Uint8Array.of(0, 0, 0, 1)]);
+  return {
+    handle,
+    encrypted: (input) => reference("encrypt", "ctr(aes)", { key: RFC3686_KEY.slice(0, 16), iv: counter }, input),
+  };
+}
+
+test("a one-message mode has nothing ready before the last update", async () => {
+  const { handle, encrypted } = rfc3686();
+  using _ = handle;
+  const input = bytes(5_003);
+  const next = handle.streamOp().next();
+  for (const piece of pieces(input.subarray(0, 5_000), 1, 64, 999)) await handle.streamUpdate(piece);
+  assert(await isPending(next), "a part of a message came out before its end");
+  await handle.streamUpdateLast(input.subarray(5_000));
+  assertEquals((await next).value, encrypted(input));
+});
+
+test("a one-message mode's output is that of one op, however it is asked for", async () => {
+  const input = bytes(5_003);
+  const { handle, encrypted } = rfc3686();
+  using _ = handle;
+  for (const maxBytes of [handle.chunkSize, 999, 5_003, Infinity]) {
+    const sent = produce(handle, input, 1, 64, 999);
+    assertEquals(await collect(handle.streamOp({ maxBytes })), encrypted(input), `maxBytes ${maxBytes}`);
+    await sent;
+    handle.streamInitEnc(RFC3686_IV);
+  }
+  await handle.streamUpdateLast(input);
+  const list = pieces(new Uint8Array(5_100), 33, 100, 7);
+  const first = await handle.streamOpInto(...list.slice(0, 2));
+  assertEquals(first, 133 - 133 % handle.chunkSize);
+  const rest = pieces(new Uint8Array(5_100), 1_000);
+  assertEquals(await handle.streamOpInto(...rest), input.length - first);
+  const whole = concat([concat(list).subarray(0, first), concat(rest)]).subarray(0, input.length);
+  assertEquals(whole, encrypted(input));
+});
+
+test("a one-message mode takes a whole window, and rejects a byte more with EMSGSIZE before any output", async () => {
+  const { handle, encrypted } = rfc3686();
+  using _ = handle;
+  const input = bytes(WINDOW + 1);
+  assertEquals(await handle.streamUpdate(input.subarray(0, 100)), 100);
+  assertEquals(await handle.streamUpdateLast(input.subarray(100, WINDOW)), WINDOW - 100);
+  assertEquals(await collect(handle.streamOp()), encrypted(input.subarray(0, WINDOW)));
+  for (const lengths of [[WINDOW + 1], [100, WINDOW - 99], [WINDOW, 1]]) {
+    using other = handle.reinit();
+    other.streamInitEnc(RFC3686_IV);
+    const next = caught(other.streamOp().next());
+    const [first, second] = pieces(input, ...lengths);
+    if (second) assertEquals(await other.streamUpdate(first!), lengths[0]);
+    const error = await caught(second ? other.streamUpdateLast(second) : other.streamUpdate(first!));
+    assertCode(error, "EMSGSIZE");
+    assertStrictEquals(await next, error);
+  }
+});
+
+test("xts(aes) on a handle: a sector is a stream of its own, and cannot be cut by receiving it in parts", async () => {
+  // IEEE 1619-2007, B, vector 2: one data unit of 32 bytes.
+  using handle = open("xts(aes)", fromHex("11".repeat(16) + "22".repeat(16)));
+  for (const maxBytes of [16, Infinity]) {
+    handle.streamInitEnc(fromHex("3333333333" + "00".repeat(11)));
+    await handle.streamUpdate(fromHex("44".repeat(16)));
+    await handle.streamUpdateLast(fromHex("44".repeat(16)));
+    const output = await collect(handle.streamOp({ maxBytes }));
+    assertEquals(output, fromHex("c454185e6a16936e39334038acef838bfb186fff7480adc4289382ecd6d394f0"));
+  }
+});
+
+test.if(engine === "kernel" || runtime === "deno", "node:crypto has no chacha20 here")(
+  "chacha20 on a handle goes on with the advanced counter, however the stream is cut",
+  async () => {
+    const key = bytes(32, 42);
+    const iv = bytes(16, 43);
+    const input = bytes(10_001);
+    using handle = open("chacha20", key);
+    const ways: [maxBytes: number, ...lengths: number[]][] = [
+      [Infinity, 10_001],
+      [Infinity, 1, 63, 64, 65],
+      [64, 1_000],
+      [200, 64, 3_000],
+    ];
+    for (const [maxBytes, ...lengths] of ways) {
+      handle.streamInitEnc(iv);
+      const sent = produce(handle, input, ...lengths);
+      assertEquals(await collect(handle.streamOp({ maxBytes })), chacha20(key, iv, input), `${maxBytes}, ${lengths}`);
+      await sent;
+    }
+  },
+);

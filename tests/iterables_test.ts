@@ -1,0 +1,479 @@
+/**
+ * encrypt() and decrypt(): every kind of source, and every way out.
+ */
+import { Buffer } from "node:buffer";
+import { setImmediate } from "node:timers";
+import {
+  type ByteSource,
+  type CipherIterable,
+  type CipherStreamOptions,
+  decrypt,
+  encrypt,
+  KcapiError,
+} from "../mod.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+  engine,
+  openFiles,
+  test,
+} from "./deps.ts";
+import {
+  type Bytes,
+  bytes,
+  collect,
+  collectGarbage,
+  concat,
+  cut,
+  outcomes,
+  reference,
+  streamOf,
+  turns,
+  WINDOW,
+} from "./support.ts";
+
+const KEY = bytes(32, 201);
+const IV = bytes(16, 202);
+
+/** Every byte after the first whole block comes out of this at once: no padding to be held for. */
+function ctr(source: ByteSource, options: Partial<CipherStreamOptions> = {}): CipherIterable {
+  return encrypt("ctr(aes)", { key: KEY, iv: IV, engine, ...options }, source);
+}
+
+const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
+
+const rejected = (reason: unknown) => ({ state: "rejected" as const, reason });
+const end = { done: true as const, value: undefined };
+const ended = { state: "fulfilled" as const, value: end };
+
+// ---- Sources ----------------------------------------------------------------------------------------------------
+
+async function* slowly<T>(chunks: Iterable<T>): AsyncGenerator<T> {
+  for (const chunk of chunks) {
+    await turns(1);
+    yield chunk;
+  }
+}
+
+/** All that bytes can come from: each gives `input`. */
+const SOURCES: Record<string, (input: Bytes) => ByteSource> = {
+  "a Uint8Array": (input) => input,
+  "a view into a larger buffer": (input) => concat([bytes(3), input, bytes(7)]).subarray(3, 3 + input.length),
+  "a Buffer": (input) => Buffer.from(input),
+  "a Uint16Array": (input) => new Uint16Array(input.buffer),
+  "a DataView": (input) => new DataView(input.buffer),
+  "an ArrayBuffer": (input) => input.buffer,
+  "an array": (input) => [...cut(input, [100, 1, 16])],
+  "an array of ArrayBuffers": (input) => [input.slice(0, 5).buffer, input.slice(5).buffer],
+  "a Set": (input) => new Set(cut(input, [333])),
+  "a generator": (input) => cut(input, [17]),
+  "an async generator": (input) => slowly(cut(input, [170])),
+  "a ReadableStream": (input) => streamOf(cut(input, [99])),
+  "a byte stream": (input) => new Blob([input]).stream(),
+  "an iterator without return()": (input) => {
+    const chunks = cut(input, [64]);
+    return { [Symbol.iterator]: () => ({ next: () => chunks.next() }) };
+  },
+  "another encrypt()": (input) => ctr(decrypt("ctr(aes)", { key: KEY, iv: IV, engine }, input)),
+};
+
+for (const [what, make] of Object.entries(SOURCES)) {
+  test(`${what} is encrypted and decrypted`, async () => {
+    const options = { key: KEY, iv: IV, engine };
+    const plaintext = bytes(1008);
+    const ciphertext = reference("encrypt", "cbc(aes)", { ...options, padding: "pkcs7" }, plaintext);
+    assertEquals(await collect(encrypt("cbc(aes)", options, make(plaintext.slice()))), ciphertext);
+    assertEquals(await collect(decrypt("cbc(aes)", options, make(ciphertext.slice()))), plaintext);
+  });
+}
+
+for (
+  const [what, source] of Object.entries({
+    "no chunks": [],
+    "an empty chunk": [new Uint8Array(0)],
+    "empty bytes": new Uint8Array(0),
+  })
+) {
+  test(`${what} give nothing, or a block of padding`, async () => {
+    assertEquals(await collect(ctr(source)), new Uint8Array(0));
+    const options = { key: KEY, engine };
+    const padded = await collect(encrypt("ecb(aes)", options, source));
+    assertEquals(padded, reference("encrypt", "ecb(aes)", { ...options, padding: "pkcs7" }, new Uint8Array(0)));
+    assertEquals(await collect(decrypt("ecb(aes)", options, padded)), new Uint8Array(0));
+  });
+}
+
+test("bytes over several windows come out in pieces of at most a window", async () => {
+  const input = bytes(3 * WINDOW + 5);
+  const pieces = await Array.fromAsync(ctr(input));
+  assertEquals(concat(pieces), ctrOf(input));
+  assertEquals(pieces.map(({ length }) => length), [WINDOW, WINDOW, WINDOW, 5]);
+});
+
+test("inPlace gives the source's own memory", async () => {
+  const chunk = bytes(4096);
+  const [piece] = await Array.fromAsync(ctr([chunk], { inPlace: true }));
+  assertStrictEquals(piece!.buffer, chunk.buffer);
+  assertEquals(chunk, ctrOf(bytes(4096)));
+});
+
+for (
+  const [what, source] of Object.entries({
+    "a string": "text",
+    "null": null,
+    "undefined": undefined,
+    "a number": 4,
+    "an object": {},
+  })
+) {
+  test(`a source that is ${what} is refused at the call`, () => {
+    assertThrows(() => ctr(source as unknown as Bytes), TypeError, '"source"');
+  });
+}
+
+test("a ReadableStream that is locked is refused at the call", () => {
+  const locked = streamOf([bytes(1)]);
+  locked.getReader();
+  assertThrows(() => ctr(locked), TypeError, "locked");
+});
+
+for (const value of ["text", 7, null, [1, 2], new Uint8Array(new SharedArrayBuffer(4))]) {
+  test(`a source that yields ${typeof value} ${Array.isArray(value) ? "array" : ""} midway: output, then a TypeError`, async () => {
+    const files = openFiles();
+    const wraps: ((chunks: Iterable<Bytes>) => ByteSource)[] = [(chunks) => chunks, slowly, streamOf];
+    for (const wrap of wraps) {
+      let returned = false;
+      const chunks = function* (): Generator<Bytes> {
+        try {
+          yield bytes(32);
+          yield value as unknown as Bytes;
+          yield bytes(32);
+        } finally {
+          returned = true;
+        }
+      };
+      const iterable = ctr(wrap(chunks()));
+      assertEquals((await iterable.next()).value, ctrOf(bytes(32)));
+      await assertRejects(() => iterable.next(), TypeError, '"source"');
+      assertEquals(await iterable.next(), end);
+      await turns(3);
+      assertEquals(returned, wrap !== streamOf); // streamOf() has no cancel
+      assertEquals(openFiles(), files);
+    }
+  });
+}
+
+// ---- Opening ----------------------------------------------------------------------------------------------------
+
+test("nothing is opened and the source is not touched before the first next()", async () => {
+  const files = openFiles();
+  let [iterators, asked] = [0, 0];
+  const source: AsyncIterable<Bytes> = {
+    [Symbol.asyncIterator]() {
+      iterators++;
+      return { next: () => Promise.resolve({ done: asked++ === 2, value: bytes(16) }) };
+    },
+  };
+  const iterable = ctr(source);
+  await turns(3);
+  assertEquals([iterators, asked, openFiles()], [0, 0, files]);
+  await iterable.next();
+  await turns(3);
+  assertEquals([iterators, asked], [1, 1]);
+  assertEquals(openFiles() > files, engine === "kernel");
+  await iterable.next();
+  assertEquals(await iterable.next(), end);
+  assertEquals(openFiles(), files);
+});
+
+test("engine tells the engine, opening the cipher on access", async () => {
+  const files = openFiles();
+  const iterable = ctr([bytes(5)]);
+  assertStrictEquals(iterable.engine, engine);
+  assertEquals(openFiles() > files, engine === "kernel");
+  assertEquals(await collect(iterable), ctrOf(bytes(5)));
+  assertStrictEquals(iterable.engine, engine);
+
+  const unused = ctr([bytes(5)]);
+  assertStrictEquals(unused.engine, engine);
+  await unused.return();
+  assertEquals(openFiles(), files);
+});
+
+test("options are copied at the call: what becomes of them afterwards changes nothing", async () => {
+  const options = { key: KEY.slice(), iv: IV.slice(), engine, padding: "none" as "none" | "pkcs7" };
+  const iterable = encrypt("cbc(aes)", options, bytes(64));
+  options.key.fill(0);
+  options.iv.fill(0);
+  options.padding = "pkcs7";
+  assertEquals(await collect(iterable), reference("encrypt", "cbc(aes)", { key: KEY, iv: IV }, bytes(64)));
+});
+
+test("an iterable is its own iterator, for once", async () => {
+  const iterable = ctr(bytes(100));
+  assertStrictEquals(iterable[Symbol.asyncIterator](), iterable);
+  assertEquals((await collect(iterable)).length, 100);
+  assertEquals(await collect(iterable), new Uint8Array(0));
+  assertEquals(await iterable.next(), end);
+});
+
+test("calls of next() that do not wait for one another are answered in their order", async () => {
+  const iterable = ctr(slowly(cut(bytes(64), [16])));
+  const results = await Promise.all(Array.from({ length: 6 }, () => iterable.next()));
+  assertEquals(results.map(({ done }) => done), [false, false, false, false, true, true]);
+  assertEquals(concat(results.slice(0, 4).map(({ value }) => value!)), ctrOf(bytes(64)));
+});
+
+test("a source in memory leaves the event loop its turns", async () => {
+  let turned = false;
+  setImmediate(() => turned = true);
+  let chunks = 0;
+  function* source(): Generator<Bytes> {
+    const chunk = bytes(WINDOW);
+    while (!turned && chunks++ < 4000) yield chunk;
+  }
+  for await (const _ of encrypt("cbc(aes)", { key: KEY, iv: IV, engine }, source()));
+  assert(turned, "over 4,000 windows");
+});
+
+// ---- Ways out ---------------------------------------------------------------------------------------------------
+
+/** A source of 16-byte chunks that tells when it is let go of; after `count` chunks it waits for ever. */
+interface Source {
+  source: ByteSource;
+  released: () => boolean;
+}
+
+const RELEASING: Record<string, (count: number) => Source> = {
+  "an iterator": (count) => {
+    let returned = false;
+    const source: AsyncIterable<Bytes> = {
+      [Symbol.asyncIterator]: () => ({
+        next: () => count-- > 0 ? Promise.resolve({ done: false, value: bytes(16) }) : new Promise(() => {}),
+        return: () => {
+          returned = true;
+          return Promise.resolve(end);
+        },
+      }),
+    };
+    return { source, released: () => returned };
+  },
+  "a ReadableStream": (count) => {
+    let cancelled = false;
+    const source = new ReadableStream<Bytes>({
+      pull: (controller) => count-- > 0 ? controller.enqueue(bytes(16)) : new Promise(() => {}),
+      cancel: () => void (cancelled = true),
+    }, { highWaterMark: 0 });
+    return { source, released: () => cancelled };
+  },
+};
+
+/** Where the iteration is when it ends: the pending next(), if there is one. */
+const PHASES: Record<string, (iterable: CipherIterable) => Promise<{ next?: Promise<unknown> }>> = {
+  "before the first next()": () => Promise.resolve({}),
+  "between two next()": async (iterable) => {
+    await iterable.next();
+    return {};
+  },
+  "while a next() waits for the source": async (iterable) => {
+    await iterable.next();
+    await iterable.next();
+    const next = iterable.next();
+    await turns(3);
+    return { next };
+  },
+};
+
+const failure = new Error("enough");
+
+/** How to leave: what the call itself and a pending next() come to. */
+const WAYS: Record<string, {
+  leave: (iterable: CipherIterable, abort: AbortController) => Promise<unknown>;
+  left: unknown;
+  next: unknown;
+}> = {
+  "return()": { leave: (iterable) => iterable.return(), left: ended, next: ended },
+  "throw()": { leave: (iterable) => iterable.throw!(failure), left: rejected(failure), next: ended },
+  "asyncDispose": {
+    leave: (iterable) => Promise.resolve(iterable[Symbol.asyncDispose]()),
+    left: { state: "fulfilled", value: undefined },
+    next: ended,
+  },
+  "the signal": {
+    leave: (_, abort) => Promise.resolve(abort.abort(failure)),
+    left: { state: "fulfilled", value: undefined },
+    next: rejected(failure),
+  },
+};
+
+for (const [way, { leave, left, next }] of Object.entries(WAYS)) {
+  for (const [phase, enter] of Object.entries(PHASES)) {
+    for (const [kind, make] of Object.entries(RELEASING)) {
+      test(`${way} ${phase} releases the cipher and ${kind} at once`, async () => {
+        const files = openFiles();
+        const abort = new AbortController();
+        const { source, released } = make(2);
+        const iterable = ctr(source, { signal: abort.signal });
+        const pending = await enter(iterable);
+        const found = await outcomes(leave(iterable, abort), pending.next ?? Promise.resolve("none pending"));
+        const waiting = pending.next ? next : { state: "fulfilled", value: "none pending" };
+        assertEquals(found as unknown[], [left, waiting]);
+        assertEquals({ released: released(), files: openFiles() }, { released: true, files });
+        const after = way === "the signal" && !pending.next ? next : ended;
+        assertEquals((await outcomes(iterable.next(), iterable.return())) as unknown[], [after, ended]);
+      });
+    }
+  }
+}
+
+test("break, and an error in the loop, release the cipher and the source", async () => {
+  const files = openFiles();
+  for (const make of Object.values(RELEASING)) {
+    const broken = make(5);
+    for await (const _ of ctr(broken.source)) break;
+    assertEquals([broken.released(), openFiles()], [true, files]);
+
+    const thrown = make(5);
+    const error = await assertRejects(async () => {
+      for await (const _ of ctr(thrown.source)) throw failure;
+    });
+    assertStrictEquals(error, failure);
+    assertEquals([thrown.released(), openFiles()], [true, files]);
+  }
+});
+
+test("await using releases the cipher and the source", async () => {
+  const files = openFiles();
+  const { source, released } = RELEASING["an iterator"]!(5);
+  {
+    await using iterable = ctr(source);
+    await iterable.next();
+    assertEquals([released(), openFiles() > files], [false, engine === "kernel"]);
+  }
+  assertEquals([released(), openFiles()], [true, files]);
+});
+
+test("break waits for a generator's own clean-up", async () => {
+  let cleaned = false;
+  async function* source(): AsyncGenerator<Bytes> {
+    try {
+      yield bytes(16);
+      yield bytes(16);
+    } finally {
+      await turns(5);
+      cleaned = true;
+    }
+  }
+  for await (const _ of ctr(source())) break;
+  assert(cleaned);
+});
+
+test("an async generator that waits is not waited for by return()", async () => {
+  async function* source(): AsyncGenerator<Bytes> {
+    yield bytes(16);
+    await new Promise(() => {});
+  }
+  const iterable = ctr(source());
+  await iterable.next();
+  const next = iterable.next();
+  await turns(3);
+  assertEquals((await outcomes(iterable.return(), next)) as unknown[], [ended, ended]);
+});
+
+test("a signal that was aborted before: the first next() rejects with its reason, and the source is released", async () => {
+  const files = openFiles();
+  for (const make of Object.values(RELEASING)) {
+    const { source, released } = make(1);
+    const iterable = ctr(source, { signal: AbortSignal.abort(failure) });
+    assertEquals((await outcomes(iterable.next(), iterable.next())) as unknown[], [rejected(failure), ended]);
+    assertEquals([released(), openFiles()], [true, files]);
+  }
+});
+
+test("a signal that is aborted after the end changes nothing", async () => {
+  const abort = new AbortController();
+  const iterable = ctr(bytes(100), { signal: abort.signal });
+  assertEquals(await collect(iterable), ctrOf(bytes(100)));
+  abort.abort();
+  assertEquals(await iterable.next(), end);
+});
+
+test("an error of the source comes out after the output before it, and the source is not returned", async () => {
+  const files = openFiles();
+  let returned = 0;
+  const iterator = (failing: () => never) => {
+    let count = 2;
+    return {
+      next: (): IteratorResult<Bytes, undefined> => count-- > 0 ? { done: false, value: bytes(16) } : failing(),
+      return: () => (returned++, end),
+    };
+  };
+  const fail = (): never => {
+    throw failure;
+  };
+  const sources: ByteSource[] = [
+    { [Symbol.iterator]: () => iterator(fail) },
+    {
+      [Symbol.asyncIterator]: () => {
+        const { next, return: back } = iterator(fail);
+        // deno-lint-ignore require-await
+        return { next: async () => next(), return: () => Promise.resolve(back()) };
+      },
+    },
+    streamOf<Bytes>({ [Symbol.iterator]: () => iterator(fail) }),
+  ];
+  for (const source of sources) {
+    const iterable = ctr(source);
+    assertEquals((await iterable.next()).value, ctrOf(bytes(32)).slice(0, 16));
+    await iterable.next();
+    assertStrictEquals(await assertRejects(() => iterable.next()), failure);
+    assertEquals(await iterable.next(), end);
+    assertEquals([returned, openFiles()], [0, files]);
+  }
+});
+
+test("what a source says to its end does not hide the error at hand", async () => {
+  const source: Iterable<Bytes> = {
+    [Symbol.iterator]: () => ({
+      next: () => ({ done: false, value: "text" as unknown as Bytes }),
+      return: () => {
+        throw new Error("not now");
+      },
+    }),
+  };
+  await assertRejects(() => ctr(source).next(), TypeError, '"source"');
+});
+
+test("a damaged ciphertext is EBADMSG, a partial block unpadded is a RangeError; both release the source", async () => {
+  const files = openFiles();
+  const options = { key: KEY, iv: IV, engine };
+  const damaged = decrypt("cbc(aes)", options, [bytes(40)]);
+  const error = await assertRejects(() => collect(damaged), KcapiError);
+  assertEquals(error.code, "EBADMSG");
+  const partial = encrypt("cbc(aes)", { ...options, padding: "none" }, [bytes(40)]);
+  assertInstanceOf(await assertRejects(() => collect(partial)), RangeError);
+  assertEquals(openFiles(), files);
+});
+
+test("an iterable that nobody holds is collected and its cipher released, though its signal lives on", async () => {
+  const files = openFiles();
+  const { signal } = new AbortController();
+  let collected = 0;
+  const registry = new FinalizationRegistry(() => collected++);
+  const count = 100;
+  const abandon = async () => {
+    const iterable = ctr([bytes(20), bytes(20)], { signal });
+    registry.register(iterable, undefined);
+    await iterable.next();
+  };
+  for (let i = 0; i < count; i++) await abandon();
+  await collectGarbage();
+  // A few may still be seen from the stack.
+  assert(collected > 0.9 * count, `${collected} of ${count} iterables collected`);
+  assert(openFiles() - files < count, `${openFiles() - files} descriptors left`);
+  assert(!signal.aborted);
+});

@@ -1,0 +1,916 @@
+/**
+ * EncryptionStream and DecryptionStream: bytes, backpressure, gathering, memory, sectors, and every way out.
+ */
+import { Buffer } from "node:buffer";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { CipherHandle, type CipherStreamOptions, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+  engine,
+  openFiles,
+  runtime,
+  spawn,
+  test,
+} from "./deps.ts";
+import {
+  type Bytes,
+  bytes,
+  collect,
+  collectGarbage,
+  concat,
+  cut,
+  type Direction,
+  outcomes,
+  reference,
+  streamOf,
+  turns,
+  WINDOW,
+} from "./support.ts";
+
+const KEY = bytes(32, 101);
+const IV = bytes(16, 102);
+const XTS_KEY = bytes(64, 103);
+
+/** The gathering limit of the contract. */
+const GATHERED = 65_536;
+
+type Options = Omit<CipherStreamOptions, "key"> & { key?: Bytes };
+
+function open(direction: Direction, algorithm: string, options: Options = {}): EncryptionStream | DecryptionStream {
+  const Stream = direction === "encrypt" ? EncryptionStream : DecryptionStream;
+  return new Stream(algorithm, { key: KEY, engine, ...options });
+}
+
+function ctr(options: Options = {}): EncryptionStream {
+  return new EncryptionStream("ctr(aes)", { key: KEY, iv: IV, engine, ...options });
+}
+
+const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
+
+function through(stream: EncryptionStream, chunks: Iterable<Uint8Array>): Promise<Bytes> {
+  return collect(streamOf(chunks).pipeThrough(stream));
+}
+
+// ---- Same bytes, whatever the chunks ----------------------------------------------------------------------------
+
+const SMALL_LENGTHS = [0, 1, 15, 16, 17, 31, 32, 33, 100, 1000];
+const LARGE_LENGTHS = [WINDOW - 16, WINDOW, WINDOW + 16, 2 * WINDOW + 48];
+
+for (
+  const [algorithm, options] of [
+    ["cbc(aes)", { iv: IV, padding: "pkcs7" }],
+    ["cbc(aes)", { iv: IV, padding: "none" }],
+    ["ecb(aes)", { padding: "pkcs7" }],
+    ["ecb(aes)", { padding: "none" }],
+    ["ctr(aes)", { iv: IV }],
+  ] as const
+) {
+  const title = `${algorithm}${"padding" in options ? `, padding ${options.padding}` : ""}`;
+  const wholeBlocks = "padding" in options && options.padding === "none";
+  const fits = (length: number) => !wholeBlocks || length % 16 === 0;
+  const compare = async (length: number, size: number) => {
+    const plaintext = bytes(length, length);
+    const ciphertext = reference("encrypt", algorithm, { key: KEY, ...options }, plaintext);
+    const label = `${length} bytes in chunks of ${size}`;
+    assertEquals(await through(open("encrypt", algorithm, options), cut(plaintext, [size])), ciphertext, label);
+    assertEquals(await through(open("decrypt", algorithm, options), cut(ciphertext, [size])), plaintext, label);
+  };
+  test(`${title}: chunks around a block give OpenSSL's bytes and come back`, async () => {
+    for (const length of SMALL_LENGTHS.filter(fits)) {
+      for (const size of [1, 15, 16, 17]) if (size > 1 || length <= 100) await compare(length, size);
+    }
+  });
+  test(`${title}: chunks around a window give OpenSSL's bytes and come back`, async () => {
+    for (const length of LARGE_LENGTHS) {
+      for (const size of [WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 1]) {
+        if (size < length + WINDOW) await compare(length, size);
+      }
+    }
+  });
+}
+
+test("padding is pkcs7 by default for cbc and ecb, none for ctr", async () => {
+  for (
+    const [algorithm, iv, length] of [["cbc(aes)", IV, 32], ["ecb(aes)", undefined, 32], ["ctr(aes)", IV, 16]] as const
+  ) {
+    assertEquals((await through(open("encrypt", algorithm, iv && { iv }), [bytes(16)])).length, length, algorithm);
+  }
+});
+
+test("chunks that are views, of one buffer and with bytes around them, are read where they are and left as they were", async () => {
+  const memory = bytes(100_000);
+  const before = memory.slice();
+  const views = [[3, 20_004], [20_001, 20_002], [20_002, 60_001], [7, 7], [59_999, 99_998]]
+    .map(([start, end]) => memory.subarray(start, end));
+  assertEquals(await through(ctr(), views), ctrOf(concat(views)));
+  assertEquals(memory, before);
+});
+
+test("every type of BufferSource is taken as a chunk, and only plain Uint8Arrays come out", async () => {
+  const types: [new (buffer: ArrayBuffer, offset: number, length: number) => ArrayBufferView, size: number][] = [
+    [Int8Array, 1],
+    [Uint8Array, 1],
+    [Uint8ClampedArray, 1],
+    [class extends Uint8Array<ArrayBuffer> {}, 1],
+    [Int16Array, 2],
+    [Uint16Array, 2],
+    [Int32Array, 4],
+    [Uint32Array, 4],
+    ...("Float16Array" in globalThis ? [[Float16Array, 2]] as [typeof Float16Array, 2][] : []),
+    [Float32Array, 4],
+    [Float64Array, 8],
+    [BigInt64Array, 8],
+    [BigUint64Array, 8],
+    [DataView as unknown as new (buffer: ArrayBuffer, offset: number, length: number) => DataView, 1],
+  ];
+  for (const length of [48, 20_000]) {
+    const memory = bytes(length + 16);
+    const inner = memory.subarray(8, 8 + length);
+    const chunks = [
+      ...types.map(([Type, size]) => new Type(memory.buffer, 8, length / size)),
+      Buffer.from(memory.buffer, 8, length),
+      inner.slice().buffer,
+    ];
+    // deno-lint-ignore no-explicit-any
+    const readable = streamOf<any>(chunks).pipeThrough(ctr());
+    const pieces: Uint8Array[] = [];
+    for await (const piece of readable) {
+      assertStrictEquals(Object.getPrototypeOf(piece), Uint8Array.prototype);
+      assertInstanceOf(piece.buffer, ArrayBuffer);
+      pieces.push(piece);
+    }
+    assertEquals(concat(pieces), ctrOf(concat(chunks.map(() => inner))));
+  }
+});
+
+const detached = new Uint8Array(16);
+structuredClone(detached, { transfer: [detached.buffer] });
+
+for (
+  const [what, chunk] of Object.entries({
+    "a string": "text",
+    "a number": 5,
+    "null": null,
+    "undefined": undefined,
+    "an array of numbers": [1, 2, 3],
+    "an object with a length": { length: 4, buffer: new ArrayBuffer(4), byteOffset: 0, byteLength: 4 },
+    "a view of shared memory": new Uint8Array(new SharedArrayBuffer(16)),
+    "a view of a resizable buffer": new Uint8Array(new ArrayBuffer(16, { maxByteLength: 32 })),
+    "a detached view": detached,
+  })
+) {
+  test(`a chunk that is ${what} errors both sides with one TypeError`, async () => {
+    const stream = ctr();
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    await writer.write(bytes(32)); // gathered: dropped
+    const error = await assertRejects(() => writer.write(chunk as Uint8Array), TypeError, '"chunk"');
+    const [writing, reading] = await outcomes(writer.closed, reader.read());
+    assertEquals([writing, reading], Array(2).fill({ state: "rejected", reason: error }));
+  });
+}
+
+// ---- A TransformStream ------------------------------------------------------------------------------------------
+
+test("the streams are TransformStreams: instanceof, pipeThrough, pipeTo, Response, tee, for await", async () => {
+  const options = { key: KEY, iv: IV, engine };
+  const [encryption, decryption] = [
+    new EncryptionStream("cbc(aes)", options),
+    new DecryptionStream("cbc(aes)", options),
+  ];
+  for (const stream of [encryption, decryption]) {
+    assertInstanceOf(stream, TransformStream);
+    assertInstanceOf(stream.readable, ReadableStream);
+    assertInstanceOf(stream.writable, WritableStream);
+    assertStrictEquals(stream.readable, stream.readable);
+    assertStrictEquals(stream.engine, engine);
+  }
+  const input = bytes(300_000);
+  const expected = reference("encrypt", "cbc(aes)", { ...options, padding: "pkcs7" }, input);
+  const [one, other] = streamOf(cut(input, [70_000])).pipeThrough(encryption).tee();
+  const written: Uint8Array[] = [];
+  const piped = other.pipeThrough(decryption).pipeTo(
+    new WritableStream({ write: (chunk) => void written.push(chunk) }),
+  );
+  const [response] = await Promise.all([new Response(one).arrayBuffer(), piped]);
+  assertEquals(new Uint8Array(response), expected);
+  assertEquals(concat(written), input);
+});
+
+test("key and IV are copied by the constructor", async () => {
+  const [key, iv] = [KEY.slice(), IV.slice()];
+  const stream = ctr({ key, iv });
+  key.fill(0);
+  iv.fill(0);
+  assertEquals(await through(stream, [bytes(100)]), ctrOf(bytes(100)));
+});
+
+test("streams from a handle use its key, and leave it and the stream on it as they are", async () => {
+  const files = openFiles();
+  const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+  handle.streamInitEnc(IV);
+  await handle.streamUpdate(bytes(32));
+  const otherIV = bytes(16, 5);
+  const streams = [new EncryptionStream(handle, { iv: IV }), new DecryptionStream(handle, { iv: otherIV })];
+  assertEquals(streams.map((stream) => stream.engine), [engine, engine]);
+  const [first, second] = await Promise.all(streams.map((stream) => through(stream, cut(bytes(50_000), [17_000]))));
+  assertEquals(first, ctrOf(bytes(50_000)));
+  assertEquals(second, reference("decrypt", "ctr(aes)", { key: KEY, iv: otherIV }, bytes(50_000)));
+  await handle.streamUpdateLast(bytes(1));
+  assertEquals(await collect(handle.streamOp()), ctrOf(concat([bytes(32), bytes(1)])));
+
+  const survivor = new EncryptionStream(handle, { iv: IV });
+  handle.close();
+  assertEquals(await through(survivor, [bytes(10)]), ctrOf(bytes(10)));
+  assertThrows(() => new EncryptionStream(handle, { iv: IV }), KcapiError, "closed");
+  assertEquals(openFiles(), files);
+});
+
+// ---- Backpressure -----------------------------------------------------------------------------------------------
+
+/** `total` bytes in chunks, and how many of them were asked for. */
+function counted(total: number, size: number): { source: ReadableStream<Bytes>; asked: () => number } {
+  let asked = 0;
+  function* chunks(): Generator<Bytes> {
+    while (asked < total) {
+      const length = Math.min(size, total - asked);
+      asked += length;
+      yield bytes(length, asked);
+    }
+  }
+  return { source: streamOf(chunks()), asked: () => asked };
+}
+
+for (const size of [1000, 16_384, 65_536, 200_000]) {
+  test(`with nobody reading, at most a window is asked for, in chunks of ${size} bytes`, async () => {
+    const { source, asked } = counted(64 * WINDOW, size);
+    const readable = source.pipeThrough(ctr());
+    await turns(50);
+    const first = asked();
+    await turns(50);
+    assertEquals(asked(), first, "still asking");
+    assert(first >= size && first <= WINDOW, `asked for ${first} bytes`);
+    await readable.cancel();
+  });
+
+  test(`with a slow reader, at most a window is in flight, in chunks of ${size} bytes`, async () => {
+    const total = 5 * WINDOW;
+    const { source, asked } = counted(total, size);
+    let received = 0;
+    for await (const piece of source.pipeThrough(ctr())) {
+      received += piece.length;
+      await turns(10);
+      assert(asked() - received <= WINDOW, `${asked() - received} bytes in flight after ${received}`);
+    }
+    assertEquals(received, total);
+  });
+}
+
+test("one chunk of 8 MiB is delivered in windows, each made when the reader asks for it", async () => {
+  const [chunk, zeros] = [new Uint8Array(8 << 20), new Uint8Array(8 << 20)];
+  const stream = ctr({ inPlace: true }); // so that the chunk's memory shows how far the work has come
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  let written = false;
+  const writing = writer.write(chunk).then(() => written = true);
+  await turns(5);
+  assertEquals(chunk, zeros, "worked on before anybody asked");
+  let received = 0;
+  while (received < chunk.length) {
+    const { value } = await reader.read();
+    assert(value!.length <= WINDOW, `a piece of ${value!.length} bytes`);
+    received += value!.length;
+    await turns(2);
+    assertEquals(written, received === chunk.length);
+    const rest = chunk.subarray(received, received + WINDOW);
+    assertEquals(rest, zeros.subarray(0, rest.length), "worked on before it was asked for");
+  }
+  await writing;
+  assertEquals(chunk, ctrOf(zeros));
+  await Promise.all([writer.close(), reader.read()]);
+});
+
+test("what waits for a reader or a writer does not keep the process alive: nothing polls", async () => {
+  const child = fileURLToPath(new URL("./children/unread.ts", import.meta.url));
+  const run = runtime === "deno" ? ["run", "-A", "--no-check"] : [];
+  const { code, signal, stdout, stderr } = await spawn([process.execPath, ...run, child]);
+  assertEquals([code, signal, stdout], [0, null, "ended\n"], stderr);
+});
+
+// ---- Memory -----------------------------------------------------------------------------------------------------
+
+for (const size of [10, 5000, 20_000, WINDOW + 5]) {
+  test(`a buffer of ${size} bytes is unchanged when write() settles, and may be used again`, async () => {
+    const stream = ctr();
+    const output = (async () => {
+      const pieces: Bytes[] = [];
+      for await (const piece of stream.readable) {
+        pieces.push(piece.slice());
+        piece.fill(0xee); // output is the reader's: nothing is made from it
+        await turns(1);
+      }
+      return concat(pieces);
+    })();
+    const writer = stream.writable.getWriter();
+    const buffer = new Uint8Array(size);
+    const inputs = Array.from({ length: 12 }, (_, i) => bytes(size, i));
+    for (const input of inputs) {
+      buffer.set(input);
+      await writer.write(buffer);
+      assertEquals(buffer, input);
+      buffer.fill(0xdd);
+    }
+    await writer.close();
+    assertEquals(await output, ctrOf(concat(inputs)));
+  });
+}
+
+// ---- Gathering --------------------------------------------------------------------------------------------------
+
+test("many small writes give few outputs", async () => {
+  const input = bytes(4 * GATHERED);
+  let outputs = 0;
+  const pieces: Uint8Array[] = [];
+  const stream = ctr();
+  const reading = (async () => {
+    for await (const piece of stream.readable) outputs++, pieces.push(piece);
+  })();
+  const writer = stream.writable.getWriter();
+  const writes = [...cut(input, [64])].map((chunk) => writer.write(chunk));
+  await Promise.all([...writes, writer.close(), reading]);
+  assertEquals(concat(pieces), ctrOf(input));
+  assert(outputs <= 8, `${outputs} outputs for ${writes.length} writes`);
+});
+
+test("small writes are output within one turn of the event loop when a reader waits", async () => {
+  const stream = ctr();
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  const input = bytes(160);
+  for (const start of [0, 80]) {
+    const read = reader.read();
+    await writer.write(input.subarray(start, start + 32));
+    await writer.write(input.subarray(start + 32, start + 80));
+    const result = await Promise.race([read, turns(1)]);
+    assertEquals(result?.value, ctrOf(input).slice(start, start + 80));
+  }
+  await Promise.all([writer.close(), reader.read()]);
+});
+
+test("small writes are output within one turn of the event loop when a reader comes later", async () => {
+  const stream = ctr();
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  await writer.write(bytes(100));
+  await turns(5);
+  const result = await Promise.race([reader.read(), turns(1)]);
+  assertEquals(result?.value, ctrOf(bytes(100)).slice(0, 96));
+  await writer.abort();
+});
+
+test("a partial block, PKCS#7's block and a partial sector wait for what completes them", async () => {
+  const ciphertext = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, bytes(20));
+  for (
+    const [stream, input, held, last] of [
+      [ctr(), bytes(15), 0, 15],
+      [ctr(), bytes(33), 32, 1],
+      [open("encrypt", "cbc(aes)", { iv: IV }), bytes(15), 0, 16],
+      [open("decrypt", "cbc(aes)", { iv: IV }), ciphertext, 16, 4],
+      [open("encrypt", "xts(aes)", { key: XTS_KEY, sectorSize: 512 }), bytes(1040), 1024, 16],
+    ] as const
+  ) {
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    await writer.write(input);
+    let read = reader.read();
+    if (held > 0) {
+      assertEquals((await read).value!.length, held);
+      read = reader.read();
+    }
+    assertEquals(await outcomes(read), [{ state: "pending" }]);
+    await Promise.all([writer.close(), read]);
+    assertEquals((await read).value!.length, last);
+  }
+});
+
+test("64 KiB are held with nobody reading, and the write after that waits", async () => {
+  const stream = ctr();
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  const input = bytes(GATHERED + 8192);
+  for (const chunk of cut(input.subarray(0, GATHERED), [8192])) {
+    const [written] = await outcomes(writer.write(chunk));
+    assertEquals(written?.state, "fulfilled");
+  }
+  const waiting = writer.write(input.subarray(GATHERED));
+  assertEquals(await outcomes(waiting), [{ state: "pending" }]);
+  assertEquals((await reader.read()).value, ctrOf(input).slice(0, GATHERED));
+  assertEquals((await outcomes(waiting))[0]?.state, "fulfilled");
+  const [{ value }] = await Promise.all([reader.read(), writer.close()]);
+  assertEquals(value, ctrOf(input).slice(GATHERED));
+});
+
+test("what is gathered is output when the stream is closed at once", async () => {
+  const stream = ctr();
+  const writer = stream.writable.getWriter();
+  const closing = Promise.all([writer.write(bytes(40)), writer.write(bytes(3)), writer.close()]);
+  assertEquals(await collect(stream.readable), ctrOf(concat([bytes(40), bytes(3)])));
+  await closing;
+});
+
+test("what is gathered is dropped on cancel and on abort", async () => {
+  for (const way of ["cancel", "abort"]) {
+    const stream = ctr();
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    await writer.write(bytes(100));
+    const reason = new Error("enough");
+    await (way === "cancel" ? reader.cancel(reason) : writer.abort(reason));
+    const [writing, reading] = await outcomes(writer.closed, reader.read());
+    assertEquals(writing, { state: "rejected", reason });
+    assertEquals(
+      reading,
+      way === "cancel"
+        ? { state: "fulfilled", value: { done: true, value: undefined } }
+        : { state: "rejected", reason },
+    );
+  }
+});
+
+// The sector numbers end after the first sector, which is an error of the second one.
+const LAST_SECTOR = { key: XTS_KEY, sectorSize: 512, sector: 2n ** 64n - 1n };
+
+for (
+  const [when, then] of Object.entries({
+    "in its turn": async () => {
+      await turns(1);
+    },
+    "when a large chunk follows": (writer: WritableStreamDefaultWriter<Uint8Array>) =>
+      assertRejects(() => writer.write(bytes(50_000)), KcapiError, "EOVERFLOW"),
+    "at the close": (writer: WritableStreamDefaultWriter<Uint8Array>) =>
+      assertRejects(() => writer.close(), KcapiError, "EOVERFLOW"),
+  })
+) {
+  test(`an error in working off what was gathered errors both sides: ${when}`, async () => {
+    const files = openFiles();
+    const stream = open("encrypt", "xts(aes)", LAST_SECTOR);
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    const read = reader.read();
+    read.catch(() => {}); // it may reject before it is looked at
+    await writer.write(bytes(1024));
+    await then(writer);
+    const [writing, reading, closed] = await outcomes(writer.closed, read, reader.closed);
+    for (const side of [writing, reading, closed]) {
+      assert(side?.state === "rejected", JSON.stringify({ writing, reading, closed }));
+      assertInstanceOf(side.reason, KcapiError);
+      assertEquals(side.reason.code, "EOVERFLOW");
+    }
+    assertEquals(openFiles(), files);
+  });
+}
+
+// ---- inPlace ----------------------------------------------------------------------------------------------------
+
+/** `input` as chunks of the given sizes in buffers of their own, with bytes around them that must stay. */
+function framed(input: Bytes, sizes: readonly number[]): { chunks: Bytes[]; assertFrames: () => void } {
+  const frame = 0xa5;
+  const chunks = [...cut(input, sizes)].map((part, i) => {
+    const memory = new Uint8Array(part.length + 64).fill(frame);
+    const chunk = memory.subarray(i % 32, i % 32 + part.length);
+    chunk.set(part);
+    return chunk;
+  });
+  const assertFrames = () => {
+    for (const { buffer, byteOffset, length } of chunks) {
+      const memory = new Uint8Array(buffer);
+      assert(memory.subarray(0, byteOffset).every((byte) => byte === frame), "bytes in front of a chunk were written");
+      assert(memory.subarray(byteOffset + length).every((byte) => byte === frame), "bytes behind a chunk were written");
+    }
+  };
+  return { chunks, assertFrames };
+}
+
+for (
+  const [algorithm, options, unit] of [
+    ["ctr(aes)", { iv: IV }, 16],
+    ["cbc(aes)", { iv: IV, padding: "pkcs7" }, 16],
+    ["ecb(aes)", { padding: "pkcs7" }, 16],
+    ["xts(aes)", { key: XTS_KEY, sectorSize: 512, sector: 7 }, 512],
+    ["xts(aes)", { key: XTS_KEY, sectorSize: 4096, sector: 7 }, 4096],
+  ] as const
+) {
+  const title = algorithm === "xts(aes)" ? `${algorithm}, sectors of ${unit} bytes` : algorithm;
+  test(`inPlace, ${title}: output lies in the chunks' own memory, in order, and nothing around them is written`, async () => {
+    const plaintext = bytes((unit === 512 ? 1 : 2) * WINDOW + 16 * unit); // each sector is a round of its own
+    const ciphertext = reference("encrypt", algorithm, { key: KEY, ...options }, plaintext);
+    for (
+      const sizes of [
+        [WINDOW],
+        [2 * WINDOW + 1],
+        [WINDOW - 1, WINDOW + 2, 3],
+        [20_000],
+        [65_529, 7],
+        [1, 15_000, 16, 17, 40_000, 31, 16_384],
+      ]
+    ) {
+      for (
+        const [direction, input, output] of [["encrypt", plaintext, ciphertext], [
+          "decrypt",
+          ciphertext,
+          plaintext,
+        ]] as const
+      ) {
+        const { chunks, assertFrames } = framed(input, sizes);
+        const given = new Set<ArrayBufferLike>(chunks.map(({ buffer }) => buffer));
+        let [own, fresh] = [0, 0];
+        const pieces: Bytes[] = [];
+        for await (
+          const piece of streamOf(chunks).pipeThrough(open(direction, algorithm, { ...options, inPlace: true }))
+        ) {
+          if (given.has(piece.buffer)) {
+            own += piece.length;
+          } else {
+            fresh++;
+            assert(piece.length <= unit, `a fresh buffer of ${piece.length} bytes`);
+          }
+          pieces.push(piece.slice());
+        }
+        assertEquals(concat(pieces), output, `${direction}, chunks of ${sizes}`);
+        assertFrames();
+        // At most a unit for each chunk, and the padding, may be elsewhere.
+        assert(fresh <= chunks.length + 1 && own >= output.length - fresh * unit, `${own} bytes in place`);
+      }
+    }
+  });
+}
+
+test("inPlace, nobody reading: small chunks are kept by reference and still come out right", async () => {
+  const { chunks, assertFrames } = framed(bytes(3000), [7, 100, 33]);
+  const stream = ctr({ inPlace: true });
+  const writer = stream.writable.getWriter();
+  for (const chunk of chunks) await writer.write(chunk);
+  const closing = writer.close();
+  assertEquals(await collect(stream.readable), ctrOf(bytes(3000)));
+  await closing;
+  assertFrames();
+});
+
+test("inPlace: a chunk that its producer takes away before it was read errors both sides", async () => {
+  const stream = ctr({ inPlace: true });
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  const chunk = bytes(2 * WINDOW);
+  const writing = writer.write(chunk);
+  await reader.read();
+  structuredClone(chunk, { transfer: [chunk.buffer] });
+  const found = await outcomes(reader.read(), writing, writer.closed);
+  for (const side of found) {
+    assert(side.state === "rejected" && side.reason instanceof TypeError, JSON.stringify(found));
+  }
+});
+
+// ---- Sectors ----------------------------------------------------------------------------------------------------
+
+for (
+  const [sectorSize, sector] of [
+    [512, undefined],
+    [512, 5],
+    [4096, 2 ** 32 - 2],
+    [512, 2n ** 63n],
+    [528, 2n ** 64n - 10n],
+    [16, 0xfe],
+  ] as const
+) {
+  test(`sectors of ${sectorSize} bytes from number ${sector} have their numbers as IVs, in any cut`, async () => {
+    const options = { key: XTS_KEY, sectorSize, ...(sector !== undefined && { sector }) };
+    const plaintext = bytes(9 * sectorSize);
+    const ciphertext = reference("encrypt", "xts(aes)", options, plaintext);
+    for (
+      const sizes of [[plaintext.length], [sectorSize], [sectorSize - 1], [sectorSize + 1], [1, 2 * sectorSize + 3, 40]]
+    ) {
+      assertEquals(await through(open("encrypt", "xts(aes)", options), cut(plaintext, sizes)), ciphertext, `${sizes}`);
+      assertEquals(await through(open("decrypt", "xts(aes)", options), cut(ciphertext, sizes)), plaintext, `${sizes}`);
+    }
+  });
+}
+
+test("sectors over several windows give each sector's bytes", async () => {
+  const options = { key: XTS_KEY, sectorSize: 4096, sector: 1 };
+  const plaintext = bytes(3 * WINDOW);
+  const ciphertext = reference("encrypt", "xts(aes)", options, plaintext);
+  assertEquals(await through(open("encrypt", "xts(aes)", options), [plaintext]), ciphertext);
+  assertEquals(await through(open("decrypt", "xts(aes)", options), cut(ciphertext, [100_001])), plaintext);
+});
+
+test("a short last sector of at least 16 bytes is stolen from, in xts", async () => {
+  const options = { key: XTS_KEY, sectorSize: 512, sector: 3 };
+  for (const tail of [16, 17, 31, 32, 511]) {
+    const plaintext = bytes(2 * 512 + tail);
+    const ciphertext = reference("encrypt", "xts(aes)", options, plaintext);
+    assertEquals(await through(open("encrypt", "xts(aes)", options), cut(plaintext, [100])), ciphertext, `${tail}`);
+    assertEquals(await through(open("decrypt", "xts(aes)", options), cut(ciphertext, [100])), plaintext, `${tail}`);
+  }
+});
+
+test("a bad last sector errors at the end, after all whole sectors", async () => {
+  const options = { key: XTS_KEY, sectorSize: 512 };
+  for (const direction of ["encrypt", "decrypt"] as const) {
+    const files = openFiles();
+    const stream = open(direction, "xts(aes)", options);
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    await writer.write(bytes(1024 + 15));
+    assertEquals((await reader.read()).value, reference(direction, "xts(aes)", options, bytes(1024)));
+    const found = await outcomes(reader.read(), writer.close(), writer.closed);
+    for (const side of found) {
+      assert(side.state === "rejected", JSON.stringify(found));
+      if (direction === "encrypt") assertInstanceOf(side.reason, RangeError);
+      else assertEquals((side.reason as KcapiError).code, "EBADMSG");
+    }
+    assertEquals(openFiles(), files);
+  }
+});
+
+test("a sector may be as large as the window", async () => {
+  const options = { key: XTS_KEY, sectorSize: WINDOW };
+  const stream = open("encrypt", "xts(aes)", options);
+  assertEquals(
+    await through(stream, cut(bytes(WINDOW + 16), [90_000])),
+    reference("encrypt", "xts(aes)", options, bytes(WINDOW + 16)),
+  );
+});
+
+// ---- The end of a stream that is not right ----------------------------------------------------------------------
+
+const PADDED = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, bytes(100));
+
+/** What no correct encryption gives. */
+const DAMAGED: Record<string, [algorithm: string, options: Options, ciphertext: Bytes]> = {
+  "nothing at all": ["cbc(aes)", { iv: IV }, new Uint8Array(0)],
+  "a partial block": ["cbc(aes)", { iv: IV }, PADDED.slice(0, 5)],
+  "a partial block after whole ones": ["cbc(aes)", { iv: IV }, PADDED.slice(0, 90)],
+  "the last block missing": ["cbc(aes)", { iv: IV }, PADDED.slice(0, 96)],
+  "the last block damaged": ["cbc(aes)", { iv: IV }, PADDED.map((byte, i) => i === 100 ? ~byte : byte)],
+  "a wrong key": ["cbc(aes)", { iv: IV, key: bytes(32, 9) }, PADDED],
+  "a partial block, ecb": ["ecb(aes)", {}, PADDED.slice(0, 90)],
+  "a partial block, no padding": ["cbc(aes)", { iv: IV, padding: "none" }, PADDED.slice(0, 90)],
+  "a partial last sector": ["xts(aes)", { key: XTS_KEY, sectorSize: 512 }, PADDED.slice(0, 15)],
+};
+
+/** What each padding byte must be refused as: 0, more than a block, and a run that is too short. */
+for (const [what, last] of Object.entries({ "0": [0], "17": [17], "255": [255], "3 after 2 after 3": [3, 2, 3] })) {
+  const block = new Uint8Array(16).fill(9);
+  block.set(last, 16 - last.length);
+  DAMAGED[`padding ${what}`] = ["ecb(aes)", {}, reference("encrypt", "ecb(aes)", { key: KEY }, block)];
+}
+
+test("every damaged ciphertext is the same KcapiError EBADMSG, on both sides", async () => {
+  const messages = new Set<string>();
+  const files = openFiles();
+  for (const [what, [algorithm, options, ciphertext]] of Object.entries(DAMAGED)) {
+    for (const size of [Infinity, 7]) {
+      const stream = open("decrypt", algorithm, options);
+      const error = await assertRejects(() => through(stream, cut(ciphertext, [size])), KcapiError, "", what);
+      assertEquals(error.code, "EBADMSG", what);
+      messages.add(JSON.stringify([error.name, error.message, error.operation, error.errno, error.hint, error.cause]));
+    }
+  }
+  assertEquals(messages.size, 1, [...messages].join("\n"));
+  assertEquals(openFiles(), files);
+});
+
+test("output from before the damage was delivered", async () => {
+  const reader = streamOf([PADDED.slice(0, 90)]).pipeThrough(open("decrypt", "cbc(aes)", { iv: IV })).getReader();
+  assertEquals((await reader.read()).value, bytes(100).slice(0, 80));
+  await assertRejects(() => reader.read(), KcapiError, "EBADMSG");
+});
+
+test("encrypting a partial block without padding is a RangeError at the end, on both sides", async () => {
+  for (const algorithm of ["cbc(aes)", "ecb(aes)"]) {
+    for (const length of [1, 15, 17, 20_001]) {
+      const files = openFiles();
+      const stream = open("encrypt", algorithm, { ...(algorithm === "cbc(aes)" && { iv: IV }), padding: "none" });
+      const writer = stream.writable.getWriter();
+      const reading = collect(stream.readable);
+      const [writing, read] = await outcomes(writer.write(bytes(length)).then(() => writer.close()), reading);
+      for (const side of [writing, read]) {
+        assert(side?.state === "rejected", JSON.stringify({ writing, read }));
+        assertInstanceOf(side.reason, RangeError);
+      }
+      assertEquals(openFiles(), files);
+    }
+  }
+});
+
+// ---- Every way out ----------------------------------------------------------------------------------------------
+
+interface Ends {
+  writer: WritableStreamDefaultWriter<Uint8Array>;
+  reader: ReadableStreamDefaultReader<Uint8Array>;
+  abort: AbortController;
+}
+
+/** What is going on when the end comes: gives the promises of it that are pending. */
+const PHASES: Record<string, (ends: Ends) => Promise<{ write?: Promise<unknown>; read?: Promise<unknown> }>> = {
+  "before anything is written": () => Promise.resolve({}),
+  "while a small write is gathered": async ({ writer }) => {
+    await writer.write(bytes(100));
+    return {};
+  },
+  "in the turn after a small write": async ({ writer }) => {
+    await writer.write(bytes(100));
+    await turns(3);
+    return {};
+  },
+  "while a write waits for a reader": async ({ writer }) => {
+    const write = writer.write(bytes(2 * WINDOW));
+    await turns(3);
+    return { write };
+  },
+  "while a small write waits for a reader": async ({ writer }) => {
+    for (let i = 0; i < 8; i++) await writer.write(bytes(8192));
+    const write = writer.write(bytes(8192));
+    await turns(3);
+    return { write };
+  },
+  "between two reads of a chunk": async ({ writer, reader }) => {
+    const write = writer.write(bytes(3 * WINDOW));
+    await reader.read();
+    return { write };
+  },
+  "while a read waits": async ({ writer, reader }) => {
+    await writer.write(bytes(15));
+    const read = reader.read();
+    await turns(3);
+    return { read };
+  },
+};
+
+const WAYS: Record<string, (ends: Ends, reason: unknown) => Promise<unknown>> = {
+  "writer.abort()": ({ writer }, reason) => writer.abort(reason),
+  "reader.cancel()": ({ reader }, reason) => reader.cancel(reason),
+  "the signal": ({ abort }, reason) => Promise.resolve(abort.abort(reason)),
+};
+
+for (const [way, leave] of Object.entries(WAYS)) {
+  for (const [phase, enter] of Object.entries(PHASES)) {
+    test(`${way} ${phase} releases the cipher and ends both sides with the reason`, async () => {
+      const files = openFiles();
+      const abort = new AbortController();
+      const stream = ctr({ signal: abort.signal });
+      const ends = { writer: stream.writable.getWriter(), reader: stream.readable.getReader(), abort };
+      const { write, read } = await enter(ends);
+      const reason = new Error("enough");
+      const left = leave(ends, reason);
+      const rejected = { state: "rejected", reason };
+      const isCancelled = way === "reader.cancel()";
+      const [leaving, writing, reading, closed, writeEnd, readEnd] = await outcomes(
+        left,
+        write ?? Promise.reject(reason),
+        read ?? ends.reader.read(),
+        ends.reader.closed,
+        ends.writer.closed,
+        ends.reader.read(),
+      );
+      const end = isCancelled ? { state: "fulfilled", value: { done: true, value: undefined } } : rejected;
+      assertEquals({ leaving, writing, reading, closed, writeEnd, readEnd }, {
+        leaving: { state: "fulfilled", value: undefined },
+        writing: rejected,
+        reading: end,
+        closed: isCancelled ? { state: "fulfilled", value: undefined } : rejected,
+        writeEnd: rejected,
+        readEnd: end,
+        // deno-lint-ignore no-explicit-any
+      } as any);
+      assertEquals(openFiles(), files);
+    });
+  }
+}
+
+for (const [way, leave] of Object.entries(WAYS)) {
+  test(`${way} in the tick of a read that lets a write go on ends that write, too`, async () => {
+    for (const reads of [1, 2]) {
+      const files = openFiles();
+      const abort = new AbortController();
+      const stream = ctr({ signal: abort.signal });
+      const ends = { writer: stream.writable.getWriter(), reader: stream.readable.getReader(), abort };
+      await ends.writer.write(bytes(8192));
+      const write = ends.writer.write(bytes(2 * WINDOW)); // behind what is gathered
+      await turns(3);
+      const reason = new Error("enough");
+      const reading = Array.from({ length: reads }, () => ends.reader.read());
+      const left = leave(ends, reason);
+      const [, ...found] = await outcomes(Promise.allSettled(reading), left, write, ends.writer.closed);
+      const rejected = { state: "rejected", reason };
+      assertEquals(found as unknown[], [{ state: "fulfilled", value: undefined }, rejected, rejected]);
+      assertEquals(openFiles(), files);
+    }
+  });
+}
+
+test("a signal that was aborted before ends both sides with its reason", async () => {
+  const files = openFiles();
+  const reason = new Error("too late");
+  const stream = ctr({ signal: AbortSignal.abort(reason) });
+  const rejected = { state: "rejected" as const, reason };
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  assertEquals(await outcomes(writer.write(bytes(1)), writer.closed, reader.read()), [rejected, rejected, rejected]);
+  assertEquals(openFiles(), files);
+});
+
+test("the signal is let go of at the end, and changes nothing afterwards", async () => {
+  const abort = new AbortController();
+  let listeners = 0;
+  const { addEventListener, removeEventListener } = abort.signal;
+  abort.signal.addEventListener = function (...args: [never, never]) {
+    listeners++;
+    addEventListener.apply(this, args);
+  };
+  abort.signal.removeEventListener = function (...args: [never, never]) {
+    listeners--;
+    removeEventListener.apply(this, args);
+  };
+  const stream = ctr({ signal: abort.signal });
+  assertEquals(listeners, 1);
+  const writer = stream.writable.getWriter();
+  const closing = Promise.all([writer.write(bytes(100)), writer.close()]);
+  await turns(3);
+  assertEquals(listeners, 0);
+  abort.abort();
+  assertEquals(await collect(stream.readable), ctrOf(bytes(100)));
+  await closing;
+});
+
+/** A source that errors after `count` chunks. */
+function failing(count: number, size: number, reason: unknown): ReadableStream<Bytes> {
+  return streamOf((function* () {
+    for (let i = 0; i < count; i++) yield bytes(size);
+    throw reason;
+  })());
+}
+
+for (const [size, counts] of [[100, [0, 1, 5]], [150_000, [1, 5]]] as const) {
+  test(`a source of ${size}-byte chunks that errors, errors the output with its reason`, async () => {
+    for (const count of counts) {
+      const files = openFiles();
+      const reason = new Error("the source broke");
+      const error = await assertRejects(() => collect(failing(count, size, reason).pipeThrough(ctr())));
+      assertStrictEquals(error, reason);
+      assertEquals(openFiles(), files, `${count} chunks`);
+    }
+  });
+
+  test(`a sink that errors, cancels a source of ${size}-byte chunks with its reason`, async () => {
+    for (const [failsAt, count] of counts.flatMap((n) => [["write", n], ["close", n]] as const)) {
+      const files = openFiles();
+      const reason = new Error("the sink broke");
+      let cancelledWith: unknown;
+      const source = new ReadableStream<Bytes>({
+        pull: (controller) => {
+          if (failsAt === "close" && pulled++ === count) controller.close();
+          else controller.enqueue(bytes(size));
+        },
+        cancel: (given) => void (cancelledWith = given),
+      }, { highWaterMark: 0 });
+      let [pulled, written] = [0, 0];
+      const sink = new WritableStream<Uint8Array>({
+        write: () => {
+          if (failsAt === "write" && written++ >= count) throw reason;
+        },
+        close: () => {
+          throw reason;
+        },
+      });
+      const error = await assertRejects(() => source.pipeThrough(ctr()).pipeTo(sink));
+      assertStrictEquals(error, reason);
+      await turns(3);
+      if (failsAt === "write") assertStrictEquals(cancelledWith, reason);
+      assertEquals(openFiles(), files, `${failsAt}, ${count} chunks`);
+    }
+  });
+}
+
+test("a stream that ended releases its cipher before its last output is read", async () => {
+  const files = openFiles();
+  const stream = ctr();
+  const writer = stream.writable.getWriter();
+  await Promise.all([writer.write(bytes(100)), writer.close()]);
+  assertEquals(openFiles(), files);
+  assertEquals(await collect(stream.readable), ctrOf(bytes(100)));
+});
+
+test("streams that nobody holds are collected and their ciphers released, though their signal lives on", async () => {
+  const files = openFiles();
+  const { signal } = new AbortController();
+  let collected = 0;
+  const registry = new FinalizationRegistry(() => collected++);
+  const count = 100;
+  const abandon = async () => {
+    const stream = ctr({ signal });
+    registry.register(stream.writable, undefined);
+    await stream.writable.getWriter().write(bytes(20));
+  };
+  for (let i = 0; i < count; i++) await abandon();
+  await collectGarbage();
+  // A few may still be seen from the stack.
+  assert(collected > 0.9 * count, `${collected} of ${count} streams collected`);
+  assert(openFiles() - files < count, `${openFiles() - files} descriptors left`);
+  assert(!signal.aborted);
+});

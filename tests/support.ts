@@ -1,0 +1,273 @@
+/**
+ * What several test files share: bytes, streams of them, and what `node:crypto` makes of them in one call.
+ */
+import { Buffer } from "node:buffer";
+import { createCipheriv, createDecipheriv, getCiphers } from "node:crypto";
+import { setImmediate } from "node:timers";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
+export type Bytes = Uint8Array<ArrayBuffer>;
+export type Direction = "encrypt" | "decrypt";
+
+/** The kernel's default send buffer (net.core.wmem_default), which both engines have as their window. */
+export const WINDOW = 212_992;
+
+// ---- bytes ------------------------------------------------------------------------------------------------------
+
+/** The bytes of hexadecimal digits; white space between them is ignored. */
+export function fromHex(digits: string): Bytes {
+  return new Uint8Array(Buffer.from(digits.replace(/\s/g, ""), "hex"));
+}
+
+/** `length` bytes without a pattern that a cut could hide behind, always the same for the same `seed`. */
+export function bytes(length: number, seed = 1): Bytes {
+  const result = new Uint8Array(length);
+  let state = Math.imul(seed, 0x9e3779b1) | 1;
+  for (let i = 0; i < length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    result[i] = state;
+  }
+  return result;
+}
+
+export function concat(pieces: readonly Uint8Array[]): Bytes {
+  return new Uint8Array(Buffer.concat(pieces));
+}
+
+/** `whole` in pieces of the given sizes, again and again: views of it, copies with `copied`. */
+export function* cut(whole: Bytes, sizes: readonly number[], { copied = false } = {}): Generator<Bytes> {
+  for (let start = 0, i = 0; start < whole.length; i++) {
+    const end = Math.min(whole.length, start + sizes[i % sizes.length]!);
+    yield copied ? whole.slice(start, end) : whole.subarray(start, end);
+    start = end;
+  }
+}
+
+// ---- streams ----------------------------------------------------------------------------------------------------
+
+/** All bytes of a stream or an iterable. */
+export async function collect(source: AsyncIterable<Uint8Array>): Promise<Bytes> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of source) pieces.push(piece);
+  return concat(pieces);
+}
+
+/** A stream that asks its chunks of `chunks` when it is asked for them, and no sooner. */
+export function streamOf<T>(chunks: Iterable<T>): ReadableStream<T> {
+  const iterator = chunks[Symbol.iterator]();
+  return new ReadableStream<T>({
+    pull(controller) {
+      const { done, value } = iterator.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** Lets the event loop turn `count` times. */
+export async function turns(count = 1): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
+}
+
+/** What has become of a promise. */
+export type Outcome = { state: "pending" } | { state: "fulfilled"; value: unknown } | {
+  state: "rejected";
+  reason: unknown;
+};
+
+/** What becomes of each promise within 20 turns of the event loop: enough for all that waits for no one else. */
+export async function outcomes(...promises: PromiseLike<unknown>[]): Promise<Outcome[]> {
+  const found: Outcome[] = promises.map(() => ({ state: "pending" }));
+  promises.forEach((promise, i) =>
+    promise.then(
+      (value) => found[i] = { state: "fulfilled", value },
+      (reason) => found[i] = { state: "rejected", reason },
+    )
+  );
+  await turns(20);
+  return found;
+}
+
+// ---- node:crypto ------------------------------------------------------------------------------------------------
+
+export interface ReferenceOptions {
+  key: Bytes;
+  iv?: Bytes | undefined;
+  padding?: "pkcs7" | "none" | undefined;
+  sectorSize?: number | undefined;
+  sector?: number | bigint | undefined;
+}
+
+/**
+ * What `node:crypto` gives for the whole of `input` in one call. Where a runtime lacks a mode of AES, that is made of its ECB.
+ */
+export function reference(direction: Direction, algorithm: string, options: ReferenceOptions, input: Bytes): Bytes {
+  const { key, iv, padding = "none", sectorSize } = options;
+  const mode = algorithm.replace("(aes)", "");
+  if (mode === "xts") {
+    return sectorSize === undefined
+      ? xts(direction, key, [iv!], input.length, input)
+      : xts(direction, key, sectorIVs(input.length / sectorSize, options.sector), sectorSize, input);
+  }
+  const name = mode === algorithm ? mode : `aes-${8 * key.length}-${mode}`;
+  if (getCiphers().includes(name)) return native(direction, name, key, iv, padding, input);
+  if (mode !== "cbc") throw new Error(`node:crypto of this runtime has no ${name}`);
+  return cbc(direction, key, iv!, padding, input);
+}
+
+/** Whether this runtime's node:crypto has a cipher, by OpenSSL's name. */
+export function hasCipher(name: string): boolean {
+  return getCiphers().includes(name);
+}
+
+function native(
+  direction: Direction,
+  name: string,
+  key: Bytes,
+  iv: Bytes | undefined,
+  padding: "pkcs7" | "none",
+  input: Bytes,
+): Bytes {
+  const cipher = (direction === "encrypt" ? createCipheriv : createDecipheriv)(name, key, iv ?? null);
+  cipher.setAutoPadding(padding === "pkcs7");
+  return concat([cipher.update(input), cipher.final()]);
+}
+
+function ecb(direction: Direction, key: Bytes, blocks: Bytes): Bytes {
+  return native(direction, `aes-${8 * key.length}-ecb`, key, undefined, "none", blocks);
+}
+
+/** `a ^ b`, as long as `a`. */
+function xor(a: Bytes, b: Uint8Array): Bytes {
+  return a.map((byte, i) => byte ^ b[i]!);
+}
+
+function cbc(direction: Direction, key: Bytes, iv: Bytes, padding: "pkcs7" | "none", input: Bytes): Bytes {
+  if (direction === "decrypt") {
+    const output = xor(ecb("decrypt", key, input), concat([iv, input.subarray(0, -16)]));
+    return padding === "pkcs7" ? output.slice(0, -output.at(-1)!) : output;
+  }
+  const size = 16 - input.length % 16;
+  const padded = padding === "pkcs7" ? concat([input, new Uint8Array(size).fill(size)]) : input;
+  const cipher = createCipheriv(`aes-${8 * key.length}-ecb`, key, null);
+  const output = new Uint8Array(padded.length);
+  let previous: Uint8Array = iv;
+  for (let i = 0; i < padded.length; i += 16) {
+    previous = cipher.update(xor(padded.subarray(i, i + 16), previous));
+    output.set(previous, i);
+  }
+  cipher.final();
+  return output;
+}
+
+/** A sector's number as its IV, as dm-crypt does it: 64 bits, little-endian, the rest zero. */
+export function plain64(sector: bigint): Bytes {
+  const iv = new Uint8Array(16);
+  for (let i = 0; i < 8; i++) iv[i] = Number((sector >> BigInt(8 * i)) & 0xffn);
+  return iv;
+}
+
+function sectorIVs(count: number, first: number | bigint = 0): Bytes[] {
+  return Array.from({ length: Math.ceil(count) }, (_, i) => plain64(BigInt(first) + BigInt(i)));
+}
+
+/** IEEE 1619, with ciphertext stealing in the last unit. */
+function xts(direction: Direction, key: Bytes, ivs: Bytes[], unit: number, input: Bytes): Bytes {
+  const [dataKey, tweakKey] = [key.slice(0, key.length / 2), key.slice(key.length / 2)];
+  const firsts = [...cut(ecb("encrypt", tweakKey, concat(ivs)), [16])];
+  const masks = concat(firsts.map((first) => tweaks(first, Math.ceil(Math.min(unit, input.length) / 16))));
+  const run = (blocks: Bytes, mask: Bytes) => xor(ecb(direction, dataKey, xor(blocks, mask)), mask);
+  const rest = input.length % 16;
+  if (rest === 0) return run(input, masks);
+  const whole = input.length - rest;
+  const start = whole - 16;
+  const steal = [masks.slice(start, whole), masks.slice(whole, whole + 16)];
+  const [first, second] = direction === "encrypt" ? steal : steal.reverse();
+  const stolen = run(input.slice(start, whole), first!);
+  const completed = concat([input.slice(whole), stolen.slice(rest)]);
+  return concat([run(input.slice(0, start), masks), run(completed, second!), stolen.slice(0, rest)]);
+}
+
+/** `count` tweaks, each twice the one before in GF(2^128). */
+function tweaks(first: Bytes, count: number): Bytes {
+  const result = new Uint8Array(16 * count);
+  let tweak = first;
+  for (let i = 0; i < count; i++) {
+    result.set(tweak, 16 * i);
+    const carry = tweak[15]! >> 7;
+    tweak = tweak.map((byte, j) => (byte << 1) ^ (j === 0 ? 0x87 * carry : tweak[j - 1]! >> 7));
+  }
+  return result;
+}
+
+// ---- promises ---------------------------------------------------------------------------------------------------
+
+/** Whether a promise is still unsettled when everything has happened that waits for no one. */
+export async function isPending(promise: PromiseLike<unknown>): Promise<boolean> {
+  let pending = true;
+  const settle = () => void (pending = false);
+  promise.then(settle, settle);
+  await turns(3);
+  return pending;
+}
+
+/** A promise's error, or undefined where it has none; handled from now on. */
+export function caught(promise: PromiseLike<unknown>): Promise<unknown> {
+  return Promise.resolve(promise).then(() => undefined, (error) => error);
+}
+
+// ---- garbage ----------------------------------------------------------------------------------------------------
+
+/** Collects what nobody holds any more, and lets its finalizers run: several times, or until it is `enough`. */
+export async function collectGarbage(enough: () => boolean = () => false): Promise<void> {
+  const bun = (globalThis as { Bun?: { gc(force: boolean): void } }).Bun;
+  setFlagsFromString("--expose-gc");
+  const gc: () => void = bun ? () => bun.gc(true) : runInNewContext("gc");
+  for (let i = 0; i < 10 && !enough(); i++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, 1)); // finalizers run in a turn of their own, not the next one
+  }
+}
+
+// ---- chacha20 ---------------------------------------------------------------------------------------------------
+
+/** Columns and diagonals of the state. */
+const QUARTERS = [
+  [0, 4, 8, 12],
+  [1, 5, 9, 13],
+  [2, 6, 10, 14],
+  [3, 7, 11, 15],
+  [0, 5, 10, 15],
+  [1, 6, 11, 12],
+  [2, 7, 8, 13],
+  [3, 4, 9, 14],
+] as [a: number, b: number, c: number, d: number][];
+
+/** RFC 8439, for the runtimes that lack it; the IV is a 32-bit little-endian counter and the nonce. */
+export function chacha20(key: Bytes, iv: Bytes, input: Bytes): Bytes {
+  const state = new Uint32Array(concat([new TextEncoder().encode("expand 32-byte k"), key, iv]).buffer);
+  const x = new Uint32Array(16);
+  const mix = (a: number, b: number, d: number, by: number) => {
+    const mixed = x[d]! ^ (x[a]! += x[b]!);
+    x[d] = (mixed << by) | (mixed >>> (32 - by));
+  };
+  const output = input.slice();
+  const stream = new Uint8Array(x.buffer);
+  for (let start = 0; start < input.length; start += 64, state[12]!++) {
+    x.set(state);
+    for (let round = 0; round < 10; round++) {
+      for (const [a, b, c, d] of QUARTERS) {
+        mix(a, b, d, 16);
+        mix(c, d, b, 12);
+        mix(a, b, d, 8);
+        mix(c, d, b, 7);
+      }
+    }
+    for (let i = 0; i < 16; i++) x[i]! += state[i]!;
+    for (let i = start; i < Math.min(start + 64, input.length); i++) output[i]! ^= stream[i - start]!;
+  }
+  return output;
+}

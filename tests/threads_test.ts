@@ -1,0 +1,77 @@
+/** Real threads: each Worker with handles of its own, while others and the main thread stream as well. */
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { loadIfGranted } from "../ffi/mod.ts";
+import { KcapiError } from "../mod.ts";
+import { inputOf, ivOf, KEY, type Order, stream } from "./children/worker.ts";
+import { assertEquals, engine, runtime, spawn, test } from "./deps.ts";
+import { type Bytes, reference } from "./support.ts";
+
+interface Thread extends Disposable {
+  /** What the Worker streamed. */
+  readonly outputs: Promise<Bytes[]>;
+  /** Settles when it has done its first round. */
+  readonly started: Promise<void>;
+}
+
+function start(order: Order): Thread {
+  const worker = new Worker(new URL("./children/worker.ts", import.meta.url), { type: "module" });
+  const outputs = Promise.withResolvers<Bytes[]>();
+  const started = Promise.withResolvers<void>();
+  worker.onmessage = ({ data }) => data === "round" ? started.resolve() : outputs.resolve(data);
+  worker.onerror = (event) => {
+    event.preventDefault();
+    const error = new Error(`the Worker failed: ${event.message}`);
+    started.reject(error);
+    outputs.reject(error);
+  };
+  // What nobody waits for may fail all the same.
+  for (const promise of [outputs.promise, started.promise]) promise.catch(() => {});
+  worker.postMessage(order);
+  return { outputs: outputs.promise, started: started.promise, [Symbol.dispose]: () => worker.terminate() };
+}
+
+function assertOutputs(outputs: Bytes[], seed: number): void {
+  const options = { key: KEY, iv: ivOf(seed) };
+  const [ctr, cbc] = outputs;
+  assertEquals(ctr, reference("encrypt", "ctr(aes)", options, inputOf(seed)), `handle of thread ${seed}`);
+  const padded = reference("encrypt", "cbc(aes)", { ...options, padding: "pkcs7" }, inputOf(seed));
+  assertEquals(cbc, padded, `stream of thread ${seed}`);
+}
+
+const rounds = 5;
+
+test("two Workers and the main thread stream at once, each with handles of its own, to the right bytes", async () => {
+  using one = start({ engine, seed: 1, rounds });
+  using two = start({ engine, seed: 2, rounds });
+  assertOutputs(await stream({ engine, seed: 3, rounds }), 3);
+  assertOutputs(await one.outputs, 1);
+  assertOutputs(await two.outputs, 2);
+});
+
+test("a Worker that is terminated in mid-stream does no harm to another, nor to the main thread", async () => {
+  for (let time = 0; time < 3; time++) {
+    using other = start({ engine, seed: 2, rounds });
+    {
+      using endless = start({ engine, seed: 1, rounds: Infinity });
+      await endless.started;
+    }
+    assertOutputs(await stream({ engine, seed: 3, rounds: 2 }), 3);
+    assertOutputs(await other.outputs, 2);
+  }
+});
+
+const hasLibrary = !(loadIfGranted() instanceof KcapiError);
+
+test.if(hasLibrary, "libkcapi is not installed")(
+  "eight Workers load the library at once, for the first time in their process",
+  async () => {
+    const child = fileURLToPath(new URL("./children/first_load.ts", import.meta.url));
+    const run = runtime === "deno" ? ["run", "--no-check", "-A"] : [];
+    for (let time = 0; time < 3; time++) {
+      const { code, signal, stdout, stderr } = await spawn([process.execPath, ...run, child]);
+      assertEquals([code, signal, stderr], [0, null, ""]);
+      assertEquals(stdout.trim(), "2,2,2,2,2,2,2,2");
+    }
+  },
+);

@@ -1,0 +1,332 @@
+/**
+ * What is the userspace engine's own: the modes it builds, the memory it hands out, the end of keys, refusals.
+ */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { inspect } from "node:util";
+import { parseAlgorithm } from "../src/algorithms.ts";
+import type { Engine } from "../src/engines/engine.ts";
+import { openUserspace, userspaceHas, userspaceNames } from "../src/engines/userspace.ts";
+import { KcapiError } from "../src/errors.ts";
+import { assert, assertEquals, assertStrictEquals, assertThrows, engine as leg, test as register } from "./deps.ts";
+import { type Bytes, bytes, concat, cut, type Direction, fromHex, WINDOW } from "./support.ts";
+
+const test = register.if(leg === "userspace", "it is of the other engine");
+
+function withEngine<T>(name: string, key: Bytes, use: (engine: Engine) => T): T {
+  const engine = openUserspace(parseAlgorithm(name), key.slice());
+  try {
+    return use(engine);
+  } finally {
+    engine.close();
+  }
+}
+
+function inOneOp(engine: Engine, direction: Direction, iv: Bytes | null, input: Bytes): Bytes {
+  engine.init(direction, iv);
+  engine.update([input], true);
+  return engine.take(input.length);
+}
+
+/** Every algorithm of this runtime, by every key length of it. */
+const EVERYTHING = userspaceNames().flatMap((name) =>
+  parseAlgorithm(name).keySizes!.map((size) => ({ name, key: bytes(size, 7) }))
+);
+
+function ivOf(engine: Engine): Bytes | null {
+  return engine.ivSize > 0 ? bytes(engine.ivSize, 3) : null;
+}
+
+// ---- the right bytes --------------------------------------------------------------------------------------------
+
+/**
+ * What Linux 6.1.176 gave through AF_ALG, in one op each, for each key length: the beginning of the SHA-256 of the
+ * encryptions, then the decryptions, of `bytes(n)` for each n from 1 to 48 that the mode takes, and for the window.
+ */
+const KERNEL: Readonly<Record<string, string>> = {
+  "cbc(aes)": "6583fd5149e75b0b 0f97eb76f591afc7 ce35436c18cf00b2",
+  "cbc(des)": "14eb38958057f863",
+  "cbc(des3_ede)": "c191d28c27d39187",
+  "cfb(aes)": "9a3825d046d0a8cf 635d8922fb303cba 2e558d8c3b48204b",
+  "cfb(des)": "fa8c8f0929956d66",
+  "cfb(des3_ede)": "e32ecd68924620ed",
+  "chacha20": "9dbb94cae0b3507d",
+  "ctr(aes)": "5a1b75d1ff61cac9 03317e8ab460b4d6 3c379163c3f87842",
+  "ecb(aes)": "36049585988c3e6d c6a7d7bb9594b94b cccf5264bea68601",
+  "ecb(des)": "bdf76b84342f8d62",
+  "ecb(des3_ede)": "7632738c9885e5e1",
+  "ofb(aes)": "44cdf0f7365b74a8 b84aac84f0249566 bc4f2cf3cd09547a",
+  "ofb(des)": "3e65c654d22bbb78",
+  "ofb(des3_ede)": "9d5279c338dfa44d",
+  "rfc3686(ctr(aes))": "2b238d5d433ed266 28765b1c5d18e166 5914ded5207dba48",
+  "xts(aes)": "548a041b319f729b 09ff95ad989af792 2e7ba7d770441b1b",
+};
+
+for (const name of userspaceNames()) {
+  test(`${name} gives what the kernel gave, in all lengths to 48 bytes and in a window`, () => {
+    const { blockSize = 1, shortestSector, keySizes } = parseAlgorithm(name);
+    const lengths = Array.from({ length: 48 }, (_, i) => i + 1).concat(WINDOW)
+      .filter((length) => length % blockSize === 0 && length >= shortestSector);
+    const digests = keySizes!.map((size) =>
+      withEngine(name, bytes(size, 7), (engine) => {
+        const hash = createHash("sha256");
+        for (const direction of ["encrypt", "decrypt"] as const) {
+          for (const length of lengths) hash.update(inOneOp(engine, direction, ivOf(engine), bytes(length)));
+        }
+        return hash.digest("hex").slice(0, 16);
+      })
+    );
+    assertEquals(digests.join(" "), KERNEL[name]);
+  });
+}
+
+test("the modes that every runtime can have are there", () => {
+  const aes = ["cbc(aes)", "cfb(aes)", "ctr(aes)", "ecb(aes)", "ofb(aes)", "rfc3686(ctr(aes))", "xts(aes)"];
+  assertEquals(aes.filter((name) => !userspaceHas(parseAlgorithm(name))), []);
+});
+
+test("cfb and ofb of aes give the vectors of SP 800-38A, F.3.17 and F.4.5", () => {
+  const key = fromHex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
+  const iv = fromHex("000102030405060708090a0b0c0d0e0f");
+  const input = fromHex("6bc1bee22e409f96e93d7e117393172a ae2d8a571e03ac9c9eb76fac45af8e51");
+  for (
+    const [name, output] of [
+      ["cfb(aes)", "dc7e84bfda79164b7ecd8486985d3860 39ffed143b28b1c832113c6331e5407b"],
+      ["ofb(aes)", "dc7e84bfda79164b7ecd8486985d3860 4febdc6740d20b3ac88f6ad82a4fb08d"],
+    ] as const
+  ) {
+    assertEquals(withEngine(name, key, (engine) => inOneOp(engine, "encrypt", iv, input)), fromHex(output));
+    assertEquals(withEngine(name, key, (engine) => inOneOp(engine, "decrypt", iv, fromHex(output))), input);
+  }
+});
+
+test("rfc3686 gives vectors 1, 5 and 9 of RFC 3686", () => {
+  const ramp = bytes(36).map((_, i) => i);
+  for (
+    const [key, iv, input, output] of [
+      [
+        "ae6852f8121067cc4bf7a5765577f39e 00000030",
+        "0000000000000000",
+        fromHex("53696e676c6520626c6f636b206d7367"),
+        "e4095d4fb7a7b3792d6175a3261311b8",
+      ],
+      [
+        "7c5cb2401b3dc33c19e7340819e0f69c678c3db8e6f6a91a 0096b03b",
+        "020c6eadc2cb500d",
+        ramp.slice(0, 32),
+        "453243fc609b23327edfaafa7131cd9f8490701c5ad4a79cfc1fe0ff42f4fb00",
+      ],
+      [
+        "ff7a617ce69148e4f1726e2f43581de2aa62d9f805532edff1eed687fb54153d 001cc5b7",
+        "51a51d70a1c11148",
+        ramp,
+        "eb6c52821d0bbbf7ce7594462aca4faab407df866569fd07f48cc0b583d6071f1ec0e6b8",
+      ],
+    ] as const
+  ) {
+    withEngine("rfc3686(ctr(aes))", fromHex(key), (engine) => {
+      assertEquals(inOneOp(engine, "encrypt", fromHex(iv), input), fromHex(output));
+      assertEquals(inOneOp(engine, "decrypt", fromHex(iv), fromHex(output)), input);
+    });
+  }
+});
+
+for (const bits of [32, 64, 128]) {
+  test(`ctr's counter carries over at 2^${bits}, as ECB of the counter blocks says`, () => {
+    const first = (1n << BigInt(bits)) - 2n;
+    const counters = Array.from({ length: 5 }, (_, i) => {
+      const counter = ((bits < 128 ? 0xabn << 120n : 0n) + first + BigInt(i)) % (1n << 128n);
+      return fromHex(counter.toString(16).padStart(32, "0"));
+    });
+    for (const size of [16, 24, 32]) {
+      const key = bytes(size, 7);
+      const keyStream = withEngine("ecb(aes)", key, (ecb) => inOneOp(ecb, "encrypt", null, concat(counters)));
+      const zeros = new Uint8Array(80);
+      withEngine("ctr(aes)", key, (ctr) => {
+        assertEquals(inOneOp(ctr, "encrypt", counters[0]!, zeros), keyStream);
+        ctr.init("decrypt", counters[0]!);
+        for (const block of cut(zeros, [16])) ctr.update([block], false);
+        assertEquals(ctr.take(80), keyStream);
+      });
+    }
+  });
+}
+
+// ---- cuts, and whose memory it is -------------------------------------------------------------------------------
+
+/** Sends `input` in updates of whole chunks (a message: in one), each a list of odd pieces that is overwritten at once. */
+function* sent(engine: Engine, name: string, input: Bytes): Generator<number> {
+  const { kind, chunkSize } = parseAlgorithm(name);
+  const sizes = kind === "stream" || kind === "counter" ? [1, 7, 2, 40].map((n) => n * chunkSize) : [input.length];
+  for (const part of cut(input, sizes)) {
+    // Buffers, because their slice() gives a view where an array's gives a copy; at odd addresses.
+    const list = [...cut(part, [1, 30, 5, 17, 64])].map((piece) =>
+      Buffer.from(concat([piece, piece])).subarray(piece.length)
+    );
+    engine.update(list, part.byteOffset + part.length === input.length);
+    for (const piece of list) piece.fill(0xaa);
+    yield part.length;
+  }
+}
+
+test("every algorithm gives the bytes of one op, however its input is cut and its output received", () => {
+  for (const { name, key } of EVERYTHING) {
+    for (const direction of ["encrypt", "decrypt"] as const) {
+      withEngine(name, key, (engine) => {
+        const input = bytes(parseAlgorithm(name).blockSize === 1 ? 1999 : 2000);
+        const expected = inOneOp(engine, direction, ivOf(engine), input);
+        for (const wanted of [1, 16, 33, 500, 2000]) {
+          const output: Bytes[] = [];
+          let queued = 0;
+          engine.init(direction, ivOf(engine));
+          for (const length of sent(engine, name, input)) {
+            for (queued += length; queued >= wanted; queued -= wanted) {
+              const list = [new Uint8Array(0), new Uint8Array(wanted >> 1), new Uint8Array(wanted - (wanted >> 1))];
+              if (queued % 2 === 0) engine.op(list);
+              output.push(...queued % 2 === 0 ? list : [engine.take(wanted)]);
+            }
+          }
+          output.push(engine.take(queued));
+          assertEquals(
+            concat(output),
+            expected,
+            `${name}, ${8 * key.length} bits, ${direction}, received by ${wanted}`,
+          );
+        }
+      });
+    }
+  }
+});
+
+test("op() fills the very memory that was sent, at an odd address as well", () => {
+  for (const { name, key } of EVERYTHING) {
+    for (const direction of ["encrypt", "decrypt"] as const) {
+      withEngine(name, key, (engine) => {
+        const expected = inOneOp(engine, direction, ivOf(engine), bytes(4096));
+        const memory = new Uint8Array(4097).subarray(1);
+        memory.set(bytes(4096));
+        engine.init(direction, ivOf(engine));
+        engine.update([memory], true);
+        engine.op([memory]);
+        assertEquals(memory, expected, name);
+      });
+    }
+  }
+});
+
+test("take() of what is as long as an update's output, but in two of them", () => {
+  withEngine("ecb(aes)", bytes(16), (engine) => {
+    const expected = inOneOp(engine, "encrypt", null, bytes(64));
+    engine.init("encrypt", null);
+    for (const half of cut(bytes(64), [32])) engine.update([half], false);
+    assertEquals([16, 32, 16].map((length) => engine.take(length)), [...cut(expected, [16, 32, 16])]);
+  });
+});
+
+test("take() gives plain arrays, of memory that is nobody else's, with nothing left in it from before", () => {
+  for (const { name, key } of EVERYTHING) {
+    withEngine(name, key, (engine) => {
+      const outputs = [16, 64, 1024, 65536].flatMap((length) =>
+        Array.from({ length: 8 }, () => inOneOp(engine, "decrypt", ivOf(engine), bytes(length)))
+      );
+      for (const { buffer, byteOffset, length, constructor } of outputs) {
+        assertStrictEquals(constructor, Uint8Array);
+        assertEquals(byteOffset, 0);
+        assert(buffer.byteLength - length <= 16, `${name}: ${buffer.byteLength} bytes for ${length}`);
+        assertEquals(new Uint8Array(buffer, length), new Uint8Array(buffer.byteLength - length));
+      }
+      assertEquals(new Set(outputs.map(({ buffer }) => buffer)).size, outputs.length);
+    });
+  }
+});
+
+test("a new stream begins without what the last one left", () => {
+  withEngine("cbc(aes)", bytes(16), (engine) => {
+    const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(64));
+    engine.init("decrypt", bytes(16, 9));
+    engine.update([bytes(96, 9)], false);
+    engine.take(33);
+    assertEquals(inOneOp(engine, "encrypt", ivOf(engine), bytes(64)), expected);
+  });
+});
+
+// ---- keys -------------------------------------------------------------------------------------------------------
+
+test("the key is zeroed when the last of the engines that share it is closed", () => {
+  for (const { name, key: original } of EVERYTHING) {
+    const key = original.slice();
+    const first = openUserspace(parseAlgorithm(name), key);
+    const expected = inOneOp(first, "encrypt", ivOf(first), bytes(64));
+    const second = first.reinit();
+    const third = second.reinit();
+    first.close();
+    third.close();
+    assertEquals(key, original);
+    assertEquals(inOneOp(second, "encrypt", ivOf(second), bytes(64)), expected);
+    second.close();
+    assertEquals(key, new Uint8Array(key.length));
+  }
+});
+
+test("engines that share a key keep their streams apart", () => {
+  withEngine("cbc(aes)", bytes(24), (one) => {
+    const other = one.reinit();
+    const expected = inOneOp(one, "encrypt", bytes(16), bytes(4096));
+    const streams = [one, other].map((engine) => ({ engine, output: [] as Bytes[] }));
+    for (const { engine } of streams) engine.init("encrypt", bytes(16));
+    for (const piece of cut(bytes(4096), [16, 160])) {
+      for (const { engine, output } of streams) {
+        engine.update([piece], false);
+        output.push(engine.take(piece.length));
+      }
+    }
+    for (const { output } of streams) assertEquals(concat(output), expected);
+    other.close();
+  });
+});
+
+test("nothing of the key, the IV and the data shows in an engine that is printed", () => {
+  const engine = openUserspace(parseAlgorithm("xts(aes)"), new Uint8Array(32).fill(0xc3));
+  engine.init("encrypt", new Uint8Array(16).fill(0xc3));
+  engine.update([new Uint8Array(32).fill(0xc3)], true);
+  const shown = inspect(engine, { depth: 20, showHidden: true }) + JSON.stringify(engine);
+  assert(!/195|c3/i.test(shown), shown);
+  engine.close();
+});
+
+// ---- refusals ---------------------------------------------------------------------------------------------------
+
+function refusal(name: string, key: Bytes): KcapiError {
+  const error = assertThrows(() => openUserspace(parseAlgorithm(name), key), KcapiError);
+  assertEquals(key, new Uint8Array(key.length), "A key that was refused is zeroed");
+  return error;
+}
+
+test("what this runtime lacks is ENOENT, and the message says what it has", () => {
+  // Drivers are the kernel's; of the other algorithms no runtime has any.
+  for (
+    const name of ["cbc-aes-aesni", "xts(ecb(aes-generic))", "cryptd(__cbc-aes-aesni)", "cbc(serpent)", "lrw(aes)"]
+  ) {
+    assert(!userspaceHas(parseAlgorithm(name)), name);
+    const { code, errno, operation, message } = refusal(name, bytes(32));
+    assertEquals([code, errno, operation], ["ENOENT", 2, "createCipheriv"]);
+    assert(message.includes(`has no ${name}`) && message.includes("cbc(aes), "), message);
+  }
+});
+
+test("a key of a length that the cipher does not take is EINVAL", () => {
+  const { code, operation, message } = refusal("cbc(aes)", bytes(17));
+  assertEquals([code, operation], ["EINVAL", "setkey"]);
+  assert(message.includes("16 or 24 or 32 bytes, got 17"), message);
+});
+
+test("a length that the mode does not take is EINVAL, and the engine goes on", () => {
+  for (const [name, length] of [["xts(aes)", 15], ["cbc(aes)", 17], ["ecb(aes)", 8]] as const) {
+    withEngine(name, bytes(32), (engine) => {
+      const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(32));
+      const error = assertThrows(() => inOneOp(engine, "encrypt", ivOf(engine), bytes(length)), KcapiError);
+      assertEquals(error.code, "EINVAL");
+      assertEquals(inOneOp(engine, "encrypt", ivOf(engine), bytes(32)), expected);
+    });
+  }
+});
