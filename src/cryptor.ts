@@ -118,7 +118,7 @@ export class Cryptor {
   readonly #plan: Plan;
   readonly #flow: Flow;
   readonly #blockSize: number;
-  readonly #hold: number;
+  readonly #hold: 0 | 1;
   #input: Scatter | undefined;
   #last = false;
   /** Outputs of the last round, and which of them comes next. */
@@ -153,7 +153,12 @@ export class Cryptor {
 
   /** Whether {@linkcode read} has more to give, or more input to take. */
   get pending(): boolean {
-    return this.#input !== undefined || this.#nextOutput < this.#outputs.length;
+    return this.#input !== undefined || this.hasOutput;
+  }
+
+  /** Whether {@linkcode read} has output in hand, and need not call the engine for it. */
+  get hasOutput(): boolean {
+    return this.#nextOutput < this.#outputs.length;
   }
 
   /** Hands over input; only when nothing is {@linkcode pending}. The memory is in use until that is so again. */
@@ -190,7 +195,7 @@ export class Cryptor {
    * @returns Undefined where more input is needed, or after the end.
    */
   read(): Bytes | undefined {
-    if (this.#nextOutput < this.#outputs.length) return this.#outputs[this.#nextOutput++];
+    if (this.hasOutput) return this.#outputs[this.#nextOutput++];
     if (!this.#input) return undefined;
     try {
       this.#input.verify();
@@ -243,6 +248,7 @@ export class Cryptor {
   #readLists(): Bytes | undefined {
     const flow = this.#flow;
     const input = this.#input!;
+    if (this.#plan.inPlace && !this.#last && flow.canPass(input.remaining)) return this.#pass(input);
     const length = this.#roundLength(input);
     const outputs = length === 0 ? [] : this.#outputMemory(length, input);
     if (flow.send(input, this.#last)) this.#input = undefined;
@@ -254,6 +260,15 @@ export class Cryptor {
     this.#outputs = outputs;
     this.#nextOutput = 1;
     return outputs[0] && this.#unpadded(outputs[0]);
+  }
+
+  #pass(input: Scatter): Bytes | undefined {
+    const list = input.peek(input.remaining);
+    this.#flow.pass(list);
+    this.#input = undefined;
+    this.#outputs = list;
+    this.#nextOutput = 1;
+    return list[0];
   }
 
   /** Sectors: several rounds fill one output. */

@@ -141,10 +141,10 @@ class Duct {
     const cryptor = this.#cryptor;
     this.#busy = true;
     while (this.#demand && cryptor.pending) {
-      if (this.#slice?.over) return this.#resumeNextTurn(this.#slice);
+      if (this.#slice && !cryptor.hasOutput && this.#slice.over) return this.#resumeNextTurn(this.#slice);
       const output = cryptor.read();
       if (output) this.#enqueue(output);
-      if (cryptor.pending) this.#slice ??= new TimeSlice();
+      if (cryptor.pending && !cryptor.hasOutput) this.#slice ??= new TimeSlice();
     }
     this.#busy = false;
     if (!cryptor.pending) this.#slice = undefined;

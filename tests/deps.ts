@@ -67,6 +67,14 @@ export function assertEquals<T>(actual: T, expected: T, message?: string): void 
   );
 }
 
+// What this leg runs on is for the summary of `tests/run` to tell.
+if (engine === "kernel" && process.env.KCAPI_RESULTS) {
+  const library = loadIfGranted();
+  const version = library instanceof Error ? 0 : library.call.kcapi_version(); // 1.4.0 is 1040000
+  const text = [version / 1_000_000, version / 10_000 % 100, version / 100 % 100].map(Math.trunc).join(".");
+  if (version > 0) writeFileSync(join(process.env.KCAPI_RESULTS, "library"), `libkcapi ${text}`);
+}
+
 // ---- test() -----------------------------------------------------------------------------------------------------
 
 type TestBody = () => void | Promise<void>;

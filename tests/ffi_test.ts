@@ -158,7 +158,8 @@ function fakeAdapter({ named, granted, present = [] }: FakeSystem) {
       if (granted && !granted.includes(path)) throw new Error(`asked for ${path}, refused`);
       if (!present.includes(path)) throw new Error(`no ${path} here`);
       const call = { kcapi_set_verbosity: (level: number) => void verbosity.push(level) } as unknown as Calls;
-      return { path, call, word: (value) => value, cells: () => ({ get: () => 0, set() {} }) };
+      const cells = () => ({ get: () => 0, set() {} });
+      return { path, call, word: (value) => value, cells, unfilled: (length) => new Uint8Array(length) };
     },
     mayLoad: (path) => granted?.includes(path) ?? true,
     mayRead: () => true,
@@ -307,6 +308,14 @@ withLibrary("the library is loaded once per process, and its addresses are memor
   assertEquals(cells(cell).get(0), address);
 });
 
+withLibrary("memory for an op is a plain Uint8Array over a buffer of its own, as long as it was asked for", () => {
+  for (const length of [0, 1, 64, 1000, 1001, 4096, 8193, 212_992]) {
+    const bytes = load().unfilled(length);
+    assertEquals([bytes.constructor, bytes.byteOffset, bytes.length], [Uint8Array, 0, length]);
+    assertEquals([bytes.buffer.constructor, bytes.buffer.byteLength], [ArrayBuffer, length]);
+  }
+});
+
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
 withLibrary("the library is loaded on first use: not by the import, and not for the userspace engine", async () => {
@@ -408,10 +417,19 @@ test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command sc
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** A use of either, or a way around this test; a mention in a message is none. */
-const USE = /\b(?:Deno|Bun)\s*[.[]|["'`](?:Deno|Bun|bun|bun:\w+)["'`]|globalThis\s*(?:\[|as\b)/;
+const USE = /\b(?:Deno|Bun)\s*[.[]|\.\s*(?:Deno|Bun)\b|["'`](?:Deno|Bun|bun|bun:\w+)["'`]|globalThis\s*\[/;
 
 test("nothing outside ffi/ uses Deno or Bun", () => {
-  for (const use of ['Deno.open("x")', 'Bun ["gc"]', '"Deno" in globalThis', 'import "bun:ffi"', "globalThis[name]"]) {
+  for (
+    const use of [
+      'Deno.open("x")',
+      'Bun ["gc"]',
+      '"Deno" in globalThis',
+      'import "bun:ffi"',
+      "globalThis[name]",
+      "g.Deno",
+    ]
+  ) {
     assert(USE.test(use), use);
   }
   const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })

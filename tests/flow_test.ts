@@ -20,6 +20,7 @@ import {
 } from "./deps.ts";
 import { addressOf, arrayOf, entriesAt, interpose, lengthOf, type Watch, watchCalls } from "./native_calls.ts";
 import {
+  background,
   type Bytes,
   bytes,
   caught,
@@ -151,7 +152,7 @@ watched("F2 an update of a whole window goes through at once, and one byte more 
   using handle = started();
   const input = bytes(WINDOW + 1);
   assert(!await isPending(handle.streamUpdate(input.subarray(0, WINDOW))), "the window is less than the send buffer");
-  const more = handle.streamUpdateLast(input.subarray(WINDOW));
+  const more = background(handle.streamUpdateLast(input.subarray(WINDOW)));
   assert(await isPending(more), "more than the send buffer holds was sent");
   assertEquals(await collect(handle.streamOp()), expected(input));
   await more;
@@ -168,11 +169,11 @@ for (const queued of [16, PAGE, WINDOW - 2 * PAGE, WINDOW - PAGE - 16, WINDOW - 
         await handle.streamUpdate(input.subarray(0, received + queued));
         const first = new Uint8Array(received);
         if (received > 0) await handle.streamOpInto(first);
-        const update = handle.streamUpdate(input.subarray(received + queued));
+        const update = background(handle.streamUpdate(input.subarray(received + queued)));
         const waits = await isPending(update);
         if (queued + length <= WINDOW - PAGE) assert(!waits, `${length} bytes waited, for which there was room`);
         if (queued + length > WINDOW) assert(waits, `${length} bytes did not wait, for which there was no room`);
-        const last = handle.streamUpdateLast();
+        const last = background(handle.streamUpdateLast());
         const output = concat([first, await collect(handle.streamOp())]);
         assertEquals(output, expected(input), `then ${length} bytes`);
         await Promise.all([update, last]);
@@ -184,10 +185,10 @@ for (const queued of [16, PAGE, WINDOW - 2 * PAGE, WINDOW - PAGE - 16, WINDOW - 
 watched("F2 small sends and small ops by turns never fill the buffer", async () => {
   using handle = started();
   const input = bytes(3 * WINDOW);
-  const sent = (async () => {
+  const sent = background((async () => {
     for (const piece of cut(input, [16, 4_095, 65_537, 1, 30_000, 4_097, 2_048])) await handle.streamUpdate(piece);
     await handle.streamUpdateLast();
-  })();
+  })());
   const output: Bytes[] = [];
   for (let turn = 0; concat(output).length <= input.length; turn++) {
     await turns(1);
@@ -291,10 +292,10 @@ async function assertStreams(algorithm: string, window: number): Promise<void> {
 
 async function turnAbout(algorithm: string, input: Bytes, window: number, offset: number): Promise<Bytes> {
   using handle = started(algorithm);
-  const sent = (async () => {
+  const sent = background((async () => {
     await handle.streamUpdate(input.subarray(0, window));
     await handle.streamUpdateLast(input.subarray(window));
-  })();
+  })());
   const output: Bytes[] = [];
   for (let turn = 0; turn < 20; turn++) {
     const target = atPageOffset(window, offset);
@@ -499,7 +500,7 @@ for (
     [OP, "short counts over and over", [{ first: 16 }, { first: 16 }, { first: 80 }, EINTR, { first: 16 }]],
   ] as const
 ) {
-  onKernel(`F6 ${name} interrupted by ${what} is continued, and the bytes are right`, async () => {
+  watchedOnKernel(`F6 ${name} interrupted by ${what} is continued, and the bytes are right`, async () => {
     const input = bytes(5_024);
     for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
       const left = [...faults];
@@ -523,7 +524,7 @@ for (
     [OP, -1_000, "E1000"],
   ] as const
 ) {
-  onKernel(`F6 ${name} that gives ${fault} fails the stream with ${code}, all that is pending too`, async () => {
+  watchedOnKernel(`F6 ${name} that gives ${fault} fails the stream with ${code}, all that is pending too`, async () => {
     const handle = started();
     using _ = { [Symbol.dispose]: () => handle.close() };
     await handle.streamUpdate(bytes(WINDOW));
@@ -561,7 +562,7 @@ async function provoked(handle: CipherHandle): Promise<unknown> {
 for (
   const [algorithm, key, iv] of [["chacha20", 32, 16], ["rfc3686(ctr(aes))", 20, 8], ["xts(aes)", 32, 16]] as const
 ) {
-  onKernel(`F6 a short op of ${algorithm}, which would restart, fails the stream with EIO`, async () => {
+  watchedOnKernel(`F6 a short op of ${algorithm}, which would restart, fails the stream with EIO`, async () => {
     using _ = faultyLibrary(OP, [{ first: 64 }]);
     using handle = CipherHandle.open(algorithm, { key: bytes(key), engine });
     handle.streamInitEnc(bytes(iv));

@@ -16,6 +16,7 @@ import {
   test,
 } from "./deps.ts";
 import {
+  background,
   type Bytes,
   bytes,
   caught,
@@ -97,12 +98,12 @@ for (const algorithm of ALGORITHMS) {
     test(`${algorithm} ${direction}s as node:crypto does, whatever the lists' lengths`, async () => {
       using handle = started(algorithm, direction);
       const input = bytes(5_008);
-      const sent = (async () => {
+      const sent = background((async () => {
         for (const list of [[1, 2, 3], [0, 17, 0, 400], [4_000]].map(lengthsToPieces(input))) {
           assertEquals(await handle.streamUpdate(...list), concat(list).length);
         }
         await handle.streamUpdateLast(input.subarray(4_423, 5_000), input.subarray(5_000));
-      })();
+      })());
       const output: Bytes[] = [];
       for (let turn = 0;; turn++) {
         const list = [[5, 11, 1], [0, 64, 0], [1, 1, 1, 13], [999, 1]][turn % 4]!.map((n) => new Uint8Array(n));
@@ -161,7 +162,7 @@ test("streamUpdate()'s buffers are unchanged, and the caller's again, when its p
   using handle = started();
   const input = bytes(2 * WINDOW + 7);
   const buffer = input.slice();
-  const output = collect(handle.streamOp());
+  const output = background(collect(handle.streamOp()));
   for (const piece of pieces(buffer, 7, WINDOW, 100)) {
     const before = piece.slice();
     await handle.streamUpdate(piece);
@@ -178,12 +179,12 @@ test("streamUpdate() resolves while the window has room, and waits when it is fu
   using handle = started();
   const input = bytes(WINDOW + 32);
   assertEquals(await handle.streamUpdate(input.subarray(0, WINDOW)), WINDOW);
-  const update = handle.streamUpdate(input.subarray(WINDOW));
+  const update = background(handle.streamUpdate(input.subarray(WINDOW)));
   assert(await isPending(update), "the update did not wait");
   const first = new Uint8Array(WINDOW);
   assertEquals(await handle.streamOpInto(first), WINDOW);
   assertEquals(await update, 32);
-  const last = handle.streamUpdateLast();
+  const last = background(handle.streamUpdateLast());
   assertEquals(concat([first, await collect(handle.streamOp())]), expected(input));
   assertEquals(await last, 0);
 });
@@ -191,9 +192,9 @@ test("streamUpdate() resolves while the window has room, and waits when it is fu
 test("streamUpdate() of many windows with nobody in streamOp() waits, then goes through whole", async () => {
   using handle = started("cbc(aes)");
   const input = bytes(5 * WINDOW + 4_096);
-  const update = handle.streamUpdate(input);
+  const update = background(handle.streamUpdate(input));
   assert(await isPending(update));
-  const last = handle.streamUpdateLast();
+  const last = background(handle.streamUpdateLast());
   assertEquals(await collect(handle.streamOp()), expected(input, "cbc(aes)"));
   assertEquals([await update, await last], [input.length, 0]);
 });
@@ -206,7 +207,7 @@ test("streamUpdate() calls made at once are sent in their order, and resolve in 
   const updates = pieces(input, ...lengths).slice(0, lengths.length)
     .map((piece, i) => handle.streamUpdate(piece).then((sent) => (order.push(i), sent)));
   assert(await isPending(updates[2]!), "an empty update overtook one that waits");
-  const last = handle.streamUpdateLast();
+  const last = background(handle.streamUpdateLast());
   const total = lengths.reduce((a, b) => a + b);
   assertEquals(await collect(handle.streamOp()), expected(input.subarray(0, total)));
   assertEquals(await Promise.all(updates), lengths);
@@ -315,7 +316,7 @@ for (const algorithm of ALGORITHMS) {
     test(`streamOp() and a producer in another task stream ${algorithm} (${direction})`, async () => {
       using handle = started(algorithm, direction);
       const input = bytes(3 * WINDOW + 16);
-      const output = collect(handle.streamOp());
+      const output = background(collect(handle.streamOp()));
       await turns(1);
       await Promise.all([produce(handle, input, 1, 65_536, 17, 4_097, 212_992, 250_001), output]);
       assertEquals(await output, expected(input, algorithm, direction));
@@ -328,7 +329,7 @@ for (const maxBytes of [16, 17, 100, 5_000, WINDOW, Infinity, undefined]) {
     using handle = started();
     const most = Math.min(maxBytes ?? Infinity, WINDOW);
     const input = bytes(most + 1_005);
-    const sent = handle.streamUpdateLast(input);
+    const sent = background(handle.streamUpdateLast(input));
     const output: Bytes[] = [];
     for await (const chunk of handle.streamOp({ maxBytes })) output.push(chunk);
     await sent;
@@ -375,7 +376,7 @@ for (const [way, leave] of Object.entries(LEAVES)) {
   test(`streamOp() left by ${way} loses nothing: updates stay pending, and a later streamOp() goes on`, async () => {
     using handle = started("cbc(aes)");
     const input = bytes(6 * WINDOW);
-    const sent = produce(handle, input, WINDOW + 4_096, 3, 65_533);
+    const sent = background(produce(handle, input, WINDOW + 4_096, 3, 65_533));
     const output: Bytes[] = [];
     await leave(handle, output);
     assert(await isPending(sent), "an update that nobody received settled");
@@ -592,7 +593,7 @@ test("a handle without a stream answers EINVAL", async () => {
 test("an update after the last one meets EINVAL: while that waits, before it was received, and after", async () => {
   using handle = started();
   const input = bytes(WINDOW + 5);
-  const last = handle.streamUpdateLast(input);
+  const last = background(handle.streamUpdateLast(input));
   const refused = async () => {
     await rejects("EINVAL", () => handle.streamUpdate(new Uint8Array(1)), "streamUpdate");
     await rejects("EINVAL", () => handle.streamUpdateLast(), "streamUpdateLast");
@@ -704,6 +705,25 @@ test("close() rejects what waits to receive with ECANCELED: a stream cut short n
   }
 });
 
+test("close() at whatever moment after a receiver was woken: it has its bytes, or ECANCELED", async () => {
+  const waiting: ((handle: CipherHandle) => Promise<unknown>)[] = [
+    (handle) => handle.streamOp().next().then(({ value }) => value!.length),
+    (handle) => handle.streamOpInto(new Uint8Array(32)),
+  ];
+  for (const receive of waiting) {
+    const outcomes = new Set<unknown>();
+    for (let moment = 0; moment < 12; moment++) {
+      const handle = started();
+      const received = receive(handle).catch((error) => error.code);
+      background(handle.streamUpdate(new Uint8Array(32)));
+      for (let i = 0; i < moment; i++) await undefined;
+      handle.close();
+      outcomes.add(await received);
+    }
+    assertEquals(outcomes, new Set<unknown>(["ECANCELED", 32]));
+  }
+});
+
 test("close() in the loop's body ends the loop with an error, and the update that waits with ECANCELED", async () => {
   const handle = started();
   const sent = caught(handle.streamUpdate(bytes(4 * WINDOW)));
@@ -750,7 +770,7 @@ for (const algorithm of ALGORITHMS) {
     const inputs = handles.map((_, i) => bytes(WINDOW + 16 * i, 20 + i));
     const ivs = handles.map((_, i) => algorithm === "ecb(aes)" ? undefined : bytes(16, 30 + i));
     handles.forEach((handle, i) => init(handle, DIRECTIONS[i % 2], ivs[i]));
-    const sent = handles.map((handle, i) => produce(handle, inputs[i]!, 50_001 + i));
+    const sent = handles.map((handle, i) => background(produce(handle, inputs[i]!, 50_001 + i)));
     const outputs = await Promise.all(handles.map((handle) => collect(handle.streamOp())));
     await Promise.all(sent);
     outputs.forEach((output, i) =>
@@ -813,7 +833,7 @@ test("a one-message mode's output is that of one op, however it is asked for", a
   const { handle, encrypted } = rfc3686();
   using _ = handle;
   for (const maxBytes of [handle.chunkSize, 999, 5_003, Infinity]) {
-    const sent = produce(handle, input, 1, 64, 999);
+    const sent = background(produce(handle, input, 1, 64, 999));
     assertEquals(await collect(handle.streamOp({ maxBytes })), encrypted(input), `maxBytes ${maxBytes}`);
     await sent;
     handle.streamInitEnc(RFC3686_IV);
@@ -874,7 +894,7 @@ test.if(engine === "kernel" || runtime === "deno", "node:crypto has no chacha20 
     ];
     for (const [maxBytes, ...lengths] of ways) {
       handle.streamInitEnc(iv);
-      const sent = produce(handle, input, ...lengths);
+      const sent = background(produce(handle, input, ...lengths));
       assertEquals(await collect(handle.streamOp({ maxBytes })), chacha20(key, iv, input), `${maxBytes}, ${lengths}`);
       await sent;
     }

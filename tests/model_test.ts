@@ -307,7 +307,7 @@ class Handle {
   }
 
   abort(index: number, reason: unknown): void {
-    this.#iterators.at(index % this.#iterators.length)?.abort!.abort(reason);
+    this.#iterators.at(index % this.#iterators.length)?.abort?.abort(reason);
   }
 
   /** Takes away the last memory of the last update that waits. */

@@ -3,6 +3,7 @@
  */
 import { Buffer } from "node:buffer";
 import process from "node:process";
+import { setImmediate } from "node:timers";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, type CipherStreamOptions, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
 import {
@@ -294,6 +295,18 @@ test("one chunk of 8 MiB is delivered in windows, each made when the reader asks
   await Promise.all([writer.close(), reader.read()]);
 });
 
+test("a large chunk leaves the event loop its turns", async () => {
+  let turned = false;
+  setImmediate(() => turned = true);
+  const stream = open("encrypt", "cbc(aes)", { iv: IV });
+  const reading = collect(stream.readable);
+  const writer = stream.writable.getWriter();
+  const chunk = new Uint8Array(8 << 20);
+  for (let i = 0; i < 16 && !turned; i++) await writer.write(chunk);
+  assert(turned, "over 16 chunks of 8 MiB");
+  await Promise.all([writer.close(), reading]);
+});
+
 test("what waits for a reader or a writer does not keep the process alive: nothing polls", async () => {
   const child = fileURLToPath(new URL("./children/unread.ts", import.meta.url));
   const run = runtime === "deno" ? ["run", "-A", "--no-check"] : [];
@@ -554,7 +567,7 @@ test("inPlace, nobody reading: small chunks are kept by reference and still come
   assertFrames();
 });
 
-test("inPlace: a chunk that its producer takes away before it was read errors both sides", async () => {
+test("inPlace: a large chunk that its producer takes away before it was read errors both sides", async () => {
   const stream = ctr({ inPlace: true });
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
   const chunk = bytes(2 * WINDOW);
@@ -562,6 +575,18 @@ test("inPlace: a chunk that its producer takes away before it was read errors bo
   await reader.read();
   structuredClone(chunk, { transfer: [chunk.buffer] });
   const found = await outcomes(reader.read(), writing, writer.closed);
+  for (const side of found) {
+    assert(side.state === "rejected" && side.reason instanceof TypeError, JSON.stringify(found));
+  }
+});
+
+test("inPlace: a small chunk that its producer takes away while it is gathered errors both sides", async () => {
+  const stream = ctr({ inPlace: true });
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  const chunks = [bytes(64), bytes(64), bytes(64)] as const;
+  for (const chunk of chunks) await writer.write(chunk);
+  structuredClone(chunks[1], { transfer: [chunks[1].buffer] });
+  const found = await outcomes(reader.read(), writer.closed);
   for (const side of found) {
     assert(side.state === "rejected" && side.reason instanceof TypeError, JSON.stringify(found));
   }
@@ -654,9 +679,17 @@ const DAMAGED: Record<string, [algorithm: string, options: Options, ciphertext: 
   "a partial last sector": ["xts(aes)", { key: XTS_KEY, sectorSize: 512 }, PADDED.slice(0, 15)],
 };
 
-/** What each padding byte must be refused as: 0, more than a block, and a run that is too short. */
-for (const [what, last] of Object.entries({ "0": [0], "17": [17], "255": [255], "3 after 2 after 3": [3, 2, 3] })) {
-  const block = new Uint8Array(16).fill(9);
+/** Last blocks that are not padded: no count, one past the block, and runs with one byte wrong. */
+const BAD_PADDING: Record<string, number[]> = {
+  "of 0": [0],
+  "of 17": [17],
+  "of 255": [255],
+  "of 3 with 2 in it": [3, 2, 3],
+  "of 4 with 9 in front": [9, 4, 4, 4],
+  "of 16 with 15 in front": [15, ...Array(15).fill(16)],
+};
+for (const [what, last] of Object.entries(BAD_PADDING)) {
+  const block = new Uint8Array(16).fill(7);
   block.set(last, 16 - last.length);
   DAMAGED[`padding ${what}`] = ["ecb(aes)", {}, reference("encrypt", "ecb(aes)", { key: KEY }, block)];
 }

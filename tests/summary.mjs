@@ -1,6 +1,11 @@
 // The closing lines of `tests/run`: counts, failures and skipped tests from the runtimes' JUnit reports.
 // Arguments: the directory that holds one directory per leg, "--no-kernel" or "", the filter or "", the legs.
-import { existsSync, readFileSync } from "node:fs";
+// Leaves the counts of each leg in counts.json there.
+//
+// A leg's directory holds `code`, its exit code, and `junit.xml`, its report; or `skipped`, why it was not run. There may
+// be `kernel`, `library` and `running`, what it ran on and which test it started last, and `expected`, what is to be in
+// `library`.
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 
 const [directory, noKernel, filter, ...legs] = process.argv.slice(2);
@@ -30,7 +35,7 @@ function parse(report) {
 }
 
 /** Why a leg has failed, beyond the tests that its report counts as failed. */
-function defect(code, count) {
+function defect(code, count, library, expected) {
   if (code === "124") return "killed at the time limit";
   if (code === "125") return "the guest kernel could not boot";
   if (code === "126") return "the guest kernel died";
@@ -39,6 +44,7 @@ function defect(code, count) {
   }
   if (count.passed + count.failed === 0) return "no test was run";
   if (code !== "0" && count.failed === 0) return "an error outside of the tests";
+  if (expected && library !== expected) return `ran on ${library ?? "no libkcapi"}, not on ${expected}`;
   return undefined;
 }
 
@@ -49,30 +55,46 @@ function noteSkipped(testName, leg) {
   skipped.set(reason, names.set(name, [...names.get(name) ?? [], leg]));
 }
 
+const results = ["passed", "failed", "skipped"];
 const total = { passed: 0, failed: 0, skipped: 0 };
 const skipped = new Map(); // reason → name → legs
 const failures = [];
-const lines = legs.map((leg) => {
-  const code = read(leg, "code");
-  const cases = parse(read(leg, "junit.xml"));
+function summarize(leg) {
   const count = { passed: 0, failed: 0, skipped: 0 };
+  const leftOut = read(leg, "skipped");
+  if (leftOut !== undefined) {
+    noteSkipped(`the whole suite # ${leftOut}`, leg);
+    return { leg, ...count, skipped: 1, leftOut };
+  }
+  const code = read(leg, "code");
+  const library = read(leg, "library");
+  const cases = parse(read(leg, "junit.xml"));
   for (const { name, result } of cases ?? []) {
     if (!name.includes(filter)) continue; // reported as skipped
     count[result]++;
     if (result === "failed") failures.push(`${leg}: ${name}`);
     if (result === "skipped") noteSkipped(name, leg);
   }
-  const reason = defect(code, cases && count);
+  const reason = defect(code, cases && count, library, read(leg, "expected"));
   if (reason) {
     count.failed++;
     const last = read(leg, "running");
     failures.push(`${leg}: ${reason}, exit code ${code}${last ? `; last test started: ${last}` : ""}`);
   }
-  for (const result in total) total[result] += count[result];
-  const where = read(leg, "kernel");
-  const counts = `${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`;
-  return `${leg.replace("-", " on ").padEnd(18)} ${counts}${where ? `  (${where})` : ""}`;
+  return { leg, ...count, kernel: read(leg, "kernel"), library };
+}
+
+const summaries = legs.map(summarize);
+for (const summary of summaries) {
+  for (const result of results) total[result] += summary[result];
+}
+const width = Math.max(...legs.map((leg) => leg.length)) + 4;
+const lines = summaries.map(({ leg, passed, failed, skipped, kernel, library, leftOut }) => {
+  const where = [kernel, library].filter((word) => word).join(", ");
+  const counts = leftOut ? `skipped: ${leftOut}` : `${passed} passed, ${failed} failed, ${skipped} skipped`;
+  return `${leg.replace("-", " on ").padEnd(width)} ${counts}${where ? `  (${where})` : ""}`;
 });
+writeFileSync(`${directory}/counts.json`, JSON.stringify(summaries));
 
 console.log("\n======== summary ========");
 for (const [reason, names] of skipped) {

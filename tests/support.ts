@@ -214,6 +214,12 @@ export async function isPending(promise: PromiseLike<unknown>): Promise<boolean>
   return pending;
 }
 
+/** Work of another task, to be awaited later: if the test fails before, its failure is nobody's. */
+export function background<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => {});
+  return work;
+}
+
 /** A promise's error, or undefined where it has none; handled from now on. */
 export function caught(promise: PromiseLike<unknown>): Promise<unknown> {
   return Promise.resolve(promise).then(() => undefined, (error) => error);

@@ -146,7 +146,9 @@ class KernelEngine implements Engine {
     // The kernel begins another entry of the output list only with a page of receive buffer to spare; without, it
     // processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that.
     if (list.length > OP_ENTRIES || (list.length > 1 && sizeOf(list) > this.#limits.gatherLimit)) {
-      return scatter(this.take(sizeOf(list)), list);
+      const whole = this.#iovecs.scratch(sizeOf(list));
+      this.op([whole]);
+      return scatter(whole, list);
     }
     const iovecs = this.#iovecs;
     const handle = this.#handle;
@@ -266,6 +268,7 @@ class Iovecs {
   total = 0;
   #used = 0;
   #first = 0;
+  #scratch: Bytes | undefined;
   readonly #library: Library;
   readonly #words = new Uint32Array(new ArrayBuffer(16 * UIO_MAXIOV));
   readonly #cells;
@@ -280,6 +283,12 @@ class Iovecs {
     this.#zero = library.word(0);
     this.address = this.#memmove(new Uint8Array(this.#words.buffer), this.#zero, this.#zero);
     this.#small = Array.from({ length: SENDMSG_ENTRIES + 1 }, (_, n) => library.word(n));
+  }
+
+  /** Memory for the output of a list too long for one op: used again and again, never handed out. */
+  scratch(length: number): Bytes {
+    this.#scratch ??= new Uint8Array(WINDOW_LIMIT);
+    return this.#scratch.subarray(0, length);
   }
 
   /** `n` as a size_t; the usual ones are at hand, for making a bigint costs more than the call. */

@@ -31,7 +31,7 @@ while (!refusal) {
 const fillers: number[] = [];
 for (;;) {
   try {
-    fillers.push(openSync("/dev/null"));
+    fillers.push(openSync("/dev/null", "r"));
   } catch {
     break;
   }
@@ -54,12 +54,12 @@ function outcome(way: () => unknown): string {
     return error instanceof KcapiError ? error.code : String(error);
   }
 }
-const outcomes = [ways.map(outcome)];
+const outcomes = [ways.map((way) => outcome(way))];
 for (let free = 1; free <= 8; free++) {
   // What the streams above left free is few; a stream that was let go of gives three.
   if (fillers.length === 0) handles.pop()!.close();
   else closeSync(fillers.pop()!);
-  outcomes.push(ways.map(outcome));
+  outcomes.push(ways.map((way) => outcome(way)));
 }
 
 // The others go on.

@@ -1,50 +1,9 @@
 /** A thread that streams with handles of its own, as `tests/threads_test.ts` tells it to. */
-import { load } from "../../ffi/mod.ts";
-import { CipherHandle, EncryptionStream } from "../../mod.ts";
-import { type Bytes, bytes, collect, cut, streamOf } from "../support.ts";
+import { type Order, stream } from "./streaming.ts";
 
-export interface Order {
-  readonly engine: "kernel" | "userspace";
-  /** Whose data and IVs to use: no two threads use the same. */
-  readonly seed: number;
-  /** How often to do it; Infinity for ever, with a message after each time. */
-  readonly rounds: number;
-  /** Call into the library before anything else, whatever the engine. */
-  readonly loads?: boolean;
-}
-
-export const KEY = bytes(32, 2);
-export const inputOf = (seed: number): Bytes => bytes(300_000 + seed, seed);
-export const ivOf = (seed: number): Bytes => bytes(16, seed);
-
-/** Streams the same input over a handle and through a stream at once, and gives what came out of both. */
-export async function stream({ engine, seed, rounds, loads }: Order, onRound = () => {}): Promise<Bytes[]> {
-  if (loads && load().call.kcapi_version() <= 0) throw new Error("the library has no version");
-  const input = inputOf(seed);
-  const iv = ivOf(seed);
-  let outputs: Bytes[] = [];
-  for (let round = 0; round < rounds; round++) {
-    using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
-    handle.streamInitEnc(iv);
-    const produce = async () => {
-      for (const piece of cut(input, [70_001, 17, 150_000])) await handle.streamUpdate(piece);
-      await handle.streamUpdateLast();
-    };
-    const encryption = new EncryptionStream("cbc(aes)", { key: KEY, iv, engine });
-    const fromStream = collect(streamOf(cut(input, [65_529, 7])).pipeThrough(encryption));
-    [, ...outputs] = await Promise.all([produce(), collect(handle.streamOp()), fromStream]);
-    onRound();
-  }
-  return outputs;
-}
-
-interface WorkerScope {
+const scope = globalThis as unknown as {
   onmessage: (event: MessageEvent<Order>) => void;
   postMessage(message: unknown): void;
-}
+};
 
-// The tests import what is exported; they are no Worker.
-if ("WorkerGlobalScope" in globalThis && !("window" in globalThis)) {
-  const scope = globalThis as unknown as WorkerScope;
-  scope.onmessage = async ({ data }) => scope.postMessage(await stream(data, () => scope.postMessage("round")));
-}
+scope.onmessage = async ({ data }) => scope.postMessage(await stream(data, () => scope.postMessage("round")));

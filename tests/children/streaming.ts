@@ -1,0 +1,48 @@
+/** What each thread of `tests/threads_test.ts` does. */
+import { load } from "../../ffi/mod.ts";
+import { CipherHandle, EncryptionStream } from "../../mod.ts";
+import { type Bytes, bytes, collect, cut, streamOf } from "../support.ts";
+
+export interface Order {
+  readonly engine: "kernel" | "userspace";
+  /** Whose data and IVs to use: no two threads use the same. */
+  readonly seed: number;
+  /** How often to do it; Infinity for ever, with a message after each time. */
+  readonly rounds: number;
+  /** Wait here until all threads do, and then load the library, whatever the engine. */
+  readonly barrier?: Int32Array<SharedArrayBuffer>;
+}
+
+/** How many threads load the library at once. */
+export const THREADS = 4;
+
+export const KEY = bytes(32, 2);
+export const inputOf = (seed: number): Bytes => bytes(300_000 + seed, seed);
+export const ivOf = (seed: number): Bytes => bytes(16, seed);
+
+/** Streams the same input over a handle and through a stream at once, and gives what came out of both. */
+export async function stream({ engine, seed, rounds, barrier }: Order, onRound = () => {}): Promise<Bytes[]> {
+  if (barrier) {
+    for (let arrived = Atomics.add(barrier, 0, 1) + 1; arrived < THREADS; arrived = Atomics.load(barrier, 0)) {
+      Atomics.wait(barrier, 0, arrived);
+    }
+    Atomics.notify(barrier, 0);
+    if (load().call.kcapi_version() <= 0) throw new Error("the library has no version");
+  }
+  const input = inputOf(seed);
+  const iv = ivOf(seed);
+  let outputs: Bytes[] = [];
+  for (let round = 0; round < rounds; round++) {
+    using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+    handle.streamInitEnc(iv);
+    const produce = async () => {
+      for (const piece of cut(input, [70_001, 17, 150_000])) await handle.streamUpdate(piece);
+      await handle.streamUpdateLast();
+    };
+    const encryption = new EncryptionStream("cbc(aes)", { key: KEY, iv, engine });
+    const fromStream = collect(streamOf(cut(input, [65_529, 7])).pipeThrough(encryption));
+    [, ...outputs] = await Promise.all([produce(), collect(handle.streamOp()), fromStream]);
+    onRound();
+  }
+  return outputs;
+}
