@@ -66,6 +66,7 @@ interface NodeGlobals {
     readonly versions: Readonly<Record<string, string>>;
     getBuiltinModule?(name: string): unknown;
   };
+  setImmediate(callback: () => void): unknown;
 }
 
 let adapter: Adapter | undefined;
@@ -148,6 +149,11 @@ export function host(): { runtime: { name: string; version: string }; platform: 
     {};
   const name = ["bun", "deno", "node"].find((each) => each in versions) ?? "unknown";
   return { runtime: { name, version: versions[name] ?? "unknown" }, platform, arch };
+}
+
+/** Calls `callback` in the next turn of the event loop. */
+export function nextTurn(callback: () => void): void {
+  (globalThis as unknown as NodeGlobals).setImmediate(callback);
 }
 
 /** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */

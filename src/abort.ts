@@ -4,6 +4,23 @@
  * @module
  */
 
+import { getterOf } from "./bytes.ts";
+
+/** The true members, which no own property of a signal can stand in front of. */
+const { addEventListener, removeEventListener } = EventTarget.prototype;
+const abortedOf = getterOf<boolean>(AbortSignal.prototype, "aborted");
+const reasonOf = getterOf<unknown>(AbortSignal.prototype, "reason");
+
+/** Whether `value` is an AbortSignal in truth, not only by its prototype. */
+export function isSignal(value: unknown): value is AbortSignal {
+  try {
+    abortedOf(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Calls `act` with `target` and the reason when `signal` aborts, or now if it has; unless `target` is gone by then.
  *
@@ -17,7 +34,7 @@ export function onAbort<T extends WeakKey>(
   act: (target: T, reason: unknown) => void,
 ): () => void {
   if (!signal) return () => {};
-  if (signal.aborted) act(target, signal.reason);
+  if (abortedOf(signal)) act(target, reasonOf(signal));
   return listen(signal, new WeakRef(target), act);
 }
 
@@ -28,8 +45,8 @@ function listen<T extends WeakKey>(
 ): () => void {
   const listener = () => {
     const alive = target.deref();
-    if (alive) act(alive, signal.reason);
+    if (alive) act(alive, reasonOf(signal));
   };
-  signal.addEventListener("abort", listener);
-  return () => signal.removeEventListener("abort", listener);
+  addEventListener.call(signal, "abort", listener);
+  return () => removeEventListener.call(signal, "abort", listener);
 }

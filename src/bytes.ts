@@ -7,7 +7,7 @@
 import type { Bytes } from "./engines/engine.ts";
 
 /** The true getter of a built-in, which no subclass or own property can stand in front of. */
-function getterOf<T>(prototype: object, name: string): (value: unknown) => T {
+export function getterOf<T>(prototype: object, name: string): (value: unknown) => T {
   const get = Object.getOwnPropertyDescriptor(prototype, name)!.get!;
   return (value) => get.call(value);
 }
@@ -93,7 +93,7 @@ export function sizeOf(list: readonly Bytes[]): number {
 }
 
 /** Copies `from` over the entries of `list`, in order. */
-export function scatter(from: Bytes, list: readonly Bytes[]): void {
+export function scatter(from: Uint8Array, list: readonly Bytes[]): void {
   let offset = 0;
   for (const entry of list) {
     setBytes.call(entry, from.subarray(offset, offset + entry.length));

@@ -179,7 +179,10 @@ class Crypt {
       this.#interrupt = () => resolve(undefined);
       this.#nextInput().then(resolve, reject);
     }).finally(() => this.#interrupt = undefined);
-    if (!result || this.#over) return;
+    if (this.#over) return;
+    if (typeof result !== "object" || result === null) {
+      throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
+    }
     if (result.done) {
       this.#inputEnded = true;
       cryptor.end();

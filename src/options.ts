@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isSignal } from "./abort.ts";
 import { type Algorithm, padsByDefault } from "./algorithms.ts";
 import { bytesOf, describe } from "./bytes.ts";
 import type { Bytes } from "./engines/engine.ts";
@@ -95,7 +96,7 @@ function checkSector(sector: unknown = 0): bigint {
 
 /** The signal, if there is one. */
 export function checkSignal(signal: unknown): AbortSignal | undefined {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+  if (signal !== undefined && !isSignal(signal)) {
     throw new TypeError(`"signal" expected an AbortSignal, got ${describe(signal)}`);
   }
   return signal;

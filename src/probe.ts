@@ -154,7 +154,8 @@ export function probe(): ProbeReport {
  * import { assert } from "@std/assert";
  *
  * const cipher = listCiphers().find(({ name }) => name === "ctr(aes)");
- * assert(cipher?.engines.includes("userspace"));
+ * assert(cipher);
+ * assert(cipher.engines.includes("userspace"));
  * console.log(cipher.driver, cipher.minKeySize, cipher.maxKeySize);
  * ```
  */

@@ -4,12 +4,13 @@
  * @module
  */
 
+import { nextTurn } from "../ffi/mod.ts";
 import { onAbort } from "./abort.ts";
 import { bytesOf, sizeOf } from "./bytes.ts";
 import { type CipherParameters, type CipherStreamOptions, type Cryptor, prepare } from "./cryptor.ts";
 import type { Bytes, EngineName } from "./engines/engine.ts";
 import type { CipherHandle } from "./handle.ts";
-import { nextTurn, TimeSlice } from "./time_slice.ts";
+import { TimeSlice } from "./time_slice.ts";
 
 /** Chunks below this size are gathered, up to the limit, before the engine is called: a call costs more than a copy. */
 const SMALL = 16 * 1024;

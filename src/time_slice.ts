@@ -4,13 +4,7 @@
  * @module
  */
 
-/** Both runtimes have this global of Node's. It is looked up when needed: Deno takes its time to make it. */
-type Globals = { setImmediate(callback: () => void): unknown };
-
-/** Calls `callback` in the next turn of the event loop. */
-export function nextTurn(callback: () => void): void {
-  (globalThis as unknown as Globals).setImmediate(callback);
-}
+import { nextTurn } from "../ffi/mod.ts";
 
 /** So long may such work keep the event loop, in milliseconds. */
 const LENGTH = 4;

@@ -8,6 +8,7 @@
  */
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
+import { scatter, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { nearestAlgorithm } from "../nearest.ts";
 import type { Bytes, Direction, Engine } from "./engine.ts";
@@ -202,7 +203,7 @@ class UserspaceEngine implements Engine {
     while (filled < target.length) {
       const first = this.#output[0]!;
       const part = first.subarray(this.#received, this.#received + target.length - filled);
-      target.set(part, filled);
+      scatter(part, [viewOf(target, filled, filled + part.length)]);
       filled += part.length;
       this.#received += part.length;
       if (this.#received === first.length) {
