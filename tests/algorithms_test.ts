@@ -459,36 +459,42 @@ async function collectOnce(handle: CipherHandle): Promise<Bytes> {
   return output.slice(0, await handle.streamOpInto(output));
 }
 
-// ---- arc4 -------------------------------------------------------------------------------------------------------
+// ---- one key, several streams -----------------------------------------------------------------------------------
 
-onKernel("ecb(arc4), whose state the kernel keeps in the key, gives the right bytes or an error", async () => {
+test("a second stream on a handle, and one on its reinit(), give the first one's bytes, or an error", async () => {
+  for (const [name, key] of await algorithms()) {
+    using handle = CipherHandle.open(name, { key, engine });
+    const iv = handle.ivSize > 0 ? bytes(handle.ivSize, 3) : undefined;
+    const run = async (on: CipherHandle) => {
+      on.streamInitEnc(iv);
+      await on.streamUpdateLast(bytes(128));
+      return await collect(on.streamOp());
+    };
+    const first = await run(handle);
+    const again = async () => {
+      using other = handle.reinit();
+      return await run(other);
+    };
+    for (const output of [run(handle), again()]) {
+      const outcome = await output.catch((error) => error);
+      // What keeps its state in the key (measured: arc4) must refuse; nothing else may.
+      if (name.includes("arc4")) assertInstanceOf(outcome, KcapiError);
+      else assertEquals(outcome, first, name);
+    }
+  }
+});
+
+onKernel("ecb(arc4) gives the bytes of the openssl command, and streams from one handle are refused", async () => {
   const key = bytes(16, 7);
   const input = bytes(100);
   const task = { name: "ecb(arc4)", key, direction: "encrypt", iv: undefined, input, cuts: [7] } as const;
-  const expected = await throughHandle(task, 64);
-  assertEquals(await throughHandle(task, 64), expected);
-  assertEquals(await throughStream(task), expected);
+  const output = await throughStream(task);
+  assertEquals(await throughHandle(task, 64), output);
   const openssl = ["openssl", "enc", "-rc4", "-provider", "legacy", "-provider", "default", "-K", key.toHex()];
-  const { code, output } = await spawn(openssl, { input });
-  if (code === 0) assertEquals(expected, new Uint8Array(output)); // a build of openssl may lack it
-
+  const reference = await spawn(openssl, { input });
+  if (reference.code === 0) assertEquals(output, new Uint8Array(reference.output)); // a build of openssl may lack it
   using handle = CipherHandle.open("ecb(arc4)", { key, engine });
-  const send = async (handle: CipherHandle) => {
-    handle.streamInitEnc();
-    await handle.streamUpdateLast(input);
-    return await collect(handle.streamOp());
-  };
-  assertEquals(await send(handle), expected);
-  for (
-    const again of [
-      () => send(handle),
-      () => send(handle.reinit()),
-      () => collect(streamOf([input]).pipeThrough(new EncryptionStream(handle, { padding: "none" }))),
-    ]
-  ) {
-    const outcome = await Promise.try(again).catch((error) => error);
-    if (!(outcome instanceof KcapiError)) assertEquals(outcome, expected);
-  }
+  assertThrows(() => new EncryptionStream(handle, { padding: "none" }), KcapiError, "arc4");
 });
 
 test("parseAlgorithm() is what refuses, before any engine: unknown characters, AEADs, hashes and bare ciphers", () => {

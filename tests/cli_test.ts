@@ -5,22 +5,20 @@ import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn as spawnProcess, spawnSync } from "node:child_process";
 import {
   chmodSync,
-  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   statSync,
   symlinkSync,
   truncateSync,
-  unlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
-import { main } from "../src/cli.ts";
 import { listCiphers, probe } from "../mod.ts";
 import { run, runEach, tool } from "./cli_support.ts";
 import {
@@ -400,6 +398,57 @@ test("a reader that goes away ends the tool without a word", async () => {
     const { code, stderr } = await spawn(["bash", "-c", `cd '${at("")}'; ${words}`, "-", ...tool]);
     assertEquals([code, stderr], [141, ""]);
   }
+});
+
+/** The tool at work on `plain`, waiting for somebody to read the named pipe that its output is. */
+async function waitingTool(at: (name: string) => string, prefix: string) {
+  assertEquals((await spawn(["mkfifo", at("pipe")])).code, 0);
+  const args = [
+    "encrypt",
+    "-i",
+    at("plain"),
+    "-o",
+    at("pipe"),
+    "--key-file",
+    at("key"),
+    "--iv",
+    IV,
+    "--engine",
+    engine,
+  ];
+  const child = spawnProcess("sh", ["-c", `${prefix} exec "$@"`, "-", ...tool, ...args], { stdio: "ignore" });
+  const closed = new Promise<number | null>((resolve) => child.on("close", resolve));
+  const open = `/proc/${child.pid}/fd`;
+  const reads = (path: string) => readdirSync(open).some((fd) => linkOf(join(open, fd)) === path);
+  await until(() => reads(at("plain")));
+  return { pid: child.pid!, closed };
+}
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined; // closed in the meantime
+  }
+}
+
+test("a signal ends the tool where it waits for the other end of a named pipe", async () => {
+  const { at } = await place(16);
+  const { pid, closed } = await waitingTool(at, "");
+  process.kill(pid, "SIGTERM");
+  assertEquals(await closed, 143);
+});
+
+const ignoring = test.if(runtime === "bun", "Deno itself takes signals that its parent ignores");
+
+ignoring("what whoever started the tool ignores, it ignores: nohup works", async () => {
+  const { at, plain } = await place(16);
+  const { pid, closed } = await waitingTool(at, 'trap "" HUP;');
+  process.kill(pid, "SIGHUP");
+  const { code } = await spawn(["cp", at("pipe"), at("out")]);
+  assertEquals([code, await closed], [0, 0]);
+  assertEquals(read(at("out")), read(at("cbc")));
+  assertEquals(plain.length, 16);
 });
 
 test("a signal ends the tool with 128 plus its number, and its temporary file is removed", async () => {

@@ -59,6 +59,8 @@ interface Case {
   inPlace: boolean;
   source: "iterable" | "async iterable" | "stream";
   receives: Receive[];
+  /** The last update of a handle has bytes. */
+  lastCarries: boolean;
 }
 
 /** How to receive from a handle: by a number of steps of an iterator, or into a gather list. */
@@ -104,6 +106,7 @@ const CASE: fc.Arbitrary<Case> = fc.record({
   reads: fc.array(fc.nat(2), { minLength: 1, maxLength: 5 }),
   waits: fc.boolean(),
   inPlace: fc.boolean(),
+  lastCarries: fc.boolean(),
   source: fc.constantFrom("iterable", "async iterable", "stream"),
   receives: fc.array(
     fc.oneof(
@@ -256,7 +259,7 @@ async function throughIterable(
 }
 
 async function throughHandle(
-  { cipher, direction, sizes, writes, reads, receives, waits }: Case,
+  { cipher, direction, sizes, writes, reads, receives, waits, lastCarries }: Case,
   data: Data,
 ): Promise<Result> {
   const { key, iv } = data.options;
@@ -272,15 +275,17 @@ async function throughHandle(
   })();
   const chunks = [...chunksOf(data.input, sizes)];
   const pending: Promise<unknown>[] = [];
+  let isOver = false;
   for (let i = 0; chunks.length > 0; i++) {
     const list = chunks.splice(0, 1 + i % 4); // a scatter list
     await turns(writes[i % writes.length]);
-    const sent = handle.streamUpdate(...list);
+    isOver = lastCarries && chunks.length === 0;
+    const sent = isOver ? handle.streamUpdateLast(...list) : handle.streamUpdate(...list);
     pending.push(sent);
     if (waits) await sent;
     if (waits) { for (const chunk of list) chunk.fill(0xdd); }
   }
-  pending.push(handle.streamUpdateLast());
+  if (!isOver) pending.push(handle.streamUpdateLast());
   await Promise.all([receiving, ...pending]);
   return { pieces };
 }

@@ -48,7 +48,6 @@ const ALLOWLIST: Readonly<Record<Served, readonly string[]>> = {
     "ctr(des3_ede)",
   ],
 };
-const NAMES = Object.values(ALLOWLIST).flat();
 
 // ---- what this process is served, asked without our code ---------------------------------------------------------
 
@@ -60,8 +59,8 @@ const BIND = `
   }`;
 
 /** The errno of AF_ALG's bind(2) for each name, 0 where it is served; undefined without Perl. */
-async function bindAll(): Promise<Map<string, number> | undefined> {
-  const result = await spawn(["perl", "-e", BIND, ...NAMES]).catch(() => undefined);
+async function bind(names: readonly string[]): Promise<Map<string, number> | undefined> {
+  const result = await spawn(["perl", "-e", BIND, ...names]).catch(() => undefined);
   if (!result) return undefined;
   assertEquals(result.code, 0, result.stderr);
   return new Map(
@@ -72,8 +71,6 @@ async function bindAll(): Promise<Map<string, number> | undefined> {
   );
 }
 
-const bound = await bindAll();
-
 function systemFile(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8").trim();
@@ -82,7 +79,14 @@ function systemFile(path: string): string | undefined {
   }
 }
 
-const sysctl = systemFile("/proc/sys/crypto/af_alg_restrict"); // it is there since bindAll() had the module loaded
+await bind(["xts(aes)"]); // loads the module that the sysctl belongs to
+const sysctl = systemFile("/proc/sys/crypto/af_alg_restrict");
+/** Where there is no such sysctl, the usual ones do: each of the others costs the kernel several runs of modprobe. */
+const NAMES = sysctl === undefined
+  ? ["xts(aes)", "cbc(aes)", "ctr(aes)", "ecb(aes)", "chacha20"]
+  : Object.values(ALLOWLIST).flat();
+const bound = await bind(NAMES);
+
 const CAPABILITIES = 1n << 12n | 1n << 21n; // CAP_NET_ADMIN, CAP_SYS_ADMIN
 const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(systemFile("/proc/self/status") ?? "")?.[1];
 const isPrivileged = effective !== undefined && (BigInt(`0x${effective}`) & CAPABILITIES) !== 0n &&

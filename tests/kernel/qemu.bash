@@ -1,0 +1,37 @@
+# The guest as a virtual machine; sourced by boot. Its second disk is boot's working directory, on which the results come back.
+
+machine=QEMU
+
+prepare_guest() {
+  type -P qemu-system-x86_64 >/dev/null || fail 125 "no qemu-system-x86_64: run tests/kernel/install --matrix"
+  PATH=$PATH:/usr/sbin:/sbin
+  local version
+  version=$(cat "$qemu/version" 2>/dev/null) || fail 125 "$qemu is not what tests/kernel/image made"
+  write_modprobe "$version" "/lib/modules/$version"
+}
+
+start_guest() {
+  mkdir "$work/disk" "$work/disk/results"
+  cp -a "$work"/{init,af-alg,job,modprobe,root,control,guest} "$work/disk"
+  truncate -s 256M "$work/disk.ext4"
+  mkfs.ext4 -q -E root_owner=0:0 -d "$work/disk" "$work/disk.ext4"
+
+  # Emulated, for /dev/kvm is rarely there, and works less often: in machines that are virtual themselves, Linux may crash.
+  # The disks are of two kinds, for two of one kind race for their names. NVMe is what the kernel needs no module for.
+  start qemu-system-x86_64 -machine q35,accel=tcg -cpu max -smp 2 -m "$mem" -nodefaults -display none -no-reboot \
+    -kernel "$qemu/vmlinuz" \
+    -append "root=/dev/nvme0n1 rootfstype=ext4 rw init=/init work=$work console=ttyS0 quiet panic=-1" \
+    -drive "if=none,id=root,file=$qemu/root.ext4,format=raw,snapshot=on" \
+    -drive "if=none,id=work,file=$work/disk.ext4,format=raw,cache=unsafe" \
+    -device nvme,drive=root,serial=root -device virtio-blk-pci,drive=work \
+    -chardev file,id=out,path=/dev/fd/3 -chardev file,id=err,path=/dev/fd/4 \
+    -serial "file:$work/console" -serial chardev:out -serial chardev:err >"$work/qemu" 2>&1
+}
+
+end_guest() {
+  cat "$work/qemu" >>"$work/console"
+  mkdir "$work/back"
+  debugfs -R "rdump /control /results $work/back" "$work/disk.ext4" >/dev/null 2>&1 || true
+  cp -r "$work/back/results/." "$KCAPI_RESULTS" || true
+  cp -r "$work/back/control/." "$work/control" || true
+}

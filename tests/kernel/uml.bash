@@ -1,0 +1,32 @@
+# The guest as a User-Mode Linux kernel; sourced by boot.
+
+machine='User-Mode Linux'
+
+prepare_guest() {
+  uml=$(type -P "${uml:-linux.uml}") || fail 125 "no AF_ALG in this kernel, and no linux.uml to boot: run tests/kernel/install"
+  PATH=$PATH:/usr/sbin:/sbin type -P modprobe >/dev/null || fail 125 "no modprobe: run tests/kernel/install"
+  local version
+  version=$("$uml" --version)
+  modules=${modules:-/usr/lib/uml/modules/$version}
+  [[ -e $modules/modules.dep ]] || fail 125 "no modules for kernel $version in $modules"
+  mkdir "$work/uml"
+  write_modprobe "$version" "$(cd "$modules" && pwd)"
+}
+
+start_guest() {
+  # The guest's memory is a file that its kernel maps, executable: in RAM if there is room, for a full disk is a SIGBUS.
+  local memory=$work shm
+  shm=$(findmnt --bytes --noheadings --raw --output AVAIL,OPTIONS --target /dev/shm || true)
+  if [[ -w /dev/shm && $shm != *noexec* ]] && ((${shm%% *} > $(numfmt --from=iec "$mem"))); then memory=/dev/shm; fi
+
+  # Each system call of the guest goes back and forth between two processes: four times as fast if they share a CPU. The
+  # one on which the scheduler has just put a new process is a good choice.
+  local pin
+  pin=(taskset --cpu-list "$(cut -d ' ' -f 39 /proc/self/stat)")
+  "${pin[@]}" true 2>/dev/null || pin=()
+  TMPDIR=$memory start "${pin[@]}" "$uml" "mem=$mem" umid=guest "uml_dir=$work/uml/" \
+    root=/dev/root rootfstype=hostfs rootflags=/ ro "init=$work/init" \
+    con=null ssl=null con0=null,fd:1 con1=null,fd:3 con2=null,fd:4 >"$work/console" 2>&1
+}
+
+end_guest() { :; } # it wrote to the host's own files

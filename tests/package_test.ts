@@ -1,0 +1,142 @@
+/**
+ * What is published: the package for npm, installed and used on both runtimes, and the one for JSR.
+ */
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { tool } from "./cli_support.ts";
+import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./deps.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const bin = join(root, "node_modules/.bin");
+const json = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
+
+/** Runs a shell command (for node:child_process of Deno would change the arguments of a Deno); it has to succeed. */
+async function shell(command: string, cwd: string): Promise<string> {
+  const env = { PATH: `${bin}:${process.env.PATH}`, NO_COLOR: "1" };
+  const { code, stdout, stderr } = await spawn(["bash", "-c", command], { cwd, env, timeout: 110_000 });
+  assertEquals(code, 0, `${command}\n${stdout}\n${stderr}`);
+  return stdout + stderr;
+}
+
+test("deno.json, package.json, the tool and the changelog have the same name and version", async () => {
+  const { name, version, exports } = json("deno.json");
+  assertEquals([json("package.json").name, json("package.json").version], [name, version]);
+  assertEquals(Object.keys(json("package.json").exports), Object.keys(exports));
+  assertEquals((await spawn([...tool, "--version"])).stdout, `kcapi-streams ${version}\n`);
+  const [, newest] = /^## (\S+)$/m.exec(readFileSync(join(root, "CHANGELOG.md"), "utf8"))!;
+  assertEquals(newest, version);
+});
+
+function sources(): string[] {
+  return ["ffi", "src"].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".ts")).map((path) => join(folder, path))
+  );
+}
+
+// Neither depends on the engine, and the compilers would take long in the test kernel.
+const npm = test.if(runtime === "bun" && engine === "userspace", "runs on bun-userspace, once is enough");
+const jsr = test.if(runtime === "deno" && engine === "userspace", "runs on deno-userspace, once is enough");
+
+const USE = `
+import { type CipherStreamOptions, decrypt, DecryptionStream, EncryptionStream } from "@kcapi/streams";
+import { main } from "@kcapi/streams/cli";
+
+const options: CipherStreamOptions = { key: new Uint8Array(16), iv: new Uint8Array(16) };
+const ciphertext: ReadableStream<Uint8Array<ArrayBuffer>> = new Blob(["attack at dawn"]).stream()
+  .pipeThrough(new EncryptionStream("ctr(aes)", options));
+console.log(await new Response(ciphertext.pipeThrough(new DecryptionStream("ctr(aes)", options))).text());
+for await (const chunk of decrypt("ctr(aes)", options, new Uint8Array(3))) console.log(chunk.length);
+const code: number = await main(["--version"]);
+console.log(code);
+// @ts-expect-error: a key is needed
+({}) satisfies CipherStreamOptions;
+`;
+
+npm(
+  "npm pack has the compiled modules, their types and the documents; installed, it runs on both runtimes",
+  async () => {
+    // From a copy: packing compiles, and others may be at work in the checkout.
+    const checkout = join(tempDir(), "checkout");
+    const documents = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "package.json"];
+    mkdirSync(checkout);
+    for (const path of [...documents, "mod.ts"]) copyFileSync(join(root, path), join(checkout, path));
+    for (const folder of ["ffi", "src"]) cpSync(join(root, folder), join(checkout, folder), { recursive: true });
+    symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
+    const { version } = json("package.json");
+    await shell("npm pack --offline --ignore-scripts=false", checkout);
+    const tarball = join(checkout, `kcapi-streams-${version}.tgz`);
+
+    const modules = ["mod.ts", ...sources()].map((path) => `package/dist/${path.slice(0, -".ts".length)}`);
+    const expected = [
+      ...documents.map((name) => `package/${name}`),
+      "package/dist/kcapi-streams.1",
+      ...modules.flatMap((path) => [`${path}.js`, `${path}.d.ts`]),
+    ];
+    const packed = (await shell(`tar tzf '${tarball}'`, checkout)).trim().split("\n");
+    assertEquals(packed.sort(), expected.sort());
+
+    const project = join(dirname(checkout), "project");
+    mkdirSync(project);
+    writeFileSync(join(project, "package.json"), '{ "name": "project", "type": "module" }\n');
+    writeFileSync(join(project, "use.ts"), USE);
+    await shell(`npm install --offline --no-audit --no-fund '${tarball}'`, project);
+    assertEquals(readdirSync(join(project, "node_modules")).filter((name) => !name.startsWith(".")), ["@kcapi"]);
+    const output = `attack at dawn\n3\nkcapi-streams ${version}\n0\n`;
+    assertEquals(await shell("bun use.ts", project), output);
+    assertEquals(await shell("deno run --no-check -A use.ts", project), output);
+    assertEquals(await shell("node_modules/.bin/kcapi-streams --version", project), `kcapi-streams ${version}\n`);
+    assertEquals(await shell("bunx kcapi-streams --version", project), `kcapi-streams ${version}\n`);
+    assertEquals(await shell("deno run -A npm:@kcapi/streams/cli --version", project), `kcapi-streams ${version}\n`);
+    assert(existsSync(join(project, "node_modules/@kcapi/streams/dist/kcapi-streams.1")));
+
+    // Types: without a declaration of any runtime, and as each resolves modules.
+    const tsc = "tsc --noEmit --strict --target esnext --lib esnext,dom --types ''";
+    await shell(`${tsc} --module nodenext use.ts`, project);
+    await shell(`${tsc} --module esnext --moduleResolution bundler use.ts`, project);
+    await shell("deno check use.ts", project);
+  },
+);
+
+jsr("deno publish --dry-run finds nothing amiss, and publishes what belongs to the package", async () => {
+  const output = await shell("deno publish --dry-run --allow-dirty", root);
+  assertStringIncludes(output, `Simulating publish of @kcapi/streams@${json("deno.json").version} with files:`);
+  assert(!/warning/i.test(output), output);
+  const files = [...output.matchAll(/file:\/\/(\S+) \(/g)].map(([, path]) => decodeURI(path!).slice(root.length));
+  const documents = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "deno.json"];
+  assertEquals(files.sort(), [...documents, "mod.ts", ...sources()].sort());
+});
+
+jsr("nothing is imported but the package's own modules and what the runtimes have built in", async () => {
+  const { modules } = JSON.parse(await shell("deno info --json src/cli.ts", root));
+  const specifiers: string[] = modules.map(({ specifier }: { specifier: string }) => specifier);
+  const isOwn = (specifier: string) => specifier.startsWith(new URL("..", import.meta.url).href);
+  assertEquals(specifiers.filter((specifier) => !isOwn(specifier) && !/^(node|bun):/.test(specifier)), []);
+  assert(specifiers.filter(isOwn).length > 20);
+  const { dependencies, optionalDependencies, peerDependencies } = json("package.json");
+  assertEquals([dependencies, optionalDependencies, peerDependencies], [undefined, undefined, undefined]);
+});
+
+jsr("deno doc --lint finds no public symbol without documentation", async () => {
+  await shell("deno doc --lint mod.ts src/cli.ts", root);
+});
+
+jsr("deno test --doc runs every example in the documentation", async () => {
+  // The import map stands for JSR, which not every machine can reach.
+  const output = await shell("deno test --doc -A --import-map=tests/imports.json mod.ts src README.md", root);
+  const count = Number(/ok \| (\d+) passed/.exec(output)![1]);
+  const examples = ["mod.ts", "README.md", ...sources()]
+    .map((path) => readFileSync(join(root, path), "utf8").match(/^[ *]*```ts$/gm)?.length ?? 0);
+  assertEquals(count, examples.reduce((sum, n) => sum + n));
+});

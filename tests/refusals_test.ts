@@ -1,0 +1,155 @@
+/**
+ * Systems that refuse something, for real: by seccomp filters, limits, files of /proc that are not there, a kernel that may load no
+ * modules. Each runs `children/refused.ts` there, which checks the bytes and what is left open.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import type { Outcome } from "./children/refused.ts";
+import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./deps.ts";
+
+const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
+
+const CHILD = [
+  process.execPath,
+  ...runtime === "deno" ? ["run", "--no-check", "-A"] : [],
+  fileURLToPath(new URL("./children/refused.ts", import.meta.url)),
+];
+
+type Outcomes = Record<"auto" | "kernel" | "userspace", Outcome>;
+
+/** What the child says, started by a launcher. */
+async function outcomes(launcher: string[], args: string[] = [], env: Record<string, string> = {}): Promise<Outcomes> {
+  const { code, stdout, stderr } = await spawn([...launcher, ...CHILD, ...args], { env });
+  assertEquals(code, 0, `${stdout}${stderr}`);
+  return JSON.parse(stdout.trim().split("\n").at(-1)!);
+}
+
+const ran = (engine: string) => ({ engine });
+const WORKS: Outcomes = { auto: ran("kernel"), kernel: ran("kernel"), userspace: ran("userspace") };
+
+function assertRefused(outcome: Outcome, code: string, hint: RegExp): void {
+  assert("code" in outcome, JSON.stringify(outcome));
+  assertEquals(outcome.code, code);
+  assert(hint.test(outcome.hint ?? ""), `the hint: ${outcome.hint}`);
+}
+
+// ---- seccomp ----------------------------------------------------------------------------------------------------
+
+/** Numbers of system calls, and of errors. */
+const NUMBERS: Record<string, { prctl: number; seccomp: number; socket: number; vmsplice: number }> = {
+  x64: { prctl: 157, seccomp: 317, socket: 41, vmsplice: 278 },
+  arm64: { prctl: 167, seccomp: 277, socket: 198, vmsplice: 75 },
+};
+const numbers = NUMBERS[process.arch];
+const ERRNO = { EPERM: 1, EPROTONOSUPPORT: 93 };
+const [AF_NETLINK, AF_ALG, NETLINK_CRYPTO] = [16, 38, 21];
+
+/**
+ * A program for `seccomp(SECCOMP_SET_MODE_FILTER)`, in hexadecimal digits: refuses a call whose first and third arguments
+ * are these, and allows everything else (linux/filter.h, linux/seccomp.h).
+ */
+function filter(call: number, errno: number, args: { first?: number; third?: number } = {}): string {
+  const [LOAD, JUMP_IF_EQUAL, RETURN] = [0x20, 0x15, 0x06];
+  const conditions = [[0, call], [16, args.first], [32, args.third]].filter(([, value]) => value !== undefined);
+  const program = conditions.flatMap(([offset, value], i) => [
+    [LOAD, 0, 0, offset!],
+    [JUMP_IF_EQUAL, 0, 2 * (conditions.length - i) - 1, value!],
+  ]);
+  program.push([RETURN, 0, 0, 0x0005_0000 | errno], [RETURN, 0, 0, 0x7fff_0000]);
+  const bytes = program.flatMap(([code, yes, no, k]) => [code!, 0, yes!, no!, k!, k! >>> 8, k! >>> 16, k! >>> 24]);
+  return Uint8Array.from(bytes).toHex();
+}
+
+/** Runs a command under a filter, like a container does: PR_SET_NO_NEW_PRIVS, then the filter. */
+function under(program: string): string[] {
+  const script = `my $f = pack("H*", shift); my $p = pack("S x6 P", length($f) / 8, $f);
+    syscall(${numbers?.prctl}, 38, 1, 0, 0, 0) == 0 or die "prctl: $!";
+    syscall(${numbers?.seccomp}, 1, 0, $p) == 0 or die "seccomp: $!"; exec @ARGV`;
+  return ["perl", "-e", script, program];
+}
+
+const hasSeccomp = numbers !== undefined && /^Seccomp:/m.test(readFileSync("/proc/self/status", "utf8"));
+const withSeccomp = test.if(engine === "kernel" && hasSeccomp, "needs the kernel engine and a kernel with seccomp");
+
+withSeccomp(
+  "socket(AF_ALG) refused with EPERM: auto is userspace, kernel says who refuses and what to do",
+  async () => {
+    const { auto, kernel, userspace } = await outcomes(under(filter(numbers!.socket, ERRNO.EPERM, { first: AF_ALG })));
+    assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
+    assertRefused(kernel, "EPERM", /seccomp/);
+  },
+);
+
+withSeccomp("vmsplice refused with EPERM: nothing is missed, for nothing uses it", async () => {
+  assertEquals(await outcomes(under(filter(numbers!.vmsplice, ERRNO.EPERM))), WORKS);
+});
+
+withSeccomp("no NETLINK_CRYPTO, as without crypto_user: auto is userspace, kernel names the module", async () => {
+  const program = filter(numbers!.socket, ERRNO.EPROTONOSUPPORT, { first: AF_NETLINK, third: NETLINK_CRYPTO });
+  const { auto, kernel, userspace } = await outcomes(under(program));
+  assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
+  assertRefused(kernel, "EPROTONOSUPPORT", /crypto_user/);
+});
+
+// ---- limits -----------------------------------------------------------------------------------------------------
+
+onKernel("16 descriptors: EMFILE for who needs the kernel, auto included, and userspace needs none", async () => {
+  const { auto, kernel, userspace } = await outcomes([], ["ctr(aes)", "limited"]);
+  assertRefused(auto, "EMFILE", /limit/);
+  assertRefused(kernel, "EMFILE", /limit/);
+  assertEquals(userspace, ran("userspace"));
+});
+
+/** The user who may do nothing, with directories of his own for the runtimes. */
+function unprivileged(): { launcher: string[]; env: Record<string, string> } {
+  const directory = tempDir();
+  const launcher = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
+  return { launcher, env: { HOME: directory, DENO_DIR: `${directory}/deno`, TMPDIR: directory } };
+}
+
+const isGuest = engine === "kernel" && process.env.KCAPI_RESULTS !== undefined && process.getuid?.() === 0 &&
+  /linux\.uml|con0=|kcapi/.test(readFileSync("/proc/cmdline", "utf8"));
+const inGuest = test.if(isGuest, "changes the system: as root, in a guest of its own");
+
+/** Runs `action` while a file of the system has another value. */
+async function whileSet(path: string, value: string, action: () => Promise<void>): Promise<void> {
+  const before = readFileSync(path, "utf8");
+  writeFileSync(path, value);
+  try {
+    await action();
+  } finally {
+    writeFileSync(path, before);
+  }
+}
+
+inGuest(
+  "pipe-user-pages-soft exhausted, for a user without privileges: the right bytes all the same",
+  () =>
+    whileSet("/proc/sys/fs/pipe-user-pages-soft", "1", async () => {
+      const { launcher, env } = unprivileged();
+      await spawn(["chmod", "-R", "a+rwx", env.HOME!]);
+      assertEquals(await outcomes(launcher, [], env), WORKS);
+    }),
+);
+
+inGuest("/proc/crypto and /proc/sys hidden: the right bytes all the same", async () => {
+  // Not all of /proc: neither runtime starts without /proc/self.
+  const hide = "mount --bind /dev/null /proc/crypto && mount -t tmpfs none /proc/sys";
+  const launcher = ["unshare", "--mount", "sh", "-c", `${hide} && exec "$@"`, "sh"];
+  assertEquals(await outcomes(launcher), WORKS);
+});
+
+inGuest(
+  "modules not to be loaded: ENOENT for what is in one, with what would change that",
+  () =>
+    whileSet("/proc/sys/kernel/modprobe", "/bin/false\n", async () => {
+      assertEquals(await outcomes([]), WORKS);
+      // A name that no kernel has asked for before, though it has the module.
+      const { auto, kernel, userspace } = await outcomes([], ["cbc(anubis)"]);
+      assertRefused(kernel, "ENOENT", /may not load the module/);
+      assertRefused(auto, "ENOENT", /kernel: .*userspace: /);
+      assertRefused(userspace, "ENOENT", /./);
+      if ("hint" in kernel) assertStringIncludes(kernel.hint!, "modprobe");
+    }),
+);

@@ -1,0 +1,227 @@
+/**
+ * Keeps 64 streams of random algorithms, sizes and ends going for a while, in one process, and checks every byte.
+ *
+ *     tests/soak.ts [SECONDS]        (1,800 by default; KCAPI_TEST_ENGINE is the engine, KCAPI_SEED the seed)
+ *
+ * Prints a line now and then and, in the end, the figures as JSON: how open descriptors and resident memory went (slope
+ * per minute, of the second half), and how long the event loop was kept. Exits with 1 if a byte was wrong, an error was
+ * not the one that was to come, or descriptors are left open.
+ */
+import { randomInt } from "node:crypto";
+import { Buffer } from "node:buffer";
+import { readdirSync } from "node:fs";
+import process from "node:process";
+import { CipherHandle, encrypt, EncryptionStream, type EngineChoice, KcapiError } from "../mod.ts";
+import { type Bytes, bytes, collectGarbage, cut, reference, turns } from "./support.ts";
+
+const SECONDS = Number(process.argv[2] ?? 1_800);
+const COUNT = 64;
+const engine = (process.env.KCAPI_TEST_ENGINE ?? "auto") as EngineChoice;
+const seed = Number(process.env.KCAPI_SEED ?? randomInt(2 ** 31));
+if (!(SECONDS > 0)) throw new RangeError("The first argument expected a number of seconds");
+
+// ---- chance -----------------------------------------------------------------------------------------------------
+
+let state = seed | 1;
+/** A random integer below `limit`: mulberry32. */
+function below(limit: number): number {
+  state = (state + 0x6d2b79f5) | 0;
+  let x = Math.imul(state ^ (state >>> 15), state | 1);
+  x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+  return ((x ^ (x >>> 14)) >>> 0) % limit;
+}
+const oneOf = <T>(list: readonly T[]): T => list[below(list.length)]!;
+
+// ---- jobs -------------------------------------------------------------------------------------------------------
+
+interface Job {
+  readonly algorithm: string;
+  readonly options: { key: Bytes; iv?: Bytes; padding?: "pkcs7" | "none"; sectorSize?: number; sector?: number };
+  readonly input: Bytes;
+  readonly pieces: readonly number[];
+  readonly end: "complete" | "abort" | "error" | "leave" | "close";
+}
+
+const ENDS = ["complete", "complete", "complete", "abort", "error", "leave", "close"] as const;
+
+/** What there is to choose from, with all inputs and outputs, so that what is measured is not the references. */
+const POOL = Array.from({ length: 48 }, (_, i) => {
+  const algorithm = ["ctr(aes)", "cbc(aes)", "ecb(aes)", "xts(aes)"][i % 4]!;
+  const length = [below(100), below(5_000), below(70_000), below(500_000)][below(4)]!;
+  const key = bytes(algorithm === "xts(aes)" ? 64 : 16 * (1 + below(2)), i + 1);
+  const sectors = { sectorSize: oneOf([512, 4_096]), sector: below(1_000) };
+  const options: Job["options"] = algorithm === "xts(aes)"
+    ? { key, ...sectors }
+    : { key, ...(algorithm !== "ecb(aes)" && { iv: bytes(16, i + 100) }) };
+  const padding = algorithm === "cbc(aes)" || algorithm === "ecb(aes)" ? "pkcs7" : "none";
+  const whole = algorithm === "xts(aes)" ? length - length % sectors.sectorSize : length;
+  const input = bytes(whole, i + 7);
+  return { algorithm, options, input, output: reference("encrypt", algorithm, { ...options, padding }, input) };
+});
+
+const REASON = new Error("the end that was to come");
+
+/** Pieces of the input, each in a turn of its own as from a socket, and the error, where that is how it ends. */
+async function* source({ input, pieces, end }: Job, stop: number): AsyncGenerator<Bytes> {
+  let given = 0;
+  for (const piece of cut(input, pieces)) {
+    await turns();
+    if (end === "error" && given >= stop) throw REASON;
+    given += piece.length;
+    yield piece;
+  }
+  if (end === "error") throw REASON;
+}
+
+function streamOf(chunks: AsyncGenerator<Bytes>): ReadableStream<Bytes> {
+  return new ReadableStream({
+    async pull(controller) {
+      const { done, value } = await chunks.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: () => void chunks.return(undefined),
+  }, { highWaterMark: 0 });
+}
+
+async function* overHandle(job: Job, signal: AbortSignal, stop: number): AsyncGenerator<Bytes> {
+  const { algorithm, options: { key, iv } } = job;
+  using handle = CipherHandle.open(algorithm, { key, engine });
+  handle.streamInitEnc(iv);
+  let failure: unknown;
+  const produce = async () => {
+    for await (const piece of source(job, stop)) await handle.streamUpdate(piece);
+    await handle.streamUpdateLast();
+  };
+  const produced = produce().catch((error) => {
+    failure = error;
+    handle.close();
+  });
+  try {
+    yield* handle.streamOp({ signal, maxBytes: 16 * (1 + below(10_000)) });
+    await produced;
+  } catch (error) {
+    throw failure ?? error;
+  }
+}
+
+const counts: Record<string, number> = {};
+let wrong = 0, total = 0;
+
+function complain(what: string): void {
+  wrong++;
+  console.error(`WRONG (seed ${seed}): ${what}`);
+}
+
+function start(job: Job, signal: AbortSignal, stop: number): AsyncIterable<Uint8Array> {
+  const { algorithm } = job;
+  const options = { ...job.options, engine, signal };
+  const way = below(algorithm === "ctr(aes)" ? 4 : 3);
+  if (way === 3) return overHandle(job, signal, stop);
+  if (way === 2) return encrypt(algorithm, options, source(job, stop));
+  return streamOf(source(job, stop)).pipeThrough(new EncryptionStream(algorithm, options));
+}
+
+async function run(): Promise<void> {
+  const { output, ...chosen } = oneOf(POOL);
+  const pieces = Array.from({ length: 1 + below(4) }, () => 1 + below(oneOf([100, 20_000, 300_000])));
+  const small = Math.max(1, Math.ceil(chosen.input.length / 200)); // or it is mostly many tiny pieces
+  const job: Job = { ...chosen, pieces: pieces.map((piece) => Math.max(piece, small)), end: oneOf(ENDS) };
+  const stop = below(output.length + 1);
+  const abort = new AbortController();
+  let received = 0, error: unknown;
+  const what = `${job.algorithm}, ${job.input.length} bytes in ${job.pieces}, end ${job.end} at ${stop}`;
+  try {
+    for await (const chunk of start(job, abort.signal, stop)) {
+      const isRight = chunk.length > 0 &&
+        Buffer.compare(chunk, output.subarray(received, received + chunk.length)) === 0;
+      if (!isRight) complain(`${what}: bytes at ${received}`);
+      received += chunk.length;
+      total += chunk.length;
+      if (received < stop) continue;
+      if (job.end === "leave" || job.end === "close") break;
+      if (job.end === "abort") abort.abort(REASON);
+    }
+    if (job.end === "complete" && received !== output.length) {
+      complain(`${what}: ${received} of ${output.length} bytes`);
+    }
+  } catch (caught) {
+    error = caught;
+    const isDue = error === REASON && (job.end === "abort" || job.end === "error");
+    if (!isDue) complain(`${what}: ${error instanceof KcapiError ? error.code : error}`);
+  }
+  if (job.end === "error" && error !== REASON) complain(`${what}: no error`);
+  counts[job.end] = (counts[job.end] ?? 0) + 1;
+}
+
+// ---- what is measured -------------------------------------------------------------------------------------------
+
+interface Sample {
+  readonly minute: number;
+  readonly megabytes: number;
+  readonly files: number;
+}
+
+const openFiles = () => readdirSync("/proc/self/fd").length;
+
+/** Of a straight line through the points, by least squares. */
+function slope(samples: readonly Sample[], of: (sample: Sample) => number): number {
+  const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [x, y] = [mean(samples.map(({ minute }) => minute)), mean(samples.map(of))];
+  const above = samples.reduce((sum, sample) => sum + (sample.minute - x) * (of(sample) - y), 0);
+  return above / samples.reduce((sum, { minute }) => sum + (minute - x) ** 2, 0);
+}
+
+const lags: number[] = [];
+let expected = performance.now() + 10;
+const clock = setInterval(() => {
+  const now = performance.now();
+  lags.push(Math.max(0, now - expected));
+  expected = now + 10;
+}, 10);
+
+const begin = performance.now();
+const samples: Sample[] = [];
+const elapsed = () => (performance.now() - begin) / 1_000;
+const every = Math.max(1, SECONDS / 120);
+let nextLine = 0;
+function sample(): void {
+  samples.push({ minute: elapsed() / 60, megabytes: process.memoryUsage.rss() / 2 ** 20, files: openFiles() });
+  if (elapsed() < nextLine) return;
+  nextLine += 30;
+  const { megabytes, files } = samples.at(-1)!;
+  console.log(`${elapsed().toFixed()} s: ${JSON.stringify(counts)}, ${megabytes.toFixed()} MiB, ${files} descriptors`);
+}
+
+console.log(`soak: ${COUNT} streams for ${SECONDS} s on ${engine}, seed ${seed}`);
+await run(); // what the runtime and the library open once is open now
+await collectGarbage();
+const before = openFiles();
+const sampler = setInterval(sample, 1_000 * every);
+async function keepGoing(): Promise<void> {
+  while (elapsed() < SECONDS) await run();
+}
+await Promise.all(Array.from({ length: COUNT }, keepGoing));
+clearInterval(sampler);
+clearInterval(clock);
+await collectGarbage();
+const left = openFiles() - before;
+lags.sort((a, b) => a - b);
+const lag = (part: number) => Number((lags[Math.floor(part * (lags.length - 1))] ?? 0).toFixed(1));
+const second = samples.slice(Math.floor(samples.length / 2));
+console.log(JSON.stringify({
+  ...{
+    seconds: Number(elapsed().toFixed()),
+    engine,
+    seed,
+    streams: counts,
+    megabytes: Math.round(total / 2 ** 20),
+    wrong,
+  },
+  descriptors: { before, left, mostOpen: Math.max(...samples.map(({ files }) => files)) },
+  descriptorsPerMinute: Number(slope(second, ({ files }) => files).toFixed(2)),
+  memory: { first: Math.round(samples[0]?.megabytes ?? 0), last: Math.round(samples.at(-1)?.megabytes ?? 0) },
+  memoryPerMinute: Number(slope(second, ({ megabytes }) => megabytes).toFixed(2)),
+  lag: { median: lag(0.5), p99: lag(0.99), most: lag(1) },
+}));
+if (wrong > 0 || left > 0) process.exitCode = 1;
