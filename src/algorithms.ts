@@ -134,6 +134,8 @@ export function parseAlgorithm(name: string): Algorithm {
   const rule = Object.hasOwn(MODES, mode) ? MODES[mode] : undefined;
   const cipher = rule?.keys ? undefined : innerCipher(bare.slice(mode.length));
   const [block, cipherKeys] = cipher === undefined ? [undefined, undefined] : CIPHERS[cipher]!;
+  // essiv takes the key of the mode inside, which is the cipher's own only in cbc.
+  const knowsKeys = rule !== undefined && (mode !== "essiv" || bare.startsWith("essiv(cbc"));
   const kind = rule?.kind ?? "message";
   return {
     name,
@@ -143,7 +145,7 @@ export function parseAlgorithm(name: string): Algorithm {
     chunkSize: rule?.chunk ?? (rule && block) ?? SAFE_CHUNK,
     blockSize: kind === "stream" || kind === "counter" ? (rule!.wholeBlocks ? block : 1) : undefined,
     ivSize: rule?.iv === "block" ? block : rule?.iv,
-    keySizes: rule?.keys ?? (rule && cipherKeys?.map(rule.key ?? ((size) => size))),
+    keySizes: rule?.keys ?? (knowsKeys ? cipherKeys?.map(rule.key ?? ((size) => size)) : undefined),
     counterOffset: rule?.counterOffset ?? 0,
     shortestSector: rule?.shortestSector ?? 0,
     // crypto/arc4.c before Linux 6.8

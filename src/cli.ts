@@ -1030,6 +1030,7 @@ async function measure(what: Pick<Measurement, "cipher" | "size" | "engine">, ti
     const iv = ivSize > 0 ? crypto.getRandomValues(new Uint8Array(ivSize)) : undefined;
     let end = Infinity;
     const source = (function* () {
+      yield memory;
       do yield memory; while (performance.now() < end);
     })();
     const pieces = encrypt(cipher, { ...plan, key, iv }, source);

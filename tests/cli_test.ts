@@ -36,6 +36,9 @@ import { type Bytes, bytes } from "./support.ts";
 
 const IV = "000102030405060708090a0b0c0d0e0f";
 
+/** For what is the same whatever engine runs. */
+const independent = test.if(engine === "userspace", "does not depend on the engine: runs on the userspace legs");
+
 interface Place {
   /** A path in the directory. */
   at: (name: string) => string;
@@ -75,10 +78,11 @@ test("encrypt and decrypt give any file back, with each kind of secret and IV", 
     [...key, "-c", "ecb(aes)"],
     [...key, "-c", "xts(aes)", "--sector-size", "512", "--sector", "18446744073709551000"],
   ];
-  for (const size of [0, 1, 15, 16, 17, 4095, 3 * (1 << 20) + 5]) {
+  // The largest is read into each of the tool's buffers, and into the first one again.
+  for (const size of [0, 1, 15, 16, 17, 4095, 3_500_001]) {
     const plain = bytes(size, size);
     writeFileSync(at("in"), plain);
-    for (const form of forms) {
+    for (const form of size > 10_000 ? forms.slice(0, 2) : forms) {
       if (form.includes("xts(aes)") && size % 512 < 16 && size % 512 > 0) continue; // a sector has at least 16 bytes
       await run("encrypt", "--engine", engine, ...form, "-i", at("in"), "-o", at("out"));
       await run("decrypt", "--engine", engine, ...form, "-i", at("out"), "-o", at("back"));
@@ -124,7 +128,7 @@ test("data goes from standard input to standard output, secrets come from descri
   assertEquals(plain.length % 16, 1);
 });
 
-test("data goes through descriptors that do not block", async () => {
+independent("data goes through descriptors that do not block", async () => {
   const { at, plain } = await place(500_000);
   // Sets O_NONBLOCK on both ends, then is the tool; the neighbours are slow.
   const nonblocking =
@@ -173,7 +177,7 @@ test("memory does not grow with the input", async () => {
 
 // ---- Files --------------------------------------------------------------------------------------------------------
 
-test("a new ciphertext has the umask's permissions, a new plaintext is the user's alone", async () => {
+independent("a new ciphertext has the umask's permissions, a new plaintext is the user's alone", async () => {
   const { at } = await place(16);
   const before = process.umask(0o027);
   try {
@@ -346,7 +350,7 @@ test("a run that is refused or fails says why in one line, and leaves every file
   for (const [name, content] of before) if (content !== "") assertEquals(read(at(name)), content, name);
 });
 
-test("a file that may not be written is not replaced", async () => {
+independent("a file that may not be written is not replaced", async () => {
   const { at, names } = await place(16);
   const before = names();
   chmodSync(at("cbc"), 0o444);
@@ -432,14 +436,14 @@ function linkOf(path: string): string | undefined {
   }
 }
 
-test("a signal ends the tool where it waits for the other end of a named pipe", async () => {
+independent("a signal ends the tool where it waits for the other end of a named pipe", async () => {
   const { at } = await place(16);
   const { pid, closed } = await waitingTool(at, "");
   process.kill(pid, "SIGTERM");
   assertEquals(await closed, 143);
 });
 
-const ignoring = test.if(runtime === "bun", "Deno itself takes signals that its parent ignores");
+const ignoring = runtime === "bun" ? independent : test.if(false, "Deno itself takes signals that its parent ignores");
 
 ignoring("what whoever started the tool ignores, it ignores: nohup works", async () => {
   const { at, plain } = await place(16);
@@ -538,9 +542,10 @@ class Terminal {
 
 const hasTerminals = (await spawn(["script", "-qefc", "tty", "/dev/null"])).stdout.includes("/dev/pts/");
 const onTerminal = test.if(hasTerminals, "no script(1), or no pseudo-terminals");
+const withPassphrases = hasTerminals ? independent : onTerminal;
 const toolInShell = tool.map((word) => `'${word}'`).join(" ");
 
-onTerminal("a passphrase is asked for without an echo, twice to encrypt, and can be edited", async () => {
+withPassphrases("a passphrase is asked for without an echo, twice to encrypt, and can be edited", async () => {
   const { at, plain } = await place(1000);
   const encryption = new Terminal(`${toolInShell} encrypt --iter 10 -i plain -o new; echo "code $?"; stty`, at(""));
   await encryption.expect("Passphrase: ");
@@ -558,7 +563,7 @@ onTerminal("a passphrase is asked for without an echo, twice to encrypt, and can
   assertEquals(read(at("back")), plain);
 });
 
-onTerminal("passphrases that differ, and Ctrl-C where one is asked for, write nothing", async () => {
+withPassphrases("passphrases that differ, and Ctrl-C where one is asked for, write nothing", async () => {
   const { at, names } = await place(16);
   const before = names();
   const answers: [first: string, second: string | undefined, code: number, says: string][] = [
@@ -582,7 +587,7 @@ onTerminal("passphrases that differ, and Ctrl-C where one is asked for, write no
   assertEquals(names(), before);
 });
 
-onTerminal("a signal where a passphrase is asked for gives the terminal its echo back", async () => {
+withPassphrases("a signal where a passphrase is asked for gives the terminal its echo back", async () => {
   const { at } = await place(16);
   const inner = `echo "pid $$;"; exec "$@" encrypt -i plain -o new`;
   const terminal = new Terminal(`bash -c '${inner}' - ${toolInShell}; echo "code $?"; stty`, at(""));
@@ -598,13 +603,13 @@ onTerminal("a signal where a passphrase is asked for gives the terminal its echo
 
 onTerminal("a terminal sees how far the work is, and the engine; ciphertext it does not see", async () => {
   const { at } = await place(16);
-  truncateSync(at("plain"), 64 << 20);
+  truncateSync(at("plain"), 8_000_000);
   const secret = `--key-file key --iv ${IV} --engine ${engine}`;
   const work = new Terminal(`${toolInShell} encrypt ${secret} -i plain -o new`, at(""));
   assertEquals(await work.end(), 0);
   const line = new RegExp(`encrypt: [\\d.]+ [kM]B, \\d+ %, \\d+:\\d\\d left, \\d+ MB/s, ${engine} engine\r`);
   assert(line.test(work.shown), work.shown);
-  assert(new RegExp(`encrypt: 67.1 MB in \\d+.\\d s, \\d+ MB/s, ${engine} engine\r\n$`).test(work.shown), work.shown);
+  assert(new RegExp(`encrypt: 8.00 MB in \\d+.\\d s, \\d+ MB/s, ${engine} engine\r\n$`).test(work.shown), work.shown);
   const refused = new Terminal(`${toolInShell} encrypt ${secret} -i plain`, at(""));
   assertEquals(await refused.end(), 2);
   assertStringIncludes(refused.shown, "standard output is a terminal");
@@ -650,7 +655,10 @@ test.if(runtime === "deno", "only Deno has permissions")("doctor exits with 1 wh
 
 test("speed measures both engines, and draws a chart", async () => {
   const args = ["speed", "--seconds", "0.02", "-c", "ctr(aes)", "-c", "xts(aes)", "-s", "4096", "-s", "100000"];
-  const [chart, json, none] = await runEach([args, [...args, "--json"], ["speed", "-c", "cbc(rot13)"]], tempDir());
+  const [chart, json, none] = await runEach(
+    [args, [...args, "--json"], ["speed", "-c", "cbc(rot13)", "-s", "16"]],
+    tempDir(),
+  );
   assertEquals([chart!.code, json!.code, none!.code], [0, 0, 0]);
   const figures: { cipher: string; size: number; engine: string; rate?: number; error?: string }[] = JSON.parse(
     json!.stdout,
@@ -664,10 +672,10 @@ test("speed measures both engines, and draws a chart", async () => {
     /^ +(4096 B|4 KiB|100000 B)? +(kernel|userspace) +[█#]+ +[\d.]+ MB\/s$/.test(line)
   );
   assertEquals(bars.length, figures.filter(({ rate }) => rate).length, chart!.stdout);
-  assertEquals(none!.stdout.match(/not available: E[A-Z]+/g)?.length, 6, none!.stdout);
+  assertEquals(none!.stdout.match(/not available: E[A-Z]+/g)?.length, 2, none!.stdout);
 });
 
-test("each command has help, which names all its options; the manual has them all", async () => {
+independent("each command has help, which names all its options; the manual has them all", async () => {
   const commands = ["encrypt", "decrypt", "ciphers", "doctor", "speed", "completions", "man"];
   const [overview, manual, version, ...helps] = await runEach(
     [["--help"], ["man"], ["--version"], ...commands.map((name) => [name, "--help"])],
@@ -688,7 +696,9 @@ test("each command has help, which names all its options; the manual has them al
 
 const hasGroff = spawnSync("groff", ["--version"]).status === 0;
 
-test.if(hasGroff, "no groff")("the manual is a page that groff sets without a warning", async () => {
+const withGroff = hasGroff ? independent : test.if(false, "no groff");
+
+withGroff("the manual is a page that groff sets without a warning", async () => {
   const [manual] = await runEach([["man"]], tempDir());
   const { code, stdout, stderr } = await spawn(["groff", "-man", "-ww", "-Tascii", "-P-c", "-P-bou"], {
     input: manual!.stdout,
@@ -699,7 +709,7 @@ test.if(hasGroff, "no groff")("the manual is a page that groff sets without a wa
   }
 });
 
-test("bash completes commands, options, ciphers, engines and file names", async () => {
+independent("bash completes commands, options, ciphers, engines and file names", async () => {
   const directory = tempDir();
   writeFileSync(join(directory, "a file"), "");
   const [completions] = await runEach([["completions"]], directory);

@@ -6,6 +6,9 @@ import { createCipheriv, createDecipheriv, getCiphers } from "node:crypto";
 import { setImmediate } from "node:timers";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { CipherHandle, KcapiError } from "../mod.ts";
+import { parseAlgorithm } from "../src/algorithms.ts";
+import { engine } from "./deps.ts";
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 export type Direction = "encrypt" | "decrypt";
@@ -276,4 +279,18 @@ export function chacha20(key: Bytes, iv: Bytes, input: Bytes): Bytes {
     for (let i = start; i < Math.min(start + 64, input.length); i++) output[i]! ^= stream[i - start]!;
   }
   return output;
+}
+
+// ---- what is there ----------------------------------------------------------------------------------------------
+
+/** Whether the engine of this run has an algorithm here: an engine may lack it, or a kernel not serve it. */
+export function opens(algorithm: string): boolean {
+  const key = bytes(parseAlgorithm(algorithm).keySizes?.[0] ?? 16);
+  try {
+    CipherHandle.open(algorithm, { key, engine }).close();
+    return true;
+  } catch (error) {
+    if (error instanceof KcapiError && error.code === "ENOENT") return false;
+    throw error;
+  }
 }
