@@ -1,4 +1,3 @@
-/// <reference types="@types/bun" />
 /**
  * A file through an encryption and a decryption pipeline; runs on Deno and on Bun.
  *

@@ -104,6 +104,7 @@ for (const algorithm of ALGORITHMS) {
       assertEquals(room.subarray(0, 64), output.subarray(192));
       assertEquals(await handle.streamOpInto(room), 0);
     },
+    algorithm,
   );
 
   watched(`F1 ${algorithm}: an op never sleeps, whatever was sent and whatever the room`, async () => {
