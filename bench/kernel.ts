@@ -1,0 +1,182 @@
+/**
+ * What is measured against C programs over the same libkcapi (B1, B2, B4), and other figures of the kernel engine. Runs
+ * where AF_ALG works.
+ *
+ * @module
+ */
+
+import { CipherHandle, EncryptionStream } from "../mod.ts";
+import { measureLargeChunk } from "./large_chunk.ts";
+import {
+  Baseline,
+  chunksOf,
+  copyStream,
+  identityStream,
+  iv,
+  key,
+  KiB,
+  MiB,
+  pump,
+  record,
+  report,
+  roundsOr,
+  runBars,
+  sizeName,
+  takeTurns,
+  timed,
+  WINDOW,
+} from "./measure.ts";
+
+const ALGORITHMS = ["ctr(aes)", "cbc(aes)"];
+const baseline = new Baseline();
+await runBars({
+  B1: measureHandle,
+  B2: measureStream,
+  B4: measureSmallWrites,
+  B8: () => measureLargeChunk("kernel", ALGORITHMS),
+  cost: measureParts,
+  sizes: measureSizes,
+});
+baseline.close();
+
+function kernelStream(algorithm: string, inPlace = false): EncryptionStream {
+  return new EncryptionStream(algorithm, { key, iv, engine: "kernel", inPlace });
+}
+
+async function measureHandle(): Promise<void> {
+  for (const algorithm of ALGORITHMS) {
+    using handle = CipherHandle.open(algorithm, { key, engine: "kernel" });
+    for (const size of [64 * KiB, 512 * KiB]) {
+      const isSmall = size === 64 * KiB;
+      const total = 8 * MiB;
+      const [input, output] = [new Uint8Array(size).fill(1), new Uint8Array(size).fill(2)];
+      const figures = await takeTurns({
+        "plain C": () => baseline.run("plain", algorithm, 64 * KiB, total),
+        "best C": () => baseline.run("best", algorithm, WINDOW, total),
+        CipherHandle: async () => {
+          using stream = handle.reinit();
+          stream.streamInitEnc(iv);
+          return await timed(() => overBuffers(stream, input, output, total / size))();
+        },
+      }, { rounds: roundsOr(41) });
+      const rival = isSmall ? "plain C" : "best C";
+      report({
+        bar: "B1",
+        work: `${algorithm}, ${sizeName(size)}`,
+        figures,
+        unit: "s",
+        per: total,
+        formula: `${rival} ÷ CipherHandle`,
+        ratio: (of) => of(rival) / of("CipherHandle"),
+        atLeast: isSmall ? 1 : 0.95,
+      });
+    }
+  }
+}
+
+type Buffer = Uint8Array<ArrayBuffer>;
+
+/** streamUpdate and streamOpInto over the same two buffers, `count` times. */
+async function overBuffers(handle: CipherHandle, input: Buffer, output: Buffer, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    const update = handle.streamUpdate(input);
+    let received = 0;
+    while (received < output.length) {
+      received += await handle.streamOpInto(received === 0 ? output : output.subarray(received));
+    }
+    await update;
+  }
+}
+
+/** Long enough for what the garbage collectors do now and then to be in every round. */
+async function measureStream(): Promise<void> {
+  const total = 64 * MiB;
+  for (const algorithm of ALGORITHMS) {
+    for (const size of [64 * KiB, 512 * KiB]) {
+      const chunks = chunksOf(size);
+      const count = total / size;
+      const figures = await takeTurns({
+        "plain C": () => baseline.run("plain", algorithm, 64 * KiB, total),
+        "best C": () => baseline.run("best", algorithm, WINDOW, total),
+        copying: timed(() => pump(chunks, count, copyStream())),
+        EncryptionStream: timed(() => pump(chunks, count, kernelStream(algorithm))),
+        inPlace: timed(() => pump(chunks, count, kernelStream(algorithm, true))),
+      }, { rounds: roundsOr(15), warmUp: 6 });
+      const rival = size === 64 * KiB ? "plain C" : "best C";
+      const common = { bar: "B2", figures, unit: "s", per: total } as const;
+      report({
+        ...common,
+        work: `${algorithm}, ${sizeName(size)}`,
+        formula: `EncryptionStream ÷ (${rival} + copying)`,
+        ratio: (of) => of("EncryptionStream") / (of(rival) + of("copying")),
+        atMost: 1.1,
+      });
+      report({
+        ...common,
+        work: `${algorithm}, ${sizeName(size)}, inPlace`,
+        formula: "plain C ÷ inPlace",
+        ratio: (of) => of("plain C") / of("inPlace"),
+        atLeast: 1,
+      });
+    }
+  }
+}
+
+/** Best C tells what a program could reach whose JavaScript took no time. */
+async function measureSmallWrites(): Promise<void> {
+  const size = 256;
+  const total = 16 * MiB;
+  const totalC = 512 * KiB; // of plain C, which is slow enough
+  for (const algorithm of ALGORITHMS) {
+    const chunks = chunksOf(size);
+    const figures = await takeTurns({
+      "plain C": async () => await baseline.run("plain", algorithm, size, totalC) * total / totalC,
+      "best C": () => baseline.run("best", algorithm, WINDOW, total),
+      identity: timed(() => pump(chunks, total / size, identityStream())),
+      EncryptionStream: timed(() => pump(chunks, total / size, kernelStream(algorithm))),
+    }, { rounds: roundsOr(15) });
+    report({
+      bar: "B4",
+      work: `${algorithm}, ${sizeName(size)}`,
+      figures,
+      unit: "s",
+      per: total,
+      formula: "plain C ÷ EncryptionStream",
+      ratio: (of) => of("plain C") / of("EncryptionStream"),
+      atLeast: 50,
+      reachable: figures["plain C"].median / figures["best C"].median,
+    });
+  }
+}
+
+/** The kernel's part of a 64 KiB chunk: system calls and copies alone (a cipher that does nothing), and with a cipher. */
+async function measureParts(): Promise<void> {
+  const total = 32 * MiB;
+  const size = 64 * KiB;
+  const figures = await takeTurns({
+    "calls": () => baseline.run("best", "ecb(cipher_null)", size, total),
+    "ctr(aes)": () => baseline.run("best", "ctr(aes)", size, total),
+    "cbc(aes)": () => baseline.run("best", "cbc(aes)", size, total),
+  }, { rounds: roundsOr(15) });
+  record({ bar: "cost", work: "kernel", figures, unit: "s", per: total });
+}
+
+/** The chart: throughput against the size of a chunk. */
+async function measureSizes(): Promise<void> {
+  for (const algorithm of ALGORITHMS) {
+    for (let size = 256; size <= MiB; size *= 4) {
+      const total = 8 * MiB;
+      const totalC = Math.min(total, 2048 * size);
+      const chunks = chunksOf(size);
+      const count = total / size;
+      const figures = await takeTurns({
+        "plain C": async () => await baseline.run("plain", algorithm, size, totalC) * total / totalC,
+        "best C": async () => await baseline.run("best", algorithm, size, totalC) * total / totalC,
+        EncryptionStream: timed(() => pump(chunks, count, kernelStream(algorithm))),
+        inPlace: timed(() => pump(chunks, count, kernelStream(algorithm, true))),
+        userspace: timed(() => pump(chunks, count, new EncryptionStream(algorithm, { key, iv, engine: "userspace" }))),
+      }, { rounds: roundsOr(9), warmUp: 2 });
+      record({ bar: "sizes", work: algorithm, size, figures, unit: "s", per: total });
+    }
+  }
+}

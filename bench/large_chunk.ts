@@ -1,0 +1,65 @@
+/**
+ * B8: one chunk of 256 MiB, as `Blob.stream()` gives in Deno.
+ *
+ * @module
+ */
+
+import { EncryptionStream } from "../mod.ts";
+import type { EngineName } from "../src/engines/engine.ts";
+import { iv, key, KiB, MiB, pump, report, roundsOr, statistics, takeTurns, timed } from "./measure.ts";
+
+const TOTAL = 256 * MiB;
+const INTERVAL = 10;
+
+/** Measures both halves of the bar: how fast it is, and whether timers keep theirs. */
+export async function measureLargeChunk(engine: EngineName, algorithms: readonly string[]): Promise<void> {
+  const large = new Uint8Array(TOTAL).fill(3);
+  const small = Array.from({ length: TOTAL / (64 * KiB) }, (_, i) => large.subarray(i * 64 * KiB, (i + 1) * 64 * KiB));
+  const rounds = roundsOr(5);
+  for (const algorithm of algorithms) {
+    const encrypt = (chunks: Uint8Array[]) =>
+      pump(chunks, chunks.length, new EncryptionStream(algorithm, { key, iv, engine }));
+    const times = await takeTurns({
+      "64 KiB chunks": timed(() => encrypt(small)),
+      "one chunk": timed(() => encrypt([large])),
+    }, { rounds, warmUp: 1 });
+    report({
+      bar: "B8",
+      work: `${engine}, ${algorithm}, throughput`,
+      figures: times,
+      unit: "s",
+      per: TOTAL,
+      formula: "64 KiB chunks ÷ one chunk",
+      ratio: (of) => of("64 KiB chunks") / of("one chunk"),
+      atLeast: 0.9,
+    });
+
+    const idle: number[] = [];
+    const busy: number[] = [];
+    for (let round = 0; round < rounds; round++) {
+      idle.push(await ticksPerSecond(() => new Promise((resolve) => setTimeout(resolve, 1000))));
+      busy.push(await ticksPerSecond(() => encrypt([large])));
+    }
+    const ticks = { idle: statistics(idle), "one chunk": statistics(busy) };
+    report({
+      bar: "B8",
+      work: `${engine}, ${algorithm}, timer`,
+      figures: ticks,
+      unit: "ticks",
+      formula: "ticks a second: one chunk ÷ idle",
+      ratio: (of) => of("one chunk") / of("idle"),
+      atLeast: 0.5,
+    });
+  }
+}
+
+/** How often a timer fires while `action` runs, again and again for at least a second. */
+async function ticksPerSecond(action: () => Promise<unknown>): Promise<number> {
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, INTERVAL);
+  const start = performance.now();
+  while (performance.now() - start < 1000) await action();
+  const seconds = (performance.now() - start) / 1000;
+  clearInterval(timer);
+  return ticks / seconds;
+}

@@ -1,0 +1,229 @@
+/**
+ * The harness: contenders that take turns, medians, and the pipelines that all measurements share.
+ *
+ * @module
+ */
+
+import { spawn } from "node:child_process";
+import { appendFileSync } from "node:fs";
+import process from "node:process";
+import { createInterface } from "node:readline";
+
+export const KiB = 1024;
+export const MiB = 1024 * KiB;
+/** What best C sends in one round: the kernel's default send buffer. */
+export const WINDOW = 212_992;
+
+export const runtime = "Deno" in globalThis ? "Deno" : "Bun";
+export const key = new Uint8Array(32).map((_, i) => i);
+export const iv = new Uint8Array(16).map((_, i) => 255 - i);
+
+/** Where this process runs: in the test kernel, or on the machine itself. */
+export const where = process.env.KCAPI_BENCH_WHERE === "guest" ? "guest" : "host";
+
+/** How many rounds to measure: fewer for a first look. */
+export const roundsOr = (usual: number): number => Number(process.env.KCAPI_BENCH_ROUNDS ?? usual);
+
+/** Seconds (or what `unit` says) that one contender took. */
+export interface Statistics {
+  median: number;
+  min: number;
+  max: number;
+  rounds: number;
+}
+
+/** What was measured: one line of results.json. */
+export interface Figures {
+  /** `B1` … `B8`, `cost` or `sizes`. */
+  bar: string;
+  runtime: string;
+  where: "guest" | "host";
+  /** Such as `cbc(aes), 64 KiB`. */
+  work: string;
+  figures: Record<string, Statistics>;
+  unit: "s" | "MiB" | "ticks";
+  /** The bytes that took so many seconds. */
+  per?: number;
+  /** The size of a chunk, where it is a place on the chart. */
+  size?: number;
+}
+
+/** The same against a bar. */
+export interface Result extends Figures {
+  /** How the ratio is made, in words. */
+  formula: string;
+  ratio: number;
+  atMost?: number;
+  atLeast?: number;
+  /** The best that any program could reach, where the bar may be above it. */
+  reachable?: number;
+}
+
+/** Something to measure: does its work and resolves with the seconds it took. */
+export type Contender = () => number | Promise<number>;
+
+/** `action` as a contender that is timed by the clock on the wall. */
+export function timed(action: () => unknown): Contender {
+  return async () => {
+    const start = performance.now();
+    await action();
+    return (performance.now() - start) / 1000;
+  };
+}
+
+/** Lets the contenders take turns (A B C, B C A, …), so that what drifts, drifts for all of them. */
+export async function takeTurns<Name extends string>(
+  contenders: Record<Name, Contender>,
+  { rounds, warmUp = 3 }: { rounds: number; warmUp?: number },
+): Promise<Record<Name, Statistics>> {
+  const names = Object.keys(contenders) as Name[];
+  const samples = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<Name, number[]>;
+  for (let round = -warmUp; round < rounds; round++) {
+    for (let i = 0; i < names.length; i++) {
+      const name = names[(i + Math.max(0, round)) % names.length]!;
+      const seconds = await contenders[name]();
+      if (round >= 0) samples[name].push(seconds);
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  }
+  return Object.fromEntries(names.map((name) => [name, statistics(samples[name])])) as Record<Name, Statistics>;
+}
+
+/** Median, least and most of the samples. */
+export function statistics(samples: readonly number[]): Statistics {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const half = sorted.length >> 1;
+  const median = sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+  return { median, min: sorted[0]!, max: sorted.at(-1)!, rounds: sorted.length };
+}
+
+/** Each figure divided by `count`: seconds for a whole run become seconds per chunk. */
+export function divide<Name extends string>(
+  figures: Record<Name, Statistics>,
+  count: number,
+): Record<Name, Statistics> {
+  const entries = Object.entries<Statistics>(figures);
+  return Object.fromEntries(entries.map(([name, { median, min, max, rounds }]) => [
+    name,
+    { median: median / count, min: min / count, max: max / count, rounds },
+  ])) as Record<Name, Statistics>;
+}
+
+/** Runs the measurements named on the command line, or all of them. */
+export async function runBars(bars: Record<string, () => Promise<void>>): Promise<void> {
+  const wanted = process.argv.slice(2);
+  for (const [bar, measure] of Object.entries(bars)) {
+    if (wanted.length === 0 || wanted.includes(bar)) await measure();
+  }
+}
+
+/** Whether a result is within its bar. */
+export function passes(
+  { ratio, atMost = Infinity, atLeast = -Infinity }: Pick<Result, "ratio" | "atMost" | "atLeast">,
+): boolean {
+  return ratio <= atMost && ratio >= atLeast;
+}
+
+/** A result still without its ratio, which is made from the figures' medians. */
+type Measurement = Omit<Result, "runtime" | "where" | "ratio"> & {
+  runtime?: string;
+  ratio: (figure: (name: string) => number) => number;
+};
+
+/** Adds a result to this run's file, and shows it; the ratio of the minima, too, which noise disturbs less. */
+export function report(measurement: Measurement): void {
+  const ratioOf = (what: "median" | "min") => measurement.ratio((name) => measurement.figures[name]![what]);
+  const result: Result = { runtime, where, ...measurement, ratio: ratioOf("median") };
+  const { bar, work, atMost, atLeast } = result;
+  const limit = atMost !== undefined ? `≤ ${atMost}` : `≥ ${atLeast}`;
+  const figures = Object.entries(result.figures).map(([name, { median, min, max }]) =>
+    `${name} ${show(median)} (${show(min)}–${show(max)})`
+  );
+  console.log(
+    `${bar} ${result.runtime} ${where} ${work}: ${result.ratio.toFixed(2)} (of minima ${
+      ratioOf("min").toFixed(2)
+    }) ${limit} ` +
+      `${passes(result) ? "pass" : "FAIL"}   [${result.unit}: ${figures.join(", ")}]`,
+  );
+  record(result);
+}
+
+/** Adds figures to this run's file that have no bar. */
+export function record(result: Omit<Figures, "runtime" | "where"> & { runtime?: string }): void {
+  const file = process.env.KCAPI_BENCH_RESULTS;
+  if (file) appendFileSync(file, JSON.stringify({ runtime, where, ...result }) + "\n");
+}
+
+function show(value: number): string {
+  return value < 1e-3 ? `${(value * 1e6).toFixed(2)}µ` : value < 1 ? `${(value * 1e3).toFixed(2)}m` : value.toFixed(2);
+}
+
+export function sizeName(bytes: number): string {
+  if (bytes >= MiB) return `${bytes / MiB} MiB`;
+  return bytes >= KiB ? `${bytes / KiB} KiB` : `${bytes} B`;
+}
+
+/**
+ * Chunks for a source that uses them again and again: more than are ever on their way through a pipeline, so that with
+ * `inPlace` none is written again before its output was read.
+ */
+export function chunksOf(size: number): Uint8Array[] {
+  const gathered = size < 64 * KiB ? Math.ceil(2 * 64 * KiB / size) : 0;
+  return Array.from({ length: gathered + 8 }, () => new Uint8Array(new ArrayBuffer(size)).fill(7));
+}
+
+/** A source in memory: `count` chunks, the given ones in turns. */
+export function memorySource(chunks: readonly Uint8Array[], count: number): ReadableStream<Uint8Array> {
+  let i = 0;
+  return new ReadableStream({
+    pull(controller) {
+      controller.enqueue(chunks[i % chunks.length]!);
+      if (++i === count) controller.close();
+    },
+  });
+}
+
+/** What `pipeThrough` takes. */
+export type ByteTransform = { readable: ReadableStream<Uint8Array>; writable: WritableStream<Uint8Array> };
+
+/** Sends `count` chunks through a stream into a sink that counts bytes. */
+export async function pump(chunks: readonly Uint8Array[], count: number, stream: ByteTransform): Promise<void> {
+  const size = chunks[0]!.length;
+  let received = 0;
+  const sink = new WritableStream<Uint8Array>({ write: (chunk) => void (received += chunk.length) });
+  await memorySource(chunks, count).pipeThrough(stream).pipeTo(sink);
+  const surplus = received - size * count;
+  if (surplus < 0 || surplus > 16) throw new Error(`${received} bytes came out of ${size * count}`);
+}
+
+export const identityStream = (): ByteTransform => new TransformStream<Uint8Array, Uint8Array>();
+
+/** What a stream cannot avoid that leaves its input alone: each chunk copied into a fresh array. */
+export const copyStream = (): ByteTransform =>
+  new TransformStream<Uint8Array, Uint8Array>({
+    transform: (chunk, controller) => controller.enqueue(chunk.slice()),
+  });
+
+/** What a stream cannot avoid that gives its output in memory of its own: a fresh array for each chunk. */
+export const freshStream = (): ByteTransform =>
+  new TransformStream<Uint8Array, Uint8Array>({
+    transform: (chunk, controller) => controller.enqueue(new Uint8Array(chunk.length)),
+  });
+
+/** The C loops, in a process of their own that waits while it is not asked. */
+export class Baseline {
+  readonly #child = spawn(process.env.KCAPI_BENCH_BASELINE!, { stdio: ["pipe", "pipe", "inherit"] });
+  readonly #lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+
+  /** Runs one loop over `total` bytes and resolves with its seconds. */
+  async run(kind: "plain" | "best", algorithm: string, chunk: number, total: number): Promise<number> {
+    this.#child.stdin.write(`${kind} ${algorithm} ${chunk} ${total}\n`);
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error("The C baseline died");
+    return Number(value);
+  }
+
+  close(): void {
+    this.#child.stdin.end();
+  }
+}

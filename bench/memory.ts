@@ -1,0 +1,65 @@
+/**
+ * B7, one contender: sends 4 GiB through one stream and prints by how many bytes the resident memory grew at most.
+ *
+ * A stream of the same kind runs before, so that what the runtime needs for its compiled code is there already.
+ *
+ * Arguments: `identity`, `copying`, `cipher.update`, `EncryptionStream` or `inPlace`; engine; algorithm.
+ *
+ * @module
+ */
+
+import { createCipheriv } from "node:crypto";
+import process from "node:process";
+import { EncryptionStream } from "../mod.ts";
+import type { EngineName } from "../src/engines/engine.ts";
+import {
+  type ByteTransform,
+  chunksOf,
+  copyStream,
+  identityStream,
+  iv,
+  key,
+  KiB,
+  memorySource,
+  MiB,
+} from "./measure.ts";
+
+const TOTAL = Number(process.env.KCAPI_BENCH_MEMORY_TOTAL ?? 4096 * MiB);
+
+const [contender, engine, algorithm] = process.argv.slice(2) as [string, EngineName, string];
+
+await mostResident(16 * KiB, 256 * MiB);
+const before = process.memoryUsage().rss;
+console.log(await mostResident(64 * KiB, TOTAL) - before);
+
+/** Sends `total` bytes through a stream; resolves with the most resident memory there ever was, looked at each MiB. */
+async function mostResident(size: number, total: number): Promise<number> {
+  let [received, most] = [0, 0];
+  const sink = new WritableStream<Uint8Array>({
+    write(chunk) {
+      received += chunk.length;
+      if (received % MiB < chunk.length) most = Math.max(most, process.memoryUsage().rss);
+    },
+  });
+  await memorySource(chunksOf(size), total / size).pipeThrough(makeStream()).pipeTo(sink);
+  if (received < total) throw new Error(`${received} bytes came out of ${total}`);
+  return most;
+}
+
+function makeStream(): ByteTransform {
+  if (contender === "identity") return identityStream();
+  if (contender === "copying") return copyStream();
+  if (contender === "cipher.update") return cipherStream();
+  return new EncryptionStream(algorithm, { key, iv, engine, inPlace: contender === "inPlace" });
+}
+
+/** The runtime's own cipher, whose output is thrown away: what no stream over it can avoid. */
+function cipherStream(): ByteTransform {
+  const cipher = createCipheriv("aes-256-ctr", key, iv);
+  return new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      cipher.update(chunk);
+      controller.enqueue(chunk);
+    },
+  });
+}

@@ -1,0 +1,146 @@
+/**
+ * What is measured on whole processes: B3, files against `kcapi-enc`, and B7, memory. Run by Bun, for both runtimes.
+ *
+ * @module
+ */
+
+import { spawn } from "node:child_process";
+import { randomFillSync } from "node:crypto";
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { Baseline, iv, key, MiB, report, roundsOr, runBars, statistics, takeTurns, where, WINDOW } from "./measure.ts";
+
+const [BUN, DENO] = ["bun", "deno"].map((name) => join(import.meta.dirname!, "../node_modules/.bin", name)) as [
+  string,
+  string,
+];
+const RUNTIMES: Record<string, string[]> = { Bun: [BUN, "run"], Deno: [DENO, "run", "-A", "--no-check"] };
+
+await runBars({ B3: measureFiles, B7: measureMemory });
+
+/** Runs a program to its end; `keyFile` becomes its descriptor 3. Resolves with its output and seconds. */
+function run(command: string[], keyFile?: string): Promise<{ output: string; seconds: number }> {
+  const descriptor = keyFile ? openSync(keyFile, "r") : undefined;
+  return new Promise((resolve, reject) => {
+    const start = performance.now();
+    const child = spawn(command[0]!, command.slice(1), {
+      stdio: ["ignore", "pipe", "inherit", ...(descriptor === undefined ? [] : [descriptor])],
+    });
+    let output = "";
+    child.stdout!.on("data", (data) => output += data);
+    child.on("error", reject);
+    child.on("close", (code) => {
+      const seconds = (performance.now() - start) / 1000;
+      if (descriptor !== undefined) closeSync(descriptor);
+      if (code === 0) resolve({ output, seconds });
+      else reject(new Error(`${command.join(" ")} exited with code ${code}`));
+    });
+  });
+}
+
+function script(runtime: string, name: string, ...args: string[]): string[] {
+  return [...RUNTIMES[runtime]!, join(import.meta.dirname!, name), ...args];
+}
+
+function writeRandom(path: string, length: number): void {
+  const piece = new Uint8Array(MiB);
+  const file = openSync(path, "w");
+  for (let offset = 0; offset < length; offset += piece.length) writeSync(file, randomFillSync(piece));
+  closeSync(file);
+}
+
+async function measureFiles(): Promise<void> {
+  const directory = mkdtempSync(join(process.env.KCAPI_BENCH_TMPFS ?? tmpdir(), "b3-"));
+  const [input, output, keyFile] = ["in", "out", "key"].map((name) => join(directory, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const total = 256 * MiB;
+  writeRandom(input, total);
+  writeFileSync(keyFile, key);
+  const written = new Map<string, string>();
+  const contender = (command: string[], keyFile?: string) => async () => {
+    rmSync(output, { force: true });
+    const { seconds } = await run(command, keyFile);
+    if (!written.has(command[0]!)) written.set(command[0]!, (await run(["sha256sum", output])).output);
+    return seconds;
+  };
+  const tool = [
+    "kcapi-enc",
+    "-q",
+    "--keyfd",
+    "3",
+    "-e",
+    "-c",
+    "cbc(aes)",
+    "--iv",
+    iv.toHex(),
+    "-i",
+    input,
+    "-o",
+    output,
+  ];
+  const ours = (runtime: string) =>
+    contender(script(runtime, "encrypt_file.ts", "cbc(aes)", key.toHex(), iv.toHex(), input, output));
+  const baseline = new Baseline();
+  const figures = await takeTurns({
+    "kcapi-enc": contender(tool, keyFile),
+    Bun: ours("Bun"),
+    Deno: ours("Deno"),
+    "Bun, empty": async () => (await run([BUN, "-e", "0"])).seconds,
+    "Deno, empty": async () => (await run([DENO, "eval", "0"])).seconds,
+    "best C": () => baseline.run("best", "cbc(aes)", WINDOW, total),
+    dd: async () => (await run(["dd", `if=${input}`, `of=${output}`, `bs=${WINDOW}`, "status=none"])).seconds,
+  }, { rounds: roundsOr(9), warmUp: 1 });
+  baseline.close();
+  rmSync(directory, { recursive: true });
+  if (new Set(written.values()).size !== 1) throw new Error("The three programs wrote different files");
+  for (const runtime of ["Bun", "Deno"] as const) {
+    const { "kcapi-enc": tool, [runtime]: ours, [`${runtime}, empty` as const]: empty, "best C": best, dd } = figures;
+    report({
+      bar: "B3",
+      runtime,
+      work: "cbc(aes), 256 MiB",
+      figures: { "kcapi-enc": tool, [runtime]: ours, "an empty script": empty, "best C": best, dd },
+      unit: "s",
+      per: total,
+      formula: `kcapi-enc ÷ ${runtime}`,
+      ratio: (of) => of("kcapi-enc") / of(runtime),
+      atLeast: runtime === "Bun" ? 1.2 : 1,
+      reachable: tool.median / (empty.median + best.median + dd.median),
+    });
+  }
+}
+
+async function measureMemory(): Promise<void> {
+  const engine = where === "guest" ? "kernel" : "userspace";
+  const contenders = ["identity", "copying", "EncryptionStream", "inPlace"];
+  if (engine === "userspace") contenders.push("cipher.update");
+  for (const runtime of ["Bun", "Deno"]) {
+    const growth = new Map(contenders.map((name) => [name, [] as number[]]));
+    for (let round = 0; round < roundsOr(where === "guest" ? 1 : 3); round++) {
+      for (const [contender, sizes] of growth) {
+        const { output } = await run(script(runtime, "memory.ts", contender, engine, "ctr(aes)"));
+        sizes.push(Number(output) / MiB);
+      }
+    }
+    const figures = Object.fromEntries([...growth].map(([name, sizes]) => [name, statistics(sizes)]));
+    const common = { bar: "B7", runtime, figures, unit: "MiB", atMost: 16 } as const;
+    report({
+      ...common,
+      work: `${engine}, ctr(aes)`,
+      formula: "EncryptionStream − copying",
+      ratio: (of) => of("EncryptionStream") - of("copying"),
+    });
+    report({
+      ...common,
+      work: `${engine}, ctr(aes), inPlace`,
+      formula: "inPlace",
+      ratio: (of) => of("inPlace"),
+      ...(figures["cipher.update"] ? { reachable: figures["cipher.update"].median } : {}),
+    });
+  }
+}

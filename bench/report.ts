@@ -1,0 +1,421 @@
+/**
+ * Merges what was measured into results.json, and writes README.md and the charts from it.
+ *
+ * Argument: the directory with the new results, as `run` leaves them. Without: only writes README.md and the charts anew.
+ *
+ * @module
+ */
+
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
+import { basename, join } from "node:path";
+import process from "node:process";
+import { type Bar, barChart, lineChart, type Series } from "./charts.ts";
+import { type Figures, KiB, passes, type Result, sizeName, type Statistics } from "./measure.ts";
+
+interface ProfileLine {
+  share: number;
+  name: string;
+  place: string;
+}
+
+interface Results {
+  machine: Record<string, string>;
+  results: Figures[];
+  profiles: Record<string, ProfileLine[]>;
+}
+
+const HERE = import.meta.dirname!;
+const FILE = join(HERE, "results.json");
+const RUNTIMES = ["Bun", "Deno"] as const;
+
+/** What the bars are about, and how they are measured. */
+const BARS: [string, string, string][] = [
+  [
+    "B1",
+    "`CipherHandle` over the caller's buffers, against C",
+    "`streamUpdate` and `streamOpInto` over the same two buffers, again and again.",
+  ],
+  [
+    "B2",
+    "`EncryptionStream` from memory to memory, against C",
+    "The source gives chunks from memory, the sink counts bytes. *copying* is a TransformStream that does nothing but copy each " +
+    "chunk into a fresh array: what a stream cannot avoid if it leaves its input alone. With `inPlace` nothing is to be avoided, " +
+    "and the rival is plain C itself.",
+  ],
+  [
+    "B3",
+    "file to file, whole processes, against `kcapi-enc`",
+    "256 MiB of random bytes on tmpfs, start-up included; [`encrypt_file.ts`](encrypt_file.ts) is the program. All three must write the same file. " +
+    "In brackets: what is within reach of a program of that runtime, which has to start (*an empty script*), to encrypt (*best C*), and to read and write (*dd*).",
+  ],
+  [
+    "B4",
+    "writes of 256 bytes, against C",
+    "Small writes are gathered before the kernel is called. *best C* encrypts the same bytes in the fewest calls: plain C ÷ best C, in brackets, is " +
+    "within reach of a program whose JavaScript takes no time at all. *identity* is what the same writes cost through a TransformStream that does nothing.",
+  ],
+  [
+    "B5",
+    "the cost of a chunk, without kernel and cipher",
+    "Over a libkcapi whose calls return at once ([`null_kcapi.c`](null_kcapi.c)), against a TransformStream that does nothing, on this machine itself. Seconds per chunk. " +
+    "*FFI* are the native calls of one chunk alone; *fresh* is a TransformStream that only enqueues a new, empty array for each chunk: what is within reach where the output " +
+    "has memory of its own.",
+  ],
+  [
+    "B6",
+    "the userspace engine, against the runtime's own cipher and cipher stream",
+    "64 KiB chunks, seconds per chunk, on this machine itself.",
+  ],
+  [
+    "B7",
+    "memory of a long stream",
+    "4 GiB through one stream in 64 KiB chunks, in a process of its own: the highest resident memory less the one before, when 256 MiB had gone through another stream " +
+    "of the kind (compiled code is there then). With `inPlace` the source uses the same chunks again and again. *cipher.update* is the runtime's cipher whose output is thrown " +
+    "away: it makes a new buffer for each chunk, so nothing over it can do with less.",
+  ],
+  [
+    "B8",
+    "one chunk of 256 MiB",
+    "As `Blob.stream()` gives in Deno. *timer*: how often a timer of 10 ms fires, against a program that waits.",
+  ],
+];
+
+const all = merge(process.argv[2]);
+writeFileSync(FILE, serialize(all));
+for (const [algorithm, name] of [["cbc(aes)", "throughput.svg"], ["ctr(aes)", "throughput-ctr.svg"]] as const) {
+  const chart = throughputChart(algorithm);
+  if (chart) writeFileSync(join(HERE, name), chart);
+}
+const costs = RUNTIMES.flatMap((runtime) => costsOf(runtime) ?? []);
+if (costs.length > 0) writeFileSync(join(HERE, "cost.svg"), costChart());
+writeFileSync(join(HERE, "README.md"), readme());
+
+function merge(directory: string | undefined): Results {
+  const old: Results = existsSync(FILE)
+    ? JSON.parse(readFileSync(FILE, "utf8"))
+    : { machine: {}, results: [], profiles: {} };
+  if (!directory) return old;
+  const guest = join(directory, "guest");
+  const fresh = [...linesOf(join(guest, "results.jsonl")), ...linesOf(join(directory, "results.jsonl"))];
+  const place = ({ bar, where, runtime }: Figures) => `${bar} ${where} ${runtime}`;
+  const measured = new Set(fresh.map(place));
+  const profiles = RUNTIMES.map((runtime) => [runtime, join(guest, `${runtime.toLowerCase()}.cpuprofile`)] as const)
+    .filter(([, file]) => existsSync(file))
+    .map(([runtime, file]) => [runtime, profileOf(file)] as const);
+  return {
+    machine: { ...old.machine, ...describeMachine(directory) },
+    results: [...old.results.filter((result) => !measured.has(place(result))), ...fresh],
+    profiles: { ...old.profiles, ...Object.fromEntries(profiles) },
+  };
+}
+
+/** Fractions in four significant digits. */
+function serialize(results: Results): string {
+  const round = (_: string, value: unknown) =>
+    typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
+  return JSON.stringify(results, round, 2) + "\n";
+}
+
+function linesOf(file: string): Figures[] {
+  if (!existsSync(file)) return [];
+  return readFileSync(file, "utf8").trim().split("\n").map((line) => JSON.parse(line));
+}
+
+function describeMachine(directory: string): Record<string, string> {
+  const output = (command: string, ...args: string[]) =>
+    execFileSync(command, args, { encoding: "utf8" }).trim().split("\n")[0]!;
+  const machine: Record<string, string> = {
+    "Processor": `${cpus().length} × ${cpus()[0]!.model}, ${Math.round(totalmem() / 2 ** 30)} GiB of memory`,
+    "This machine's kernel": `Linux ${release()}`,
+    "libkcapi": output("dpkg-query", "--show", "--showformat", "${Version}", "libkcapi1"),
+    "Compiler": output("gcc", "--version"),
+    "Bun": process.versions.bun!,
+    "Deno": output(join(HERE, "../node_modules/.bin/deno"), "--version"),
+  };
+  const busy = linesOf(join(directory, "busy")).map(Number);
+  if (busy.length > 0) {
+    machine["Other load, before each part"] = `${Math.min(...busy)} to ${Math.max(...busy)} % of the processors`;
+  }
+  const kernel = join(directory, "guest/kernel");
+  if (!existsSync(kernel)) return machine;
+  const drivers = readFileSync(join(directory, "guest/crypto"), "utf8").matchAll(
+    /^name +: (c(?:tr|bc)\(aes\))\ndriver +: (.*)/gm,
+  );
+  machine["The test kernel"] = `Linux ${readFileSync(kernel, "utf8").trim()}, drivers ${
+    [...new Set([...drivers].map(([, , driver]) => driver))].join(", ")
+  }`;
+  return machine;
+}
+
+/** Where the samples of a profile fell: the functions with the largest shares of time. */
+function profileOf(file: string): ProfileLine[] {
+  const { nodes, samples, timeDeltas } = JSON.parse(readFileSync(file, "utf8")) as {
+    nodes: { id: number; callFrame: { functionName: string; url: string } }[];
+    samples: number[];
+    timeDeltas: number[];
+  };
+  const frames = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]));
+  const times = new Map<string, number>();
+  let total = 0;
+  samples.forEach((id, i) => {
+    const { functionName, url } = frames.get(id)!;
+    if (functionName === "(idle)" || functionName === "(root)") return;
+    const key = `${functionName || "(anonymous)"}\n${placeOf(url)}`;
+    times.set(key, (times.get(key) ?? 0) + timeDeltas[i]!);
+    total += timeDeltas[i]!;
+  });
+  return [...times].sort(([, a], [, b]) => b - a).slice(0, 8).map(([key, time]) => {
+    const [name, place] = key.split("\n") as [string, string];
+    return { share: time / total, name, place };
+  });
+}
+
+function placeOf(url: string): string {
+  const own = /\/((?:src|ffi|bench)\/[\w/]+\.ts)$/.exec(url)?.[1];
+  return own ?? (url ? `the runtime's ${basename(url)}` : "the runtime");
+}
+
+function find(bar: string, runtime: string, where: string, work?: string): Figures | undefined {
+  return all.results.find((result) =>
+    result.bar === bar && result.runtime === runtime && result.where === where && (!work || result.work === work)
+  );
+}
+
+// Charts
+
+function throughputChart(algorithm: string): string | undefined {
+  const sizes = (runtime: string) =>
+    all.results.filter((result) => result.bar === "sizes" && result.runtime === runtime && result.work === algorithm);
+  const [bun, deno] = [sizes("Bun"), sizes("Deno")];
+  if (bun.length === 0 || deno.length !== bun.length) return undefined;
+  const speeds = (results: Figures[], name: string) =>
+    results.map(({ figures, per }) => per! / 1e6 / figures[name]!.median);
+  const mean = (a: number[], b: number[]) => a.map((value, i) => (value + b[i]!) / 2);
+  const series: Series[] = [
+    { name: "Bun", color: "#d55e00", values: speeds(bun, "EncryptionStream") },
+    { name: "Bun, inPlace", color: "#d55e00", dashed: true, values: speeds(bun, "inPlace") },
+    { name: "Deno", color: "#0072b2", values: speeds(deno, "EncryptionStream") },
+    { name: "Deno, inPlace", color: "#0072b2", dashed: true, values: speeds(deno, "inPlace") },
+    { name: "C loop", color: "#24292f", values: mean(speeds(bun, "plain C"), speeds(deno, "plain C")) },
+  ];
+  const files = find("B3", "Bun", "guest");
+  if (files && algorithm === "cbc(aes)") {
+    const speed = files.per! / 1e6 / files.figures["kcapi-enc"]!.median;
+    series.push({ name: "kcapi-enc, file to file", color: "#8c959f", dashed: true, values: bun.map(() => speed) });
+  }
+  return lineChart({
+    title: `${algorithm}: EncryptionStream and C over the same kernel`,
+    subtitle: "Throughput by the size of the chunks written, through libkcapi in User-Mode Linux (no AES-NI)",
+    places: bun.map(({ size }) => sizeName(size!)),
+    series,
+    unit: "MB/s",
+  });
+}
+
+/** The parts of a 64 KiB chunk's time with cbc(aes) in the test kernel, in microseconds, by subtraction. */
+interface Cost {
+  runtime: string;
+  inPlace: boolean;
+  parts: Record<string, number>;
+  total: number;
+}
+
+function costsOf(runtime: string): Cost[] | undefined {
+  const chunk = find("B5", runtime, "guest", "64 KiB")?.figures;
+  const kernel = find("cost", runtime, "guest");
+  const whole = find("B2", runtime, "guest", "cbc(aes), 64 KiB");
+  if (!chunk || !kernel || !whole) return undefined;
+  const us = (name: string) => 1e6 * chunk[name]!.median;
+  const perChunk = ({ figures, per }: Figures, name: string) => 1e6 * figures[name]!.median * 64 * KiB / per!;
+  return [false, true].map((inPlace) => {
+    const parts: Record<string, number> = {
+      "web streams": us("identity"),
+      "our JavaScript": us("inPlace") - us("identity") - us("FFI"),
+      "FFI": us("FFI"),
+      "allocation": inPlace ? 0 : us("EncryptionStream") - us("inPlace"),
+      "system calls": perChunk(kernel, "calls"),
+      "cipher": perChunk(kernel, "cbc(aes)") - perChunk(kernel, "calls"),
+    };
+    const total = perChunk(whole, inPlace ? "inPlace" : "EncryptionStream");
+    parts["rest"] = total - Object.values(parts).reduce((sum, part) => sum + part, 0);
+    return { runtime, inPlace, parts, total };
+  });
+}
+
+function costChart(): string {
+  const colors = ["#d55e00", "#e69f00", "#f0e442", "#009e73", "#56b4e9", "#0072b2", "#afb8c1"];
+  return barChart({
+    title: "Where the time of a 64 KiB chunk goes",
+    subtitle: "EncryptionStream, cbc(aes), in User-Mode Linux",
+    unit: "µs",
+    bars: costs.map(({ runtime, inPlace, parts }): Bar => ({
+      name: `${runtime}${inPlace ? ", inPlace" : ""}`,
+      parts: Object.entries(parts).map(([name, value], i) => ({ name, color: colors[i]!, value })),
+    })),
+  });
+}
+
+// README
+
+function table(head: string[], rows: string[][]): string {
+  return [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
+}
+
+function figure(value: number, unit: string): string {
+  if (unit !== "s") return unit === "MiB" ? `${value.toFixed(1)} MiB` : `${value.toFixed(0)}/s`;
+  if (value < 1e-3) return `${(value * 1e6).toPrecision(3)} µs`;
+  return value < 1 ? `${(value * 1e3).toPrecision(3)} ms` : `${value.toPrecision(3)} s`;
+}
+
+function statistics({ median, min, max }: Statistics, unit: string): string {
+  return `${figure(median, unit)} (${figure(min, unit)}–${figure(max, unit)})`;
+}
+
+function barOf({ atMost, atLeast, unit }: Result): string {
+  const suffix = unit === "MiB" ? " MiB" : "";
+  return atMost !== undefined ? `≤ ${atMost}${suffix}` : `≥ ${atLeast}${suffix}`;
+}
+
+function mark(isPassed: boolean): string {
+  return isPassed ? "pass" : "**fail**";
+}
+
+/** A bar's results. B5 is measured in the guest too, but only to tell where the time goes. */
+function rowsOf(bar: string): Result[] {
+  const rows = all.results.filter((result) => result.bar === bar && !(bar === "B5" && result.where === "guest"));
+  return rows as Result[];
+}
+
+function barTable(bar: string): string {
+  const rows = rowsOf(bar);
+  if (rows.length === 0) return "Not measured yet.";
+  const names = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures)))];
+  return table(
+    ["", "work", ...names, "rounds", "ratio", "is", "bar", ""],
+    RUNTIMES.flatMap((runtime) => rows.filter((result) => result.runtime === runtime)).map((result) => [
+      result.runtime,
+      result.work,
+      ...names.map((name) => result.figures[name] ? statistics(result.figures[name], result.unit) : ""),
+      String(Math.min(...Object.values(result.figures).map(({ rounds }) => rounds))),
+      result.formula,
+      result.ratio.toFixed(2) + (result.reachable ? ` (within reach: ${result.reachable.toFixed(2)})` : ""),
+      barOf(result),
+      mark(passes(result)),
+    ]),
+  );
+}
+
+function summaryTable(): string {
+  const bars = BARS.map(([bar, title]) => {
+    const cells = RUNTIMES.map((runtime) => {
+      const rows = rowsOf(bar).filter((result) => result.runtime === runtime);
+      const passed = rows.filter(passes).length;
+      return rows.length === 0
+        ? "–"
+        : passed === rows.length
+        ? `pass (${passed})`
+        : `**${rows.length - passed} of ${rows.length} fail**`;
+    });
+    return [bar, title, ...cells];
+  });
+  return table(["", "", ...RUNTIMES], bars);
+}
+
+function costSection(): string {
+  if (costs.length === 0) return "Not measured yet.";
+  const names = Object.keys(costs[0]!.parts);
+  const rows = names.map((name) => [name, ...costs.map(({ parts }) => parts[name]!.toFixed(1))]);
+  rows.push(["**all**", ...costs.map(({ total }) => `**${total.toFixed(1)}**`)]);
+  return table(["µs", ...costs.map(({ runtime, inPlace }) => `${runtime}${inPlace ? ", inPlace" : ""}`)], rows);
+}
+
+function hostCosts(): string {
+  const rows = RUNTIMES.flatMap((runtime) => {
+    const chunk = find("B5", runtime, "host", "64 KiB")?.figures;
+    if (!chunk) return [];
+    const [streams, plain, inPlace, calls] = ["identity", "EncryptionStream", "inPlace", "FFI"]
+      .map((name) => 1e6 * chunk[name]!.median) as [number, number, number, number];
+    return [
+      [runtime, streams, inPlace - streams - calls, calls, plain - inPlace].map((value) =>
+        typeof value === "number" ? value.toFixed(2) : value
+      ),
+    ];
+  });
+  return table(["µs", "web streams", "our JavaScript", "FFI", "allocation"], rows);
+}
+
+function profileSection(): string {
+  return Object.entries(all.profiles).map(([runtime, lines]) =>
+    `${runtime}:\n\n` +
+    table(
+      ["share", "function", "in"],
+      lines.map(({ share, name, place }) => [`${(100 * share).toFixed(1)} %`, `\`${name}\``, place]),
+    )
+  ).join("\n\n");
+}
+
+function engineTable(): string {
+  const rows = RUNTIMES.flatMap((runtime) =>
+    all.results.filter((result) => result.bar === "sizes" && result.runtime === runtime && result.size === 64 * KiB)
+      .map(({ work, figures, per }) => [
+        runtime,
+        work,
+        ...["EncryptionStream", "inPlace", "userspace"].map((name) => (per! / 1e6 / figures[name]!.median).toFixed(0)),
+      ])
+  );
+  return table(["MB/s", "", "kernel", "kernel, inPlace", "userspace"], rows);
+}
+
+function readme(): string {
+  return `# Benchmarks
+
+Written by \`bench/run\`, from [results.json](results.json): edit [report.ts](report.ts), not this file.
+
+${summaryTable()}
+
+## Method
+
+\`bench/run\` builds the C programs, boots the test kernel (\`tests/kernel/boot\`: User-Mode Linux where this machine has no AF_ALG) once for all that
+needs AF_ALG, and runs the rest on the machine itself. Every figure is a median of rounds in which the contenders take turns (A B C, B C A, …) after
+warm-up rounds, with least and most in brackets; every ratio is one of medians of the same run. C programs run in a process of their own and wait while it is not their turn.
+
+- *plain C*: a loop of \`kcapi_cipher_stream_update\` and \`kcapi_cipher_stream_op\` with one list entry each, over 64 KiB or the size named, at most 212,992 bytes.
+- *best C*: the same with 212,992 bytes a round, sent by \`sendmsg\`: libkcapi does that for lists of 17 entries. Both use page-aligned buffers again and again.
+
+In User-Mode Linux a system call and a page fault cost far more than on hardware, and the kernel's AES has no AES-NI: only the ratios mean something.
+
+${table(["", ""], Object.entries(all.machine))}
+
+## Throughput
+
+![Throughput of cbc(aes) by chunk size](throughput.svg)
+
+![Throughput of ctr(aes) by chunk size](throughput-ctr.svg)
+
+The engines, 64 KiB chunks, in the same guest. The userspace engine may use AES-NI there, the kernel of the guest not:
+
+${engineTable()}
+
+## Where the time of a 64 KiB chunk goes
+
+![Parts of a chunk's time](cost.svg)
+
+By subtraction, cbc(aes) in the guest: *web streams* is an identity TransformStream; *FFI* the native calls into a libkcapi that does nothing; *our JavaScript* what
+\`inPlace\` over that libkcapi takes beyond those; *allocation* what fresh output adds to it; *system calls* a C loop with the kernel's \`ecb(cipher_null)\`, copying
+included; *cipher* what AES adds to that loop. *rest* is what remains: mostly the page faults of fresh output, and caches.
+
+${costSection()}
+
+On this machine itself, where page faults are cheap:
+
+${hostCosts()}
+
+What the runtimes' own profilers say of the same stream in the guest (native calls count for the function that makes them):
+
+${profileSection()}
+
+${BARS.map(([bar, title, method]) => `## ${bar}: ${title}\n\n${method}\n\n${barTable(bar)}`).join("\n\n")}
+`;
+}
