@@ -134,16 +134,16 @@ type Measurement = Omit<Result, "runtime" | "where" | "ratio"> & {
 export function report(measurement: Measurement): void {
   const ratioOf = (what: "median" | "min") => measurement.ratio((name) => measurement.figures[name]![what]);
   const result: Result = { runtime, where, ...measurement, ratio: ratioOf("median") };
-  const { bar, work, atMost, atLeast } = result;
+  const { bar, work, unit, atMost, atLeast } = result;
   const limit = atMost !== undefined ? `≤ ${atMost}` : `≥ ${atLeast}`;
   const figures = Object.entries(result.figures).map(([name, { median, min, max }]) =>
-    `${name} ${show(median)} (${show(min)}–${show(max)})`
+    `${name} ${show(median, unit)} (${show(min, unit)}–${show(max, unit)})`
   );
   console.log(
     `${bar} ${result.runtime} ${where} ${work}: ${result.ratio.toFixed(2)} (of minima ${
       ratioOf("min").toFixed(2)
     }) ${limit} ` +
-      `${passes(result) ? "pass" : "FAIL"}   [${result.unit}: ${figures.join(", ")}]`,
+      `${passes(result) ? "pass" : "FAIL"}   [${unit}: ${figures.join(", ")}]`,
   );
   record(result);
 }
@@ -154,7 +154,8 @@ export function record(result: Omit<Figures, "runtime" | "where"> & { runtime?: 
   if (file) appendFileSync(file, JSON.stringify({ runtime, where, ...result }) + "\n");
 }
 
-function show(value: number): string {
+function show(value: number, unit: string): string {
+  if (unit !== "s") return value.toFixed(1);
   return value < 1e-3 ? `${(value * 1e6).toFixed(2)}µ` : value < 1 ? `${(value * 1e3).toFixed(2)}m` : value.toFixed(2);
 }
 

@@ -223,22 +223,21 @@ interface Cost {
 }
 
 function costsOf(runtime: string): Cost[] | undefined {
-  const chunk = find("B5", runtime, "guest", "64 KiB")?.figures;
-  const kernel = find("cost", runtime, "guest");
-  const whole = find("B2", runtime, "guest", "cbc(aes), 64 KiB");
-  if (!chunk || !kernel || !whole) return undefined;
-  const us = (name: string) => 1e6 * chunk[name]!.median;
-  const perChunk = ({ figures, per }: Figures, name: string) => 1e6 * figures[name]!.median * 64 * KiB / per!;
+  const nothing = find("B5", runtime, "guest", "64 KiB");
+  const whole = find("cost", runtime, "guest");
+  if (!nothing || !whole) return undefined;
+  const js = (name: string) => 1e6 * nothing.figures[name]!.median;
+  const kernel = (name: string) => 1e6 * whole.figures[name]!.median * 64 * KiB / whole.per!;
   return [false, true].map((inPlace) => {
     const parts: Record<string, number> = {
-      "web streams": us("identity"),
-      "our JavaScript": us("inPlace") - us("identity") - us("FFI"),
-      "FFI": us("FFI"),
-      "allocation": inPlace ? 0 : us("EncryptionStream") - us("inPlace"),
-      "system calls": perChunk(kernel, "calls"),
-      "cipher": perChunk(kernel, "cbc(aes)") - perChunk(kernel, "calls"),
+      "web streams": js("identity"),
+      "our JavaScript": js("inPlace") - js("identity") - js("FFI"),
+      "FFI": js("FFI"),
+      "allocation": inPlace ? 0 : js("EncryptionStream") - js("inPlace"),
+      "system calls": kernel("C, no cipher"),
+      "cipher": kernel("C") - kernel("C, no cipher"),
     };
-    const total = perChunk(whole, inPlace ? "inPlace" : "EncryptionStream");
+    const total = kernel(inPlace ? "inPlace" : "EncryptionStream");
     parts["rest"] = total - Object.values(parts).reduce((sum, part) => sum + part, 0);
     return { runtime, inPlace, parts, total };
   });

@@ -154,6 +154,19 @@ independent("data goes through descriptors that do not block", async () => {
   assertEquals(output, Buffer.from(plain));
 });
 
+independent("a slow reader gets what it would have got at once, in whatever drops the input comes", async () => {
+  const { at } = await place(16);
+  // The last pieces wait for the reader while chunks too small to give output pass, and the next ones are read.
+  const drops = [65_536, 65_536, 5, 3, 65_536, 7, 65_536, 1];
+  writeFileSync(at("in"), bytes(drops.reduce((sum, n) => sum + n)));
+  const feed = drops.map((n) => `head -c ${n}; sleep 0.1`).join("; ");
+  const script = `exec 3<in; { ${feed}; } <&3 | "$@" encrypt --key-file key --iv ${IV} | { sleep 2; cat; } >out`;
+  const { code, stderr } = await spawn(["bash", "-c", `set -o pipefail; ${script}`, "-", ...tool], { cwd: at("") });
+  assertEquals([code, stderr], [0, ""]);
+  await run("encrypt", "-i", at("in"), "-o", at("at once"), "--key-file", at("key"), "--iv", IV);
+  assertEquals(read(at("out")), read(at("at once")));
+});
+
 test("memory does not grow with the input", async () => {
   const { at } = await place(16);
   writeFileSync(at("small"), "");

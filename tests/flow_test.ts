@@ -399,14 +399,14 @@ for (const offset of [0, 1, 15, 16, 2_048, 4_080, 4_095]) {
 }
 
 for (const call of ["streamUpdate", "streamUpdateLast"] as const) {
-  watchedOnKernel(`F4 ${call}() of 11 entries of 4,098 bytes over three pages each goes through whole`, async () => {
+  watchedOnKernel(`F4 ${call}() of 12 entries of 4,098 bytes over three pages each goes through whole`, async () => {
     using handle = started();
-    const list = Array.from({ length: 11 }, (_, i) => {
+    const list = Array.from({ length: 12 }, (_, i) => {
       const entry = atPageOffset(4_098, 4_095);
       entry.set(bytes(4_098, i + 1));
       return entry;
     });
-    assertEquals(await handle[call](...list), 11 * 4_098);
+    assertEquals(await handle[call](...list), 12 * 4_098);
     if (call === "streamUpdate") await handle.streamUpdateLast();
     assertEquals(await collect(handle.streamOp()), expected(concat(list)));
   });

@@ -20,7 +20,10 @@ type Outcomes = Record<"auto" | "kernel" | "userspace", Outcome>;
 
 /** What the child says, started by a launcher. */
 async function outcomes(launcher: string[], args: string[] = [], env: Record<string, string> = {}): Promise<Outcomes> {
-  const { code, stdout, stderr } = await spawn([...launcher, ...CHILD, ...args], { env });
+  // The results are this process's to write: a user without privileges may not.
+  const { code, stdout, stderr } = await spawn([...launcher, ...CHILD, ...args], {
+    env: { KCAPI_RESULTS: undefined, ...env },
+  });
   assertEquals(code, 0, `${stdout}${stderr}`);
   return JSON.parse(stdout.trim().split("\n").at(-1)!);
 }
@@ -140,7 +143,9 @@ inGuest("/proc/crypto and /proc/sys hidden: the right bytes all the same", async
   assertEquals(await outcomes(launcher), WORKS);
 });
 
-inGuest(
+const isFresh = isGuest && !readFileSync("/proc/crypto", "utf8").includes("anubis");
+
+test.if(isFresh, "needs a guest of its own in which no test has loaded the module of anubis before")(
   "modules not to be loaded: ENOENT for what is in one, with what would change that",
   () =>
     whileSet("/proc/sys/kernel/modprobe", "/bin/false\n", async () => {

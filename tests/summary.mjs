@@ -84,6 +84,11 @@ function summarize(leg) {
   return { leg, ...count, kernel: read(leg, "kernel"), library };
 }
 
+function namesOf(some) {
+  if (some.length === legs.length) return "all";
+  return some.length <= 4 ? some.join(", ") : `${some.length} of ${legs.length} legs`;
+}
+
 const summaries = legs.map(summarize);
 for (const summary of summaries) {
   for (const result of results) total[result] += summary[result];
@@ -99,9 +104,7 @@ writeFileSync(`${directory}/counts.json`, JSON.stringify(summaries));
 console.log("\n======== summary ========");
 for (const [reason, names] of skipped) {
   console.log(`skipped, ${reason}:`);
-  for (const [name, where] of names) {
-    console.log(`  ${name} (${where.length === legs.length ? "all" : where.join(", ")})`);
-  }
+  for (const [name, where] of names) console.log(`  ${name} (${namesOf(where)})`);
 }
 if (failures.length > 0) console.log("failed:");
 for (const failure of failures) console.log(`  ${failure}`);
