@@ -147,6 +147,9 @@ export const test: Register & {
 
 // ---- helpers ----------------------------------------------------------------------------------------------------
 
+/** What a Deno with few permissions needs to find the library that this process was told of. */
+export const LIBRARY_FLAGS: readonly string[] = process.env.KCAPI_LIBRARY ? ["--allow-env=KCAPI_LIBRARY"] : [];
+
 /** The number of file descriptors that this process has open. */
 export function openFiles(): number {
   return readdirSync("/proc/self/fd").length;

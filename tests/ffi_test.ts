@@ -19,6 +19,7 @@ import {
   assertStringIncludes,
   assertThrows,
   engine,
+  LIBRARY_FLAGS,
   runtime,
   spawn,
   tempDir,
@@ -344,7 +345,7 @@ test.if(inDeno && engine === "kernel", "needs Deno and the kernel engine")(
   "with --allow-ffi=PATH and no other permission every stream works on the kernel engine",
   async () => {
     const flag = `--allow-ffi=${load().path}`;
-    const { engine, outputs, error } = await runDeno("--no-prompt", flag, child("every_api"));
+    const { engine, outputs, error } = await runDeno("--no-prompt", flag, ...LIBRARY_FLAGS, child("every_api"));
     assertEquals([engine, error.code], ["kernel", "ENOENT"]);
 
     const input = bytes(250_000);

@@ -8,7 +8,17 @@ import type { Calls, Library } from "../ffi/mod.ts";
 import { CipherHandle, KcapiError, listCiphers, probe, type ProbeReport } from "../mod.ts";
 import { list, report } from "../src/probe.ts";
 import { parseProcCrypto } from "../src/system.ts";
-import { assert, assertEquals, assertStringIncludes, engine, openFiles, runtime, tempDir, test } from "./deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  engine,
+  LIBRARY_FLAGS,
+  openFiles,
+  runtime,
+  tempDir,
+  test,
+} from "./deps.ts";
 import { cipherEntry, fakeSystem, PRIVILEGED, UNPRIVILEGED } from "./fake_system.ts";
 
 const onKernel = test.if(engine === "kernel", "needs AF_ALG");
@@ -289,7 +299,7 @@ onDeno("probe() without permissions reports that, without --allow-all what it ca
 
   const { library } = probe();
   for (const flag of ["--allow-ffi", ...(library ? [`--allow-ffi=${library.path}`] : [])]) {
-    const partly = await probeWith(flag);
+    const partly = await probeWith(flag, ...LIBRARY_FLAGS);
     assertEquals([partly.ffi, partly.kernel, partly.privileges], ["granted", null, null], flag);
     assertEquals(partly.library, library, flag);
     if (engine === "kernel") assert(partly.ciphers.kernel.includes("cbc(aes)"), flag);

@@ -3,7 +3,8 @@
  * what hints and probe() say. The sysctl and the privileges are those of this very process: `tests/kernel/matrix` runs
  * this file under each.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import process from "node:process";
 import { loadIfGranted } from "../ffi/mod.ts";
@@ -11,7 +12,17 @@ import { CipherHandle, EncryptionStream, KcapiError, probe } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { errorCode } from "../src/errors.ts";
 import { userspaceNames } from "../src/engines/userspace.ts";
-import { assert, assertEquals, assertInstanceOf, assertStringIncludes, runtime, spawn, test } from "./deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStringIncludes,
+  LIBRARY_FLAGS,
+  runtime,
+  spawn,
+  tempDir,
+  test,
+} from "./deps.ts";
 import { bytes, collect, reference, streamOf } from "./support.ts";
 
 type Served = "everyone" | "privileged" | "nobody";
@@ -232,12 +243,17 @@ test.if(runtime === "deno" && hasLibrary && sysctl === "1", "needs Deno and cryp
   "at 1 the hint names the allowlist as one cause of several where Deno may not read the sysctl",
   async () => {
     const mod = fileURLToPath(new URL("../mod.ts", import.meta.url));
-    const code = `import { CipherHandle } from ${JSON.stringify(mod)};
+    const program = join(tempDir(), "main.ts"); // a file: what comes from elsewhere may not import one
+    writeFileSync(
+      program,
+      `import { CipherHandle } from ${JSON.stringify(mod)};
       try { CipherHandle.open("chacha20", { key: new Uint8Array(32), engine: "kernel" }); }
-      catch (error) { console.log(error.code, error.hint); }`;
+      catch (error) { console.log(error.code, error.hint); }`,
+    );
     // Not by node:child_process: in Deno, that gives all permissions to another Deno.
     const { stdout } = await new Deno.Command(process.execPath, {
-      args: ["run", "--no-check", "--allow-ffi", `data:application/javascript,${encodeURIComponent(code)}`],
+      args: ["run", "--no-check", "--allow-ffi", ...LIBRARY_FLAGS, program],
+      stderr: "inherit",
     }).output();
     assertStringIncludes(new TextDecoder().decode(stdout), "ENOENT the kernel has no algorithm of this name");
     assertStringIncludes(new TextDecoder().decode(stdout), "crypto.af_alg_restrict keeps it from this process");
