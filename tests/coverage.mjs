@@ -2,8 +2,8 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { relative, resolve } from "node:path";
 
-/** How often each line of each file was run: file → line → times. */
-function read(path, files) {
+/** What `deno coverage` has written: how often each line of each file was run (file → line → times). */
+function readLcov(path, files) {
   let lines;
   for (const record of readFileSync(path, "utf8").split("\n")) {
     const [kind, rest = ""] = record.split(/:(.*)/s);
@@ -15,6 +15,18 @@ function read(path, files) {
       const [line, times] = rest.split(",").map(Number);
       lines.set(line, (lines.get(line) ?? 0) + times);
     }
+  }
+}
+
+/** What statements have noted (tests/instrument.mjs). */
+function readNotes(directory, files) {
+  for (const note of readdirSync(directory).filter((name) => /^(src|ffi):.*\.ts$/.test(name))) {
+    const file = note.replaceAll(":", "/");
+    const lines = files.get(file) ?? new Map();
+    files.set(file, lines);
+    readFileSync(`${directory}/${note}`).forEach((state, line) => {
+      if (state > 0) lines.set(line + 1, (lines.get(line + 1) ?? 0) + state - 1);
+    });
   }
 }
 
@@ -31,10 +43,12 @@ function ranges(numbers) {
 
 for (const runtime of process.argv.slice(2)) {
   const files = new Map();
-  const engines = readdirSync(`coverage/${runtime}`).filter((name) =>
-    existsSync(`coverage/${runtime}/${name}/lcov.info`)
-  );
-  for (const engine of engines) read(`coverage/${runtime}/${engine}/lcov.info`, files);
+  const engines = readdirSync(`coverage/${runtime}`);
+  for (const engine of engines) {
+    const directory = `coverage/${runtime}/${engine}`;
+    if (existsSync(`${directory}/lcov.info`)) readLcov(`${directory}/lcov.info`, files);
+    else readNotes(directory, files);
+  }
   console.log(`\n${runtime} (${engines.join(" and ")})`);
   let all = 0, run = 0;
   const row = (name, done, of, missed) =>

@@ -44,7 +44,9 @@ if (process.argv[3] === "limited") {
   const free = filler(); // stays free, to count by; a runtime may have more than 16 itself
   const limit = Math.max(16, free + 1);
   while (filler() < limit);
-  execFileSync("prlimit", ["--pid", String(process.pid), `--nofile=${limit}`]);
+  // Not before this process has opened all that it needs to wait for it.
+  const lower = `read line; exec prlimit --pid ${process.pid} --nofile=${limit}`;
+  execFileSync("sh", ["-c", lower], { input: "now\n" });
   closeSync(free);
 }
 
