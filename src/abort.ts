@@ -14,7 +14,7 @@ const reasonOf = getterOf<unknown>(AbortSignal.prototype, "reason");
 /** Whether `value` is an AbortSignal in truth, not only by its prototype. */
 export function isSignal(value: unknown): value is AbortSignal {
   try {
-    abortedOf(value);
+    abortedOf.call(value);
     return true;
   } catch {
     return false;
@@ -34,7 +34,7 @@ export function onAbort<T extends WeakKey>(
   act: (target: T, reason: unknown) => void,
 ): () => void {
   if (!signal) return () => {};
-  if (abortedOf(signal)) act(target, reasonOf(signal));
+  if (abortedOf.call(signal)) act(target, reasonOf.call(signal));
   return listen(signal, new WeakRef(target), act);
 }
 
@@ -45,7 +45,7 @@ function listen<T extends WeakKey>(
 ): () => void {
   const listener = () => {
     const alive = target.deref();
-    if (alive) act(alive, reasonOf(signal));
+    if (alive) act(alive, reasonOf.call(signal));
   };
   addEventListener.call(signal, "abort", listener);
   return () => removeEventListener.call(signal, "abort", listener);

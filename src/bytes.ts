@@ -6,17 +6,19 @@
 
 import type { Bytes } from "./engines/engine.ts";
 
-/** The true getter of a built-in, which no subclass or own property can stand in front of. */
-export function getterOf<T>(prototype: object, name: string): (value: unknown) => T {
-  const get = Object.getOwnPropertyDescriptor(prototype, name)!.get!;
-  return (value) => get.call(value);
+/**
+ * The true getter of a built-in, which no subclass or own property can stand in front of. To be used by `call`: only
+ * where each use is a call of its own can the runtime inline it.
+ */
+export function getterOf<T>(prototype: object, name: string | symbol): (this: unknown) => T {
+  return Object.getOwnPropertyDescriptor(prototype, name)!.get!;
 }
 
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
 const typedBuffer = getterOf<ArrayBufferLike>(typedArray, "buffer");
 const typedOffset = getterOf<number>(typedArray, "byteOffset");
 const typedLength = getterOf<number>(typedArray, "byteLength");
-const tagOf = getterOf<string | undefined>(typedArray, Symbol.toStringTag as unknown as string);
+const tagOf = getterOf<string | undefined>(typedArray, Symbol.toStringTag);
 const setBytes = Uint8Array.prototype.set;
 const viewBuffer = getterOf<ArrayBufferLike>(DataView.prototype, "buffer");
 const viewOffset = getterOf<number>(DataView.prototype, "byteOffset");
@@ -35,36 +37,36 @@ const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
  * are given addresses, which must stay what they were when they were checked.
  */
 export function bytesOf(name: string, value: unknown): Bytes {
-  const tag = tagOf(value);
+  const tag = tagOf.call(value);
   const isView = tag === undefined && ArrayBuffer.isView(value);
-  const buffer = (tag !== undefined ? typedBuffer(value) : isView ? viewBuffer(value) : value) as ArrayBuffer;
-  if (fixedLength(name, value, buffer) === 0 && isDetached(buffer)) throw new TypeError(`"${name}" is detached`);
+  const buffer = (tag !== undefined ? typedBuffer.call(value) : isView ? viewBuffer.call(value) : value) as ArrayBuffer;
+  if (fixedLength(name, value, buffer) === 0 && isDetached.call(buffer)) throw new TypeError(`"${name}" is detached`);
   if (
     tag === "Uint8Array" && Object.getPrototypeOf(value) === Uint8Array.prototype && !Object.hasOwn(value!, "length")
   ) {
     return value as Bytes;
   }
-  if (tag !== undefined) return new Uint8Array(buffer, typedOffset(value), typedLength(value));
-  if (isView) return new Uint8Array(buffer, viewOffset(value), viewLength(value));
+  if (tag !== undefined) return new Uint8Array(buffer, typedOffset.call(value), typedLength.call(value));
+  if (isView) return new Uint8Array(buffer, viewOffset.call(value), viewLength.call(value));
   return new Uint8Array(buffer);
 }
 
 /** The bytes from `start` to `end` of `bytes`, as a view. */
 export function viewOf(bytes: Bytes, start: number, end: number): Bytes {
-  return new Uint8Array(typedBuffer(bytes) as ArrayBuffer, typedOffset(bytes) + start, end - start);
+  return new Uint8Array(typedBuffer.call(bytes) as ArrayBuffer, typedOffset.call(bytes) + start, end - start);
 }
 
 /** The length of `buffer`, if it is an ArrayBuffer that keeps it. */
 function fixedLength(name: string, value: unknown, buffer: ArrayBuffer): number {
   let resizable: boolean;
   try {
-    resizable = isResizable(buffer);
+    resizable = isResizable.call(buffer);
   } catch {
     const got = isShared(buffer) ? "shared memory" : describe(value);
     throw new TypeError(`"${name}" expected a Uint8Array or other BufferSource, got ${got}`);
   }
   if (resizable) throw new TypeError(`"${name}" expected memory of a fixed length, got a resizable ArrayBuffer`);
-  return bufferLength(buffer);
+  return bufferLength.call(buffer);
 }
 
 function isShared(value: unknown): boolean {

@@ -161,6 +161,22 @@ export class Cryptor {
     return this.#nextOutput < this.#outputs.length;
   }
 
+  /**
+   * The output of `bytes`, for the most frequent case: only when nothing is {@linkcode pending}.
+   *
+   * @returns Undefined, and nothing is done, where it takes {@linkcode write} and {@linkcode read}.
+   */
+  pass(bytes: Bytes): Bytes | undefined {
+    if (!this.#flow.canPass(bytes.length)) return undefined;
+    try {
+      if (!this.#plan.inPlace) return this.#flow.passFresh(bytes);
+      this.#flow.pass([bytes]);
+      return bytes;
+    } catch (error) {
+      throw this.#closeWith(error);
+    }
+  }
+
   /** Hands over input; only when nothing is {@linkcode pending}. The memory is in use until that is so again. */
   write(list: readonly Bytes[]): void {
     this.#input = new Scatter(list);

@@ -135,8 +135,13 @@ export class Flow {
 
   /** Sends and receives all of `list` in place: what `send` and `receive` would do, for the most frequent case. */
   pass(list: readonly Bytes[]): void {
-    this.engine.update(list, false);
-    this.engine.op(list);
+    this.engine.pass(list);
+  }
+
+  /** The same with the output in new memory. */
+  passFresh(bytes: Bytes): Bytes {
+    this.engine.update([bytes], false);
+    return this.engine.take(bytes.length);
   }
 
   /**

@@ -78,7 +78,10 @@ class Duct {
     try {
       const bytes = bytesOf("chunk", chunk);
       if (bytes.length < SMALL && this.#gatheredLength + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
-      if (this.#gatheredLength === 0) return this.#produce([bytes]);
+      if (this.#gatheredLength === 0) {
+        const output = this.#demand ? this.#cryptor.pass(bytes) : undefined;
+        return output ? this.#enqueue(output) : this.#produce([bytes]);
+      }
       const drained = this.#produce(this.#takeGathered());
       return drained ? drained.then(() => this.#writeUnlessOver(bytes)) : this.#write(bytes);
     } catch (error) {

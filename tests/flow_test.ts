@@ -23,6 +23,7 @@ import {
   isPending,
   opens,
   reference,
+  streamOf,
   turns,
   WINDOW,
 } from "./support.ts";
@@ -208,6 +209,10 @@ for (
     [200_001, 8_000, 4_000, 991],
     Array<number>(16).fill(13_312),
     Array<number>(104).fill(2_048),
+    // More entries than one op takes: several ops, or a copy where those would end within a block.
+    Array<number>(20).fill(4_096),
+    Array<number>(20).fill(4_100),
+    [208_912, 4_080],
   ]
 ) {
   watched(`F2 a gather list of ${shown(lengths)} is filled without a gap`, async () => {
@@ -505,6 +510,29 @@ for (
       assertEquals(left, [], "a fault did not happen");
     }
   });
+}
+
+for (
+  const [name, faults] of [
+    [UPDATE, [EINTR, { first: 50 }]],
+    [UPDATE, [{ first: 5_000 }, { first: 4_096 }]],
+    [OP, [{ first: 64 }, EINTR]],
+  ] as const
+) {
+  watchedOnKernel(
+    `F6 ${name} interrupted is continued where output goes in place, and the bytes are right`,
+    async () => {
+      const input = bytes(64 * 1024);
+      for (const size of [input.length, 4_096]) { // a chunk of its own, and gathered ones that take two ops
+        const left = [...faults];
+        using _ = faultyLibrary(name, left);
+        const stream = new EncryptionStream("ctr(aes)", { key: keyOf("ctr(aes)"), iv: IV, engine, inPlace: true });
+        const output = await collect(streamOf(cut(input.slice(), [size])).pipeThrough(stream));
+        assertEquals(output, expected(input), `chunks of ${size} bytes`);
+        assertEquals(left, [], "a fault did not happen");
+      }
+    },
+  );
 }
 
 for (

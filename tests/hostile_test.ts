@@ -62,9 +62,10 @@ function watchMemory(): Disposable {
   function watch(engine: Engine): void {
     if (watched.has(engine)) return;
     watched.add(engine);
-    const [update, op] = [engine.update, engine.op];
+    const { update, op, pass } = engine;
     engine.update = (list, last) => announce(list, () => update.call(engine, list, last));
     engine.op = (list) => announce(list, () => op.call(engine, list));
+    engine.pass = (list) => announce(list, () => pass.call(engine, list));
   }
 
   function checkList(list: number | bigint, count: number | bigint): void {

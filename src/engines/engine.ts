@@ -34,6 +34,8 @@ export interface Engine {
   op(list: readonly Bytes[]): void;
   /** The same into memory of its own choice, of `length` bytes, that becomes the caller's. */
   take(length: number): Bytes;
+  /** {@linkcode Engine.update} and {@linkcode Engine.op} over the same memory, with nothing else in the engine. */
+  pass(list: readonly Bytes[]): void;
   /** How many bytes one update may carry while `queued` bytes are in the engine. */
   capacity(queued: number): number;
   /** The same key, an independent stream. */

@@ -38,6 +38,9 @@ const WINDOW_LIMIT = 212_992;
  */
 const OP_ENTRIES = 8;
 
+/** Copying an entry of so many bytes costs more than its share of an op. */
+const LEAST_WITHOUT_COPY = 2048;
+
 /** One op maps at most so many pages at a time into its output list (ALG_MAX_PAGES). */
 const PAGES_PER_STEP = 16;
 
@@ -125,42 +128,89 @@ class KernelEngine implements Engine {
   }
 
   #send(list: readonly Bytes[], last: boolean): void {
+    this.#sendFilled(this.#iovecs.fill(list), last);
+    this.#iovecs.clear();
+  }
+
+  /** Sends all that is in the list; what took several calls has used it up. */
+  #sendFilled(length: number, last: boolean): void {
     const iovecs = this.#iovecs;
-    const entries = iovecs.word(Math.max(iovecs.fill(list), SENDMSG_ENTRIES));
+    const entries = iovecs.word(Math.max(length, SENDMSG_ENTRIES));
     const handle = this.#handle;
-    const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
     for (;;) {
       const sent = last
         ? this.#call.kcapi_cipher_stream_update_last(handle, iovecs.address, entries)
         : this.#call.kcapi_cipher_stream_update(handle, iovecs.address, entries);
-      if (sent === iovecs.total) break;
+      if (sent === iovecs.left) return;
       // Rule F6: a signal came before anything was taken, or only a part was.
       if (sent === -EINTR) continue;
+      const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
       if (this.#check(sent, operation) === 0) throw this.#broken(operation, sent);
       iovecs.advance(sent);
     }
-    iovecs.clear();
   }
 
   op(list: readonly Bytes[]): void {
-    // The kernel begins another entry of the output list only with a page of receive buffer to spare; without, it
-    // processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that.
-    if (list.length > OP_ENTRIES || (list.length > 1 && sizeOf(list) > this.#limits.gatherLimit)) {
-      const whole = this.#iovecs.scratch(sizeOf(list));
-      this.op([whole]);
-      return scatter(whole, list);
+    const step = this.#stepOf(list);
+    if (step === 0) return this.#opCopied(list);
+    this.#iovecs.fill(list);
+    this.#opFilled(list.length, step);
+  }
+
+  pass(list: readonly Bytes[]): void {
+    const step = this.#stepOf(list);
+    if (step === 0) {
+      this.update(list, false);
+      return this.#opCopied(list);
     }
     const iovecs = this.#iovecs;
+    iovecs.fill(list); // once for both, unless sending used it up
+    const { left } = iovecs;
+    this.#sendFilled(list.length, false);
+    if (iovecs.left !== left) iovecs.fill(list);
+    this.#opFilled(list.length, step);
+  }
+
+  /**
+   * How many entries of `list` an op takes; 0 where it goes through a copy.
+   *
+   * The kernel begins another entry of the output list only with a page of receive buffer to spare; without, it
+   * processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that. More
+   * ops than one need entries of whole chunks, and are worth it for large ones.
+   */
+  #stepOf(list: readonly Bytes[]): number {
+    if (list.length === 1) return 1;
+    const isWhole = sizeOf(list) <= this.#limits.gatherLimit;
+    if (isWhole && list.length <= OP_ENTRIES) return list.length;
+    const { kind, chunkSize } = this.#algorithm;
+    const isCut = kind === "stream" && list.length <= UIO_MAXIOV &&
+      list.every(({ length }) => length >= LEAST_WITHOUT_COPY && length % chunkSize === 0);
+    if (!isCut) return 0;
+    return isWhole ? OP_ENTRIES : 1;
+  }
+
+  #opCopied(list: readonly Bytes[]): void {
+    const whole = this.#iovecs.scratch(sizeOf(list));
+    this.op([whole]);
+    scatter(whole, list);
+  }
+
+  #opFilled(length: number, step: number): void {
+    const iovecs = this.#iovecs;
     const handle = this.#handle;
-    const entries = iovecs.word(iovecs.fill(list));
-    for (;;) {
-      const got = this.#call.kcapi_cipher_stream_op(handle, iovecs.address, entries);
-      if (got === iovecs.total) break;
-      // Rule F6. A mode that restarts at every op must not be continued by another one.
-      if (got === -EINTR) continue;
-      this.#check(got, "kcapi_cipher_stream_op");
-      if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
-      iovecs.advance(got);
+    for (let first = 0; first < length; first += step) {
+      const count = Math.min(step, length - first);
+      const address = iovecs.select(first, count);
+      const entries = iovecs.word(count);
+      for (;;) {
+        const got = this.#call.kcapi_cipher_stream_op(handle, address, entries);
+        if (got === iovecs.left) break;
+        // Rule F6. A mode that restarts at every op must not be continued by another one.
+        if (got === -EINTR) continue;
+        this.#check(got, "kcapi_cipher_stream_op");
+        if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
+        iovecs.advance(got);
+      }
     }
     iovecs.clear();
   }
@@ -205,9 +255,9 @@ class KernelEngine implements Engine {
   }
 
   #broken(operation: string, count: number): KcapiError {
-    const { total } = this.#iovecs;
+    const { left } = this.#iovecs;
     this.#iovecs.clear();
-    return new KcapiError("EIO", operation, `${count} bytes went through where ${total} were due`);
+    return new KcapiError("EIO", operation, `${count} bytes went through where ${left} were due`);
   }
 
   #check(result: number, operation: string): number {
@@ -264,8 +314,8 @@ function bufferSize(call: Calls, socket: number, option: number): number {
 /** The struct iovec array of one thread: calls are synchronous (rule F7), so all its engines share it. */
 class Iovecs {
   readonly address: Address;
-  /** Bytes in the list. */
-  total = 0;
+  /** Bytes in the list that are not used up. */
+  left = 0;
   #used = 0;
   #first = 0;
   #scratch: Bytes | undefined;
@@ -306,20 +356,29 @@ class Iovecs {
       this.#words[4 * i + 2] = length;
       total += length;
     }
-    this.total = total;
+    this.left = total;
     this.#used = list.length;
     this.#first = 0;
     return list.length;
   }
 
+  /** Makes `count` entries of the list from `first` on the list. Returns its address. */
+  select(first: number, count: number): Address {
+    if (first === 0 && count === this.#used) return this.address;
+    let left = 0;
+    for (let i = first; i < first + count; i++) left += this.#words[4 * i + 2]!;
+    this.left = left;
+    this.#first = first;
+    return add(this.address, 16 * first);
+  }
+
   /** Takes `count` bytes off the front; what is used up stays as entries of length 0. */
   advance(count: number): void {
-    this.total -= count;
+    this.left -= count;
     while (count > 0) {
       const length = this.#words[4 * this.#first + 2]!;
       const step = Math.min(count, length);
-      const address = this.#cells.get(2 * this.#first);
-      this.#cells.set(2 * this.#first, typeof address === "bigint" ? address + BigInt(step) : address + step);
+      this.#cells.set(2 * this.#first, add(this.#cells.get(2 * this.#first), step));
       this.#words[4 * this.#first + 2] = length - step;
       count -= step;
       if (step === length) this.#first++;
@@ -333,6 +392,10 @@ class Iovecs {
     for (let i = 4 * this.#used - 1; i >= 0; i--) words[i] = 0;
     this.#used = 0;
   }
+}
+
+function add(address: Address, offset: number): Address {
+  return typeof address === "bigint" ? address + BigInt(offset) : address + offset;
 }
 
 let iovecs: Iovecs | undefined;

@@ -183,6 +183,11 @@ class UserspaceEngine implements Engine {
     return target;
   }
 
+  pass(list: readonly Bytes[]): void {
+    this.update(list);
+    this.op(list);
+  }
+
   capacity(queued: number): number {
     return WINDOW - queued;
   }
