@@ -125,7 +125,7 @@ function refused({ system }: Failure): Diagnosis {
 
 /** What crypto.af_alg_restrict = 1 leaves (Linux 7.3), to everyone and to privileged processes. */
 const ALLOWED = /^(?:xts\((?:aes|camellia|serpent|twofish)\)|adiantum\(xchacha(?:12|20),aes\)|hctr2\(aes\))$/;
-const ALLOWED_PRIVILEGED = /^(?:(?:cbc|ctr|ecb)\(aes\)|(?:cbc|ecb)\(des(?:3_ede)?\))$/;
+const ALLOWED_PRIVILEGED = /^(?:(?:cbc|ctr|ecb)\(aes\)|cbc\(des(?:3_ede)?\)|ecb\(des\))$/;
 
 function notFound({ algorithm, system }: Failure): Diagnosis {
   const nearest = nearestAlgorithm(algorithm, system);

@@ -44,9 +44,9 @@ const ALLOWLIST: Readonly<Record<Served, readonly string[]>> = {
     "cbc(des)",
     "ecb(des)",
     "cbc(des3_ede)",
-    "ecb(des3_ede)",
   ],
   nobody: [
+    "ecb(des3_ede)",
     "chacha20",
     "xchacha20",
     "cts(cbc(aes))",
