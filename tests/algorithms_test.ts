@@ -20,6 +20,7 @@ import {
   assertRejects,
   assertThrows,
   engine,
+  ownsKernel,
   spawn,
   test,
 } from "./deps.ts";
@@ -138,8 +139,7 @@ async function kernelAlgorithms(): Promise<ReadonlyMap<string, Bytes>> {
   const aliases = [...stdout.matchAll(/^alias crypto[_-](\S+) (\S+)/gm)].map(([, name, module]) => [name!, module!]);
   // tests/kernel's guest is ours to change: load what there is at once, for each name that is missing would start a
   // modprobe, hundreds in all. Elsewhere the kernel loads what it is asked for, as for any user.
-  const isGuest = readFileSync("/proc/cpuinfo", "utf8").includes("User Mode Linux");
-  if (isGuest) {
+  if (ownsKernel) {
     await spawn([modprobe, "--all", "--quiet", ...new Set(aliases.map(([, module]) => module!))]);
     writeFileSync(MODPROBE, "\n");
   }
@@ -163,7 +163,7 @@ async function kernelAlgorithms(): Promise<ReadonlyMap<string, Bytes>> {
       for (const stream of streams) spread((cipher) => `${template}(${stream},${cipher})`);
     }
   } finally {
-    if (isGuest) writeFileSync(MODPROBE, `${modprobe}\n`);
+    if (ownsKernel) writeFileSync(MODPROBE, `${modprobe}\n`);
   }
   return found;
 }

@@ -16,6 +16,10 @@ export const runtime: "deno" | "bun" = "Bun" in globalThis ? "bun" : "deno";
 /** The engine that this run of the suite is to exercise. */
 export const engine: "kernel" | "userspace" = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
 
+/** Whether this process may change the kernel it runs on: root in a guest of `tests/run`, which nobody else uses. */
+export const ownsKernel: boolean = engine === "kernel" && process.env.KCAPI_OWN_KERNEL !== undefined &&
+  process.getuid?.() === 0;
+
 // ---- @std, or the stand-ins -------------------------------------------------------------------------------------
 
 /** `@std` through the import map of deno.json, by names that no type checker and no bundler follows. */

@@ -3,13 +3,21 @@
  * which throws where a broken rule would hang the runtime; the bytes are the real kernel's.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import process from "node:process";
 import { type Calls, load } from "../ffi/mod.ts";
 import { denoAdapter } from "../ffi/deno.ts";
 import { CipherHandle, encrypt, EncryptionStream, KcapiError } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { openKernel } from "../src/engines/kernel.ts";
-import { assert, assertEquals, assertInstanceOf, assertStrictEquals, assertThrows, engine, test } from "./deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+  assertThrows,
+  engine,
+  ownsKernel,
+  test,
+} from "./deps.ts";
 import { addressOf, arrayOf, entriesAt, interpose, lengthOf, type Watch, watchCalls } from "./native_calls.ts";
 import {
   background,
@@ -231,9 +239,6 @@ function shown(lengths: readonly number[]): string {
   return lengths.length > 8 ? `${lengths.length} entries of ${lengths[0]}` : lengths.join(" + ");
 }
 
-const isGuest = engine === "kernel" && process.getuid?.() === 0 &&
-  readFileSync("/proc/cpuinfo", "utf8").includes("User Mode Linux");
-
 /** Sets the default socket buffers of the system: of the guest's. */
 function socketBuffers(send: number, receive: number): Disposable {
   const files = ["wmem_default", "rmem_default"].map((name) => `/proc/sys/net/core/${name}`);
@@ -257,7 +262,7 @@ for (
     [4_194_304, 4_194_304, WINDOW],
   ] as const
 ) {
-  test.if(isGuest, "changes net.core sysctls: only as root in a guest of its own")(
+  test.if(ownsKernel, "changes net.core sysctls: only as root in a guest of its own")(
     `F2 with socket buffers of ${send} and ${receive} bytes the window is ${window}, and the bytes are right`,
     async () => {
       using _ = socketBuffers(send, receive);

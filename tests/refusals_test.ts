@@ -6,7 +6,17 @@ import { readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Outcome } from "./children/refused.ts";
-import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  engine,
+  ownsKernel,
+  runtime,
+  spawn,
+  tempDir,
+  test,
+} from "./deps.ts";
 
 const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
 
@@ -111,9 +121,7 @@ function unprivileged(): { launcher: string[]; env: Record<string, string> } {
   return { launcher, env: { HOME: directory, DENO_DIR: `${directory}/deno`, TMPDIR: directory } };
 }
 
-const isGuest = engine === "kernel" && process.env.KCAPI_RESULTS !== undefined && process.getuid?.() === 0 &&
-  /linux\.uml|con0=|kcapi/.test(readFileSync("/proc/cmdline", "utf8"));
-const inGuest = test.if(isGuest, "changes the system: as root, in a guest of its own");
+const inGuest = test.if(ownsKernel, "changes the system: as root, in a guest of its own");
 
 /** Runs `action` while a file of the system has another value. */
 async function whileSet(path: string, value: string, action: () => Promise<void>): Promise<void> {
