@@ -1,7 +1,7 @@
 /*
  * A libkcapi that checks every pointer and every length it is given: each must lie in memory that the test has announced
- * for this call (kcapi_check_announce), with the content that this memory had then. The cipher inverts every byte, in
- * the kernel's own units: it takes no more than the window, and gives no more than there is. Now and then it does
+ * for this call (kcapi_check_announce), with the content that this memory had then. The cipher inverts every byte; it
+ * takes no more than the window, and gives no more than there is. Now and then it does
  * only a part of what it is asked for, as a signal makes the kernel do. Built with -fsanitize=address it finds by that,
  * too, what is touched after it was freed. The first violation ends the process.
  */

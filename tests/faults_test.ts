@@ -148,12 +148,11 @@ const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).jo
  * output on. Prints what it prints, and on standard error how many signals were sent.
  */
 const BOMBARD = `
-  use Time::HiRes "usleep"; use POSIX ":sys_wait_h";
   my $pid = open(my $out, "-|", @ARGV) or die;
   $| = 1; print scalar <$out>;
   my $sent = 0;
   my $killer = fork();
-  if (!$killer) { while (kill "USR1", $pid) { $sent++; usleep 500; last if $sent > 20000; if ($sent % 100 == 0) { print STDERR "$sent\\n" } } exit }
+  if (!$killer) { while (kill "USR1", $pid) { $sent++; select undef, undef, undef, 0.0005; last if $sent > 20000; if ($sent % 100 == 0) { print STDERR "$sent\\n" } } exit }
   print while <$out>; kill "KILL", $killer; waitpid $killer, 0; close $out; exit($? >> 8 || $? & 127);
 `;
 

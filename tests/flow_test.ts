@@ -451,8 +451,8 @@ type Fault = number | { first: number };
 
 const EINTR = -4;
 
-/** FaultyLibrary: the real one, but the calls of one function meet these faults, one after the other. */
-function faultyLibrary(name: StreamCallName, faults: Fault[]): Disposable {
+/** FaultyLibrary: the real one, but the calls of one function meet these faults (undefined: none), one after the other. */
+function faultyLibrary(name: StreamCallName, faults: (Fault | undefined)[]): Disposable {
   let idle = 0;
   return interpose((real) => ({
     [name]: (...[handle, list, count]: Parameters<Calls[StreamCallName]>) => {

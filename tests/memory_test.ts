@@ -76,6 +76,7 @@ checked(
 for (
   const [fault, found] of [
     ["freed", "changed since it was announced"],
+    ["freed after the update", "changed since it was announced"],
     ["short IV", "an IV of 16 bytes is not in what was announced"],
     ["few entries", "a list of 1 entries, which is referred to after the call"],
     ["too long", "is not in what was announced"],

@@ -10,6 +10,8 @@ import process from "node:process";
 
 const [directory, noKernel, filter, ...legs] = process.argv.slice(2);
 
+if (legs.length === 0) throw new Error("no leg was to be run");
+
 /** What a leg left behind: `undefined` where there is no such file. */
 function read(leg, file) {
   const path = `${directory}/${leg}/${file}`;

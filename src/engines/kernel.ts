@@ -128,15 +128,16 @@ class KernelEngine implements Engine {
   }
 
   #send(list: readonly Bytes[], last: boolean): void {
-    this.#sendFilled(this.#iovecs.fill(list), last);
+    const handle = this.#handle;
+    this.#iovecs.fill(list);
+    this.#sendFilled(handle, list.length, last);
     this.#iovecs.clear();
   }
 
   /** Sends all that is in the list; what took several calls has used it up. */
-  #sendFilled(length: number, last: boolean): void {
+  #sendFilled(handle: Address, length: number, last: boolean): void {
     const iovecs = this.#iovecs;
     const entries = iovecs.word(Math.max(length, SENDMSG_ENTRIES));
-    const handle = this.#handle;
     for (;;) {
       const sent = last
         ? this.#call.kcapi_cipher_stream_update_last(handle, iovecs.address, entries)
@@ -153,8 +154,9 @@ class KernelEngine implements Engine {
   op(list: readonly Bytes[]): void {
     const step = this.#stepOf(list);
     if (step === 0) return this.#opCopied(list);
+    const handle = this.#handle;
     this.#iovecs.fill(list);
-    this.#opFilled(list.length, step);
+    this.#opFilled(handle, list.length, step);
   }
 
   pass(list: readonly Bytes[]): void {
@@ -163,12 +165,13 @@ class KernelEngine implements Engine {
       this.update(list, false);
       return this.#opCopied(list);
     }
+    const handle = this.#handle;
     const iovecs = this.#iovecs;
     iovecs.fill(list); // once for both, unless sending used it up
     const { left } = iovecs;
-    this.#sendFilled(list.length, false);
+    this.#sendFilled(handle, list.length, false);
     if (iovecs.left !== left) iovecs.fill(list);
-    this.#opFilled(list.length, step);
+    this.#opFilled(handle, list.length, step);
   }
 
   /**
@@ -195,9 +198,8 @@ class KernelEngine implements Engine {
     scatter(whole, list);
   }
 
-  #opFilled(length: number, step: number): void {
+  #opFilled(handle: Address, length: number, step: number): void {
     const iovecs = this.#iovecs;
-    const handle = this.#handle;
     for (let first = 0; first < length; first += step) {
       const count = Math.min(step, length - first);
       const address = iovecs.select(first, count);
@@ -346,8 +348,8 @@ class Iovecs {
     return this.#small[n] ?? this.#library.word(n);
   }
 
-  /** Makes `list` the list; the entries behind it are empty. Returns its length. */
-  fill(list: readonly Bytes[]): number {
+  /** Makes `list` the list; the entries behind it are empty. */
+  fill(list: readonly Bytes[]): void {
     let total = 0;
     for (let i = 0; i < list.length; i++) {
       const bytes = list[i]!;
@@ -359,7 +361,6 @@ class Iovecs {
     this.left = total;
     this.#used = list.length;
     this.#first = 0;
-    return list.length;
   }
 
   /** Makes `count` entries of the list from `first` on the list. Returns its address. */

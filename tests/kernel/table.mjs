@@ -1,29 +1,38 @@
-// table.mjs COUNTS README: writes the table of README (between two comments) from the counts that summary.mjs left.
+// table.mjs COUNTS README: puts the counts that summary.mjs left into the table of README (between two comments): rows of the
+// same kernel (but for its last number), libkcapi and user are replaced, others stay as they are.
 import { readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 
 const [counts, readme] = process.argv.slice(2);
-const rows = new Map(); // kernel, libkcapi and user → runtime → leg
+const before = readFileSync(readme, "utf8");
+const place = /(<!-- matrix -->\n)([^]*)(\n<!-- end -->)/;
+const HEAD = ["Kernel", "libkcapi", "User, sysctl", "Deno", "Bun"];
+
+const rows = new Map(); // what tells a row from others → its cells
+const key = ([kernel, library, user]) => [/^.*?\d+\.\d+/.exec(kernel)[0], /\(.*\)/.exec(library)[0], user].join();
+for (const line of place.exec(before)[2].split("\n").filter((line) => line.startsWith("| ")).slice(2)) {
+  const cells = line.split("|").slice(1, -1).map((cell) => cell.trim());
+  rows.set(key(cells), cells);
+}
+
+const legs = new Map(); // kernel, libkcapi and user → runtime → leg
 for (const leg of JSON.parse(readFileSync(counts, "utf8"))) {
   const [, runtime, title] = leg.leg.match(/^(.*?)-(.*)$/);
-  rows.set(title, { ...rows.get(title), [runtime]: leg });
+  legs.set(title, { ...legs.get(title), [runtime]: leg });
 }
-
-function cell({ passed, failed, skipped, leftOut }) {
-  return leftOut ?? `${passed} passed, ${failed} failed, ${skipped} skipped`;
-}
-
-const table = [["Kernel", "libkcapi", "User, sysctl", "Deno", "Bun"]];
-for (const [title, { deno, bun }] of rows) {
+const cell = ({ passed, failed, skipped, leftOut }) =>
+  leftOut ?? `${passed} passed, ${failed} failed, ${skipped} skipped`;
+for (const [title, { deno, bun }] of legs) {
   const [kernel, library, ...user] = title.split(", ");
-  const release = deno.kernel?.split(",")[0] ?? bun.kernel?.split(",")[0] ?? kernel;
-  table.push([release, library.replace("libkcapi ", ""), user.join(", "), cell(deno), cell(bun)]);
+  const named = kernel.replace("uml-", "User-Mode Linux ").replace("qemu-", "QEMU ");
+  const release = deno.kernel?.split(",")[0] ?? bun.kernel?.split(",")[0] ?? named;
+  const cells = [release, library.replace(/^libkcapi /, ""), user.join(", "), cell(deno), cell(bun)];
+  rows.set(key(cells), cells);
 }
-const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
+
+const table = [HEAD, ...rows.values()];
+const widths = HEAD.map((_, column) => Math.max(...table.map((row) => row[column].length)));
 const line = (row) => `| ${row.map((text, column) => text.padEnd(widths[column])).join(" | ")} |`;
 const [head, ...body] = table;
 const text = [line(head), line(widths.map((width) => "-".repeat(width))), ...body.map(line)].join("\n");
-const before = readFileSync(readme, "utf8");
-const after = before.replace(/(<!-- matrix -->\n)[^]*(\n<!-- end -->)/, (_, start, end) => `${start}\n${text}\n${end}`);
-if (after === before && !before.includes(text)) throw new Error(`${readme} has no place for the table`);
-writeFileSync(readme, after);
+writeFileSync(readme, before.replace(place, (_, start, __, end) => `${start}\n${text}\n${end}`));
