@@ -20,8 +20,8 @@ function readLcov(path, files) {
 
 /** What statements have noted (tests/instrument.mjs). */
 function readNotes(directory, files) {
-  for (const note of readdirSync(directory).filter((name) => /^(src|ffi):.*\.ts$/.test(name))) {
-    const file = note.replaceAll(":", "/");
+  for (const note of readdirSync(directory).filter((name) => /^(src|ffi):.*\.notes$/.test(name))) {
+    const file = note.replace(".notes", "").replaceAll(":", "/");
     const lines = files.get(file) ?? new Map();
     files.set(file, lines);
     readFileSync(`${directory}/${note}`).forEach((state, line) => {
@@ -60,7 +60,7 @@ for (const runtime of process.argv.slice(2)) {
   let all = 0, run = 0;
   const row = (name, done, of, missed) =>
     console.log(`${name.padEnd(26)} ${(100 * done / of).toFixed(1).padStart(6)} %  ${missed}`.trimEnd());
-  for (const [name, lines] of [...files].sort(([a], [b]) => a < b ? -1 : 1)) {
+  for (const [name, lines] of [...files].filter(([, lines]) => lines.size > 0).sort(([a], [b]) => a < b ? -1 : 1)) {
     const missed = [...lines].filter(([, times]) => times === 0).map(([line]) => line).sort((a, b) => a - b);
     all += lines.size;
     run += lines.size - missed.length;

@@ -72,7 +72,7 @@ writeFileSync(
 export const notes: Record<string, Uint8Array> = {};
 for (const [name, lines] of Object.entries(${JSON.stringify(lists)})) {
   try {
-    const path = process.env.KCAPI_COVERAGE + "/" + name.replaceAll("/", ":");
+    const path = process.env.KCAPI_COVERAGE + "/" + name.replaceAll("/", ":") + ".notes";
     const fresh = path + "." + process.pid + "." + Math.random();
     writeFileSync(fresh, Uint8Array.from(lines));
     try { linkSync(fresh, path); } catch { /* another process was first */ }

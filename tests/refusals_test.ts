@@ -17,6 +17,7 @@ import {
   tempDir,
   test,
 } from "./deps.ts";
+import { collectGarbage } from "./support.ts";
 
 const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
 
@@ -151,13 +152,36 @@ inGuest("/proc/crypto and /proc/sys hidden: the right bytes all the same", async
   assertEquals(await outcomes(launcher), WORKS);
 });
 
+const MODPROBE = "/proc/sys/kernel/modprobe";
+
+const modprobe = (...args: string[]) => spawn([readFileSync(MODPROBE, "utf8").trim(), ...args]);
+
+/** Unloads a module that other tests have used. */
+async function unload(module: string): Promise<void> {
+  await collectGarbage(); // handles that nobody closed use it
+  await modprobe("--remove", "--quiet", module);
+  assert(!new RegExp(`^${module} `, "m").test(readFileSync("/proc/modules", "utf8")), `${module} is in use`);
+}
+
+inGuest(
+  "algif_skcipher missing: auto is userspace, kernel is ENOENT and names the module",
+  async () => {
+    await unload("algif_skcipher");
+    await modprobe("af_alg"); // which it took with it
+    await whileSet(MODPROBE, "/bin/false\n", async () => {
+      const { auto, kernel, userspace } = await outcomes([]);
+      assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
+      assertRefused(kernel, "ENOENT", /modprobe algif_skcipher/);
+    });
+    assertEquals(await outcomes([]), WORKS);
+  },
+);
+
 inGuest(
   "modules not to be loaded: ENOENT for what is in one, with what would change that",
   async () => {
-    // Another test may have loaded it.
-    await spawn([readFileSync("/proc/sys/kernel/modprobe", "utf8").trim(), "--remove", "--quiet", "anubis"]);
-    assert(!readFileSync("/proc/crypto", "utf8").includes("anubis"));
-    await whileSet("/proc/sys/kernel/modprobe", "/bin/false\n", async () => {
+    await unload("anubis");
+    await whileSet(MODPROBE, "/bin/false\n", async () => {
       assertEquals(await outcomes([]), WORKS);
       const { auto, kernel, userspace } = await outcomes([], ["cbc(anubis)"]);
       assertRefused(kernel, "ENOENT", /may not load the module/);
