@@ -29,4 +29,8 @@ start_guest() {
     con=null ssl=null con0=null,fd:1 con1=null,fd:3 con2=null,fd:4 >"$work/console" 2>&1
 }
 
-end_guest() { :; } # it wrote to the host's own files
+end_guest() { # what it wrote are the host's own files
+  if grep -q 'ran out of memory on the host side' "$work/console"; then
+    echo "boot: processes of the guest were killed for want of mappings: raise this machine's vm.max_map_count" >&2
+  fi
+}
