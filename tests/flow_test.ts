@@ -15,6 +15,7 @@ import {
   assertStrictEquals,
   assertThrows,
   engine,
+  openFiles,
   ownsKernel,
   test,
 } from "./deps.ts";
@@ -538,6 +539,36 @@ for (
       }
     },
   );
+}
+
+for (const inPlace of [true, false]) {
+  const where = inPlace ? "in place" : "in new memory";
+  watched(
+    `chunks of whole blocks give the right bytes ${where}, alone, gathered, and in lists for one op or several`,
+    async () => {
+      const input = bytes(64 * 1024);
+      for (const size of [256, 4_096, 8_192, 16_384, 65_536]) {
+        const stream = new EncryptionStream("ctr(aes)", { key: keyOf("ctr(aes)"), iv: IV, engine, inPlace });
+        assertEquals(
+          await collect(streamOf(cut(input.slice(), [size])).pipeThrough(stream)),
+          expected(input),
+          `${size}`,
+        );
+      }
+    },
+  );
+
+  for (const name of [UPDATE, OP] as const) {
+    watchedOnKernel(`F6 ${name} that fails on a chunk ${where} fails the stream, and releases its cipher`, async () => {
+      const files = openFiles();
+      using _ = faultyLibrary(name, [-12]);
+      const stream = new EncryptionStream("ctr(aes)", { key: keyOf("ctr(aes)"), iv: IV, engine, inPlace });
+      const error = await caught(collect(streamOf([bytes(65_536)]).pipeThrough(stream)));
+      assertInstanceOf(error, KcapiError);
+      assertEquals([error.code, error.operation], ["ENOMEM", name]);
+      assertEquals(openFiles(), files);
+    });
+  }
 }
 
 for (

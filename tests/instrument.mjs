@@ -4,7 +4,7 @@
  * byte for each line: 0 no statement begins there, 1 one does, 2 it was run. They are mapped into memory by all
  * processes, so that they are complete however these end.
  */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import * as is from "typescript/unstable/ast/is";

@@ -47,7 +47,8 @@ const checks = loadChecks(library.path);
 const real = library.call;
 
 setFlagsFromString("--expose-gc");
-const collectNow: () => void = "Bun" in globalThis ? () => Bun.gc(true) : runInNewContext("gc");
+const bun = (globalThis as { Bun?: { gc(force: boolean): void } }).Bun;
+const collectNow: () => void = bun ? () => bun.gc(true) : runInNewContext("gc");
 
 /** The sizes of what was announced for the next call, or for several: those of what a collection would set free. */
 let sizes: number[] = [];
