@@ -233,9 +233,9 @@ export class CipherHandle implements Disposable {
       try {
         while (flow.ready === 0 && !flow.done) {
           await this.#wait(receiver);
-          this.#assertAlive("streamOpInto");
-          // Its stream ended, and another one was started before this had its turn.
+          // Its stream ended, and another one was started before this had its turn: what became of that is not its own.
           if (this.#stream !== stream) return 0;
+          this.#assertAlive("streamOpInto");
         }
       } finally {
         if (this.#receiver === receiver) this.#receiver = undefined;
@@ -349,8 +349,9 @@ export class CipherHandle implements Disposable {
     const receive = async (): Promise<Bytes | undefined> => {
       while (!ended) {
         signal?.throwIfAborted();
+        if (this.#stream !== stream) break; // what becomes of another stream is not its own
         this.#assertStarted("streamOp");
-        if (flow.done || this.#stream !== stream) break;
+        if (flow.done) break;
         if (this.#receiver !== receiver) this.#assertNoReceiver("streamOp");
         this.#receiver = receiver;
         const length = flow.fit(maxBytes);
@@ -358,7 +359,7 @@ export class CipherHandle implements Disposable {
         // Only while it waits: a signal that lives on must not keep an iterator that was dropped.
         signal?.addEventListener("abort", wake);
         await this.#wait(receiver).finally(() => signal?.removeEventListener("abort", wake));
-        if (!ended) this.#assertAlive("streamOp");
+        if (!ended && this.#stream === stream) this.#assertAlive("streamOp");
       }
       end();
       return undefined;

@@ -161,9 +161,9 @@ test("signals by the thousand change no byte: calls that they interrupt go on", 
     env: { KCAPI_TEST_ENGINE: engine },
     timeout: 100_000,
   });
-  const sent = Number(stderr.trim().split("\n").at(-1));
+  const sent = Number(stderr.match(/^\d+$/gm)?.at(-1)); // the runtime may have words of its own there
   assertEquals([code, stdout], [0, "ready\nright\n"], stderr.slice(0, 2_000));
-  assert(sent >= 1_000, `${sent} signals were sent`);
+  assert(sent >= 1_000, `${sent} signals were sent: ${stderr.slice(0, 2_000)}`);
 });
 
 // ---- kill -9 ------------------------------------------------------------------------------------------------------

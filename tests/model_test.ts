@@ -162,6 +162,8 @@ class Stream {
 interface Fate {
   readonly reasons?: readonly Reason[];
   readonly isEnd?: boolean;
+  /** It waited when another stream took the place of its own, and is told so in its turn: unless its signal is faster. */
+  readonly isOutdated?: boolean;
   /** Bytes: at least and at most so many. */
   readonly least?: number;
   readonly most?: number;
@@ -235,7 +237,15 @@ class Handle {
     const isBusy = this.stream && !this.stream.isDone;
     if (!returns(start, this.#isClosed ? "EBADF" : this.#failure ?? (isBusy ? "EBUSY" : undefined))) return;
     // Whoever waited for more of the old stream meets its end.
-    for (const { queue } of this.#receivers) for (const receive of queue) receive.fate ??= { isEnd: true };
+    for (const receiver of this.#receivers) {
+      const waiting = receiver.hasEnded ? undefined : receiver.queue.find(({ fate }) => !fate);
+      if (waiting) {
+        waiting.fate = { isEnd: true, isOutdated: true };
+        receiver.hasEnded = true;
+      }
+      for (const receive of receiver.queue) receive.fate ??= { isEnd: true };
+      this.#outrun(receiver);
+    }
     this.#receiver = undefined;
     this.stream = new Stream(direction, iv);
     this.#streams.push(this.stream);
@@ -307,7 +317,16 @@ class Handle {
   }
 
   abort(index: number, reason: unknown): void {
-    this.#iterators.at(index % this.#iterators.length)?.abort?.abort(reason);
+    const receiver = this.#iterators.at(index % this.#iterators.length);
+    if (!receiver) return;
+    receiver.abort!.abort(reason);
+    this.#outrun(receiver);
+  }
+
+  /** Whoever waits for his turn to be told of the end is told of the signal, if that was aborted. */
+  #outrun({ queue, abort }: Receiver): void {
+    const first = queue.find(({ fate, call }) => fate?.isOutdated && !call.observed);
+    if (first && abort?.signal.aborted) first.fate = { reasons: [{ is: abort.signal.reason }] };
   }
 
   /** Takes away the last memory of the last update that waits. */
@@ -386,11 +405,12 @@ class Handle {
     const reasons: Reason[] = [];
     if (abort?.signal.aborted) reasons.push({ is: abort.signal.reason });
     if (cancelled) reasons.push(...cancelled);
-    else if (this.#isClosed) reasons.push("EBADF");
-    else if (this.#failure) reasons.push(this.#failure);
+    else if (stream === this.stream && this.#isClosed) reasons.push("EBADF");
+    else if (stream === this.stream && this.#failure) reasons.push(this.#failure);
     // Who closes and leaves at once may be told either.
-    if (receiver.hasEnded) return { isEnd: true, ...(cancelled && { reasons }) };
-    const isEnd = stream !== this.stream || stream.isDone;
+    const isOutdated = stream !== this.stream;
+    if (receiver.hasEnded || (isOutdated && cancelled)) return { isEnd: true, ...(cancelled && { reasons }) };
+    const isEnd = isOutdated || stream.isDone;
     if (reasons.length === 0 && !isEnd && this.#receiver && this.#receiver !== receiver) reasons.push("EBUSY");
     if (reasons.length > 0 || isEnd) {
       this.#ends(receiver);
