@@ -120,27 +120,31 @@ async function measureMemory(): Promise<void> {
   const contenders = ["identity", "copying", "EncryptionStream", "inPlace"];
   if (engine === "userspace") contenders.push("cipher.update");
   for (const runtime of ["Bun", "Deno"]) {
-    const growth = new Map(contenders.map((name) => [name, [] as number[]]));
-    for (let round = 0; round < roundsOr(where === "guest" ? 1 : 3); round++) {
-      for (const [contender, sizes] of growth) {
-        const { output } = await run(script(runtime, "memory.ts", contender, engine, "ctr(aes)"));
-        sizes.push(Number(output) / MiB);
-      }
-    }
-    const figures = Object.fromEntries([...growth].map(([name, sizes]) => [name, statistics(sizes)]));
-    const common = { bar: "B7", runtime, figures, unit: "MiB", atMost: 16 } as const;
-    report({
-      ...common,
-      work: `${engine}, ctr(aes)`,
-      formula: "EncryptionStream − copying",
-      ratio: (of) => of("EncryptionStream") - of("copying"),
-    });
-    report({
-      ...common,
-      work: `${engine}, ctr(aes), inPlace`,
-      formula: "inPlace",
-      ratio: (of) => of("inPlace"),
-      ...(figures["cipher.update"] ? { reachable: figures["cipher.update"].median } : {}),
-    });
+    for (const algorithm of ["ctr(aes)", "cbc(aes)"]) await measureGrowth(runtime, engine, algorithm, contenders);
   }
+}
+
+async function measureGrowth(runtime: string, engine: string, algorithm: string, contenders: string[]): Promise<void> {
+  const growth = new Map(contenders.map((name) => [name, [] as number[]]));
+  for (let round = 0; round < roundsOr(where === "guest" ? 1 : 3); round++) {
+    for (const [contender, sizes] of growth) {
+      const { output } = await run(script(runtime, "memory.ts", contender, engine, algorithm));
+      sizes.push(Number(output) / MiB);
+    }
+  }
+  const figures = Object.fromEntries([...growth].map(([name, sizes]) => [name, statistics(sizes)]));
+  const common = { bar: "B7", runtime, figures, unit: "MiB", atMost: 16 } as const;
+  report({
+    ...common,
+    work: `${engine}, ${algorithm}`,
+    formula: "EncryptionStream − copying",
+    ratio: (of) => of("EncryptionStream") - of("copying"),
+  });
+  report({
+    ...common,
+    work: `${engine}, ${algorithm}, inPlace`,
+    formula: "inPlace",
+    ratio: (of) => of("inPlace"),
+    ...(figures["cipher.update"] ? { reachable: figures["cipher.update"].median } : {}),
+  });
 }

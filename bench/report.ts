@@ -73,8 +73,8 @@ const BARS: [string, string, string][] = [
     "B7",
     "memory of a long stream",
     "4 GiB through one stream in 64 KiB chunks, in a process of its own: the highest resident memory less the one before, when 256 MiB had gone through another stream " +
-    "of the kind (compiled code is there then). With `inPlace` the source uses the same chunks again and again. *cipher.update* is the runtime's cipher whose output is thrown " +
-    "away: it makes a new buffer for each chunk, so nothing over it can do with less.",
+    "of the kind (compiled code is there then). With `inPlace` the source uses the same chunks again and again. In brackets: what is within " +
+    "reach over the runtime's *cipher.update* alone, whose output is freed at once.",
   ],
   [
     "B8",

@@ -37,16 +37,29 @@ const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
  * are given addresses, which must stay what they were when they were checked.
  */
 export function bytesOf(name: string, value: unknown): Bytes {
-  const tag = tagOf.call(value);
-  const isView = tag === undefined && ArrayBuffer.isView(value);
-  const buffer = (tag !== undefined ? typedBuffer.call(value) : isView ? viewBuffer.call(value) : value) as ArrayBuffer;
-  if (fixedLength(name, value, buffer) === 0 && isDetached.call(buffer)) throw new TypeError(`"${name}" is detached`);
-  if (
-    tag === "Uint8Array" && Object.getPrototypeOf(value) === Uint8Array.prototype && !Object.hasOwn(value!, "length")
-  ) {
-    return value as Bytes;
+  return isUsual(value) ? value : checkedView(name, value);
+}
+
+/**
+ * Whether `value` is what is written nearly always, a plain Uint8Array: this runs for every chunk. Its length is asked
+ * for first, for a runtime that has seen its shape there can inline what follows.
+ */
+function isUsual(value: unknown): value is Bytes {
+  try {
+    const { length } = value as Bytes;
+    return length > 0 && typedLength.call(value) === length && Object.getPrototypeOf(value) === Uint8Array.prototype &&
+      !Object.hasOwn(value as Bytes, "length") && !isResizable.call(typedBuffer.call(value));
+  } catch {
+    return false;
   }
-  if (tag !== undefined) return new Uint8Array(buffer, typedOffset.call(value), typedLength.call(value));
+}
+
+function checkedView(name: string, value: unknown): Bytes {
+  const isTyped = tagOf.call(value) !== undefined;
+  const isView = !isTyped && ArrayBuffer.isView(value);
+  const buffer = (isTyped ? typedBuffer.call(value) : isView ? viewBuffer.call(value) : value) as ArrayBuffer;
+  if (fixedLength(name, value, buffer) === 0 && isDetached.call(buffer)) throw new TypeError(`"${name}" is detached`);
+  if (isTyped) return new Uint8Array(buffer, typedOffset.call(value), typedLength.call(value));
   if (isView) return new Uint8Array(buffer, viewOffset.call(value), viewLength.call(value));
   return new Uint8Array(buffer);
 }

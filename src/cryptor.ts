@@ -169,9 +169,7 @@ export class Cryptor {
   pass(bytes: Bytes): Bytes | undefined {
     if (!this.#flow.canPass(bytes.length)) return undefined;
     try {
-      if (!this.#plan.inPlace) return this.#flow.passFresh(bytes);
-      this.#flow.pass([bytes]);
-      return bytes;
+      return this.#flow.pass(bytes, this.#plan.inPlace);
     } catch (error) {
       throw this.#closeWith(error);
     }
@@ -264,7 +262,6 @@ export class Cryptor {
   #readLists(): Bytes | undefined {
     const flow = this.#flow;
     const input = this.#input!;
-    if (this.#plan.inPlace && !this.#last && flow.canPass(input.remaining)) return this.#pass(input);
     const length = this.#roundLength(input);
     const outputs = length === 0 ? [] : this.#outputMemory(length, input);
     if (flow.send(input, this.#last)) this.#input = undefined;
@@ -276,15 +273,6 @@ export class Cryptor {
     this.#outputs = outputs;
     this.#nextOutput = 1;
     return outputs[0] && this.#unpadded(outputs[0]);
-  }
-
-  #pass(input: Scatter): Bytes | undefined {
-    const list = input.peek(input.remaining);
-    this.#flow.pass(list);
-    this.#input = undefined;
-    this.#outputs = list;
-    this.#nextOutput = 1;
-    return list[0];
   }
 
   /** Sectors: several rounds fill one output. */

@@ -133,15 +133,9 @@ export class Flow {
       length <= this.engine.window && length % this.unit === 0 && this.#layout!.hold !== 1;
   }
 
-  /** Sends and receives all of `list` in place: what `send` and `receive` would do, for the most frequent case. */
-  pass(list: readonly Bytes[]): void {
-    this.engine.pass(list);
-  }
-
-  /** The same with the output in new memory. */
-  passFresh(bytes: Bytes): Bytes {
-    this.engine.update([bytes], false);
-    return this.engine.take(bytes.length);
+  /** Sends `bytes` and receives their output: what `send` and `take` would do, for the most frequent case. */
+  pass(bytes: Bytes, inPlace: boolean): Bytes {
+    return this.engine.pass(bytes, inPlace);
   }
 
   /**

@@ -29,6 +29,7 @@ class Duct {
   readonly writable: WritableStream<Uint8Array>;
   readonly #cryptor: Cryptor;
   readonly #inPlace: boolean;
+  readonly #gatherLimit: number;
   #stopListening = (): void => {};
   #reader!: ReadableStreamDefaultController<Bytes>;
   #writer!: WritableStreamDefaultController;
@@ -52,6 +53,7 @@ class Duct {
   constructor(cryptor: Cryptor, inPlace: boolean, signal: AbortSignal | undefined) {
     this.#cryptor = cryptor;
     this.#inPlace = inPlace;
+    this.#gatherLimit = Math.min(GATHER_LIMIT, cryptor.window);
     this.readable = new ReadableStream<Bytes>({
       start: (controller) => void (this.#reader = controller),
       pull: () => this.#pull(),
@@ -171,10 +173,6 @@ class Duct {
       const output = this.#cryptor.read();
       if (output) this.#enqueue(output);
     }
-  }
-
-  get #gatherLimit(): number {
-    return Math.min(GATHER_LIMIT, this.#cryptor.window);
   }
 
   #gather(bytes: Bytes): void {

@@ -9,7 +9,7 @@ import { Buffer } from "node:buffer";
 import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream, KcapiError } from "../mod.ts";
-import { loadIfGranted } from "../ffi/mod.ts";
+import { type Library, loadIfGranted } from "../ffi/mod.ts";
 import type { Engine } from "../src/engines/engine.ts";
 import { Flow } from "../src/flow.ts";
 import { assert, assertEquals, assertInstanceOf, assertRejects, engine, openFiles, test } from "./deps.ts";
@@ -43,9 +43,9 @@ function watchMemory(): Disposable {
   const violations: string[] = [];
   const rule = (holds: boolean, what: string) => void (holds || violations.push(what));
   let announced: readonly Bytes[] = [];
-  const watched = new WeakSet<Engine>();
+  const engines = new WeakSet<Engine>();
 
-  function announce(list: readonly Uint8Array[], action: () => void): void {
+  function announce<T>(list: readonly Uint8Array[], action: () => T): T {
     for (const view of list) {
       const truth = trueView(view);
       rule(view.length === truth.length, `a list's entry tells ${view.length} bytes, and has ${truth.length}`);
@@ -53,19 +53,19 @@ function watchMemory(): Disposable {
     const before = announced;
     announced = list.map(trueView);
     try {
-      action();
+      return action();
     } finally {
       announced = before;
     }
   }
 
   function watch(engine: Engine): void {
-    if (watched.has(engine)) return;
-    watched.add(engine);
+    if (engines.has(engine)) return;
+    engines.add(engine);
     const { update, op, pass } = engine;
     engine.update = (list, last) => announce(list, () => update.call(engine, list, last));
     engine.op = (list) => announce(list, () => op.call(engine, list));
-    engine.pass = (list) => announce(list, () => pass.call(engine, list));
+    engine.pass = (bytes, inPlace) => announce([bytes], () => pass.call(engine, bytes, inPlace));
   }
 
   function checkList(list: number | bigint, count: number | bigint): void {
@@ -77,29 +77,47 @@ function watchMemory(): Disposable {
     }
   }
 
+  function watchLibrary(library: Library): Disposable {
+    const calls = interpose((real) => {
+      const checked = <N extends "update" | "update_last" | "op">(name: N) => {
+        const call: typeof real.kcapi_cipher_stream_op = real[`kcapi_cipher_stream_${name}`];
+        return (...args: Parameters<typeof real.kcapi_cipher_stream_op>) => {
+          checkList(args[1], args[2]);
+          return call(...args);
+        };
+      };
+      return {
+        kcapi_cipher_stream_update: checked("update"),
+        kcapi_cipher_stream_update_last: checked("update_last"),
+        kcapi_cipher_stream_op: checked("op"),
+      };
+    });
+    const { unfilled } = library;
+    // What pass() gets for its output. What take() gets goes through op().
+    library.unfilled = (length) => {
+      const memory = unfilled(length);
+      if (announced.length > 0) announced = [...announced, memory];
+      return memory;
+    };
+    return {
+      [Symbol.dispose]() {
+        calls[Symbol.dispose]();
+        library.unfilled = unfilled;
+      },
+    };
+  }
+
   const { start } = Flow.prototype;
   Flow.prototype.start = function (layout) {
     watch(this.engine);
     start.call(this, layout);
   };
-  const library = loadIfGranted() instanceof KcapiError ? undefined : interpose((real) => {
-    const checked = <N extends "update" | "update_last" | "op">(name: N) => {
-      const call: typeof real.kcapi_cipher_stream_op = real[`kcapi_cipher_stream_${name}`];
-      return (...args: Parameters<typeof real.kcapi_cipher_stream_op>) => {
-        checkList(args[1], args[2]);
-        return call(...args);
-      };
-    };
-    return {
-      kcapi_cipher_stream_update: checked("update"),
-      kcapi_cipher_stream_update_last: checked("update_last"),
-      kcapi_cipher_stream_op: checked("op"),
-    };
-  });
+  const library = loadIfGranted();
+  const watched = library instanceof KcapiError ? undefined : watchLibrary(library);
   return {
     [Symbol.dispose]() {
       Flow.prototype.start = start;
-      library?.[Symbol.dispose]();
+      watched?.[Symbol.dispose]();
       assertEquals(violations, []);
     },
   };

@@ -3,12 +3,21 @@
  */
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
+import process from "node:process";
 import { inspect } from "node:util";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import type { Engine } from "../src/engines/engine.ts";
 import { openUserspace, userspaceHas, userspaceNames } from "../src/engines/userspace.ts";
 import { KcapiError } from "../src/errors.ts";
-import { assert, assertEquals, assertStrictEquals, assertThrows, engine as leg, test as register } from "./deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertStrictEquals,
+  assertThrows,
+  engine as leg,
+  runtime,
+  test as register,
+} from "./deps.ts";
 import { type Bytes, bytes, concat, cut, type Direction, fromHex, WINDOW } from "./support.ts";
 
 const test = register.if(leg === "userspace", "it is of the other engine");
@@ -223,11 +232,32 @@ test("take() of what is as long as an update's output, but in two of them", () =
   });
 });
 
-test("take() gives plain arrays, of memory that is nobody else's, with nothing left in it from before", () => {
+test("pass() gives what update() and op() give: in the very memory that was sent, or in some of its own", () => {
+  for (const { name, key } of EVERYTHING) {
+    for (const inPlace of [true, false]) {
+      withEngine(name, key, (engine) => {
+        const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(4096));
+        const memory = new Uint8Array(4097).subarray(1);
+        memory.set(bytes(4096));
+        engine.init("encrypt", ivOf(engine));
+        const output = engine.pass(memory, inPlace);
+        assertEquals(output === memory, inPlace);
+        assertEquals(output, expected, name);
+        if (!inPlace) assertEquals(memory, bytes(4096));
+      });
+    }
+  }
+});
+
+test("take() and pass() give plain arrays, of memory that is nobody else's, with nothing left in it from before", () => {
   for (const { name, key } of EVERYTHING) {
     withEngine(name, key, (engine) => {
       const outputs = [16, 64, 1024, 65536].flatMap((length) =>
-        Array.from({ length: 8 }, () => inOneOp(engine, "decrypt", ivOf(engine), bytes(length)))
+        Array.from({ length: 8 }, (_, i) => {
+          if (i % 2 > 0) return inOneOp(engine, "decrypt", ivOf(engine), bytes(length));
+          engine.init("decrypt", ivOf(engine));
+          return engine.pass(bytes(length), false);
+        })
       );
       for (const { buffer, byteOffset, length, constructor } of outputs) {
         assertStrictEquals(constructor, Uint8Array);
@@ -239,6 +269,32 @@ test("take() gives plain arrays, of memory that is nobody else's, with nothing l
     });
   }
 });
+
+register.if(leg === "userspace" && runtime === "deno", "needs a runtime that tells at once what it has freed")(
+  "memory of the runtime's cipher is freed once its bytes are copied, and not left to the garbage collector",
+  () => {
+    withEngine("ctr(aes)", bytes(16), (engine) => {
+      const memory = bytes(65536);
+      const passes = {
+        pass: () => engine.pass(memory, true),
+        op() {
+          engine.update([memory], false);
+          engine.op([memory.subarray(0, 16), memory.subarray(16)]);
+        },
+      };
+      engine.init("encrypt", bytes(16));
+      for (const [name, pass] of Object.entries(passes)) {
+        const before = process.memoryUsage().external;
+        let most = 0;
+        for (let i = 0; i < 256; i++) {
+          pass();
+          most = Math.max(most, process.memoryUsage().external - before);
+        }
+        assert(most < 2 ** 20, `${name}: ${most} bytes of 16 MiB pile up`);
+      }
+    });
+  },
+);
 
 test("a new stream begins without what the last one left", () => {
   withEngine("cbc(aes)", bytes(16), (engine) => {

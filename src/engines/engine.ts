@@ -34,8 +34,12 @@ export interface Engine {
   op(list: readonly Bytes[]): void;
   /** The same into memory of its own choice, of `length` bytes, that becomes the caller's. */
   take(length: number): Bytes;
-  /** {@linkcode Engine.update} and {@linkcode Engine.op} over the same memory, with nothing else in the engine. */
-  pass(list: readonly Bytes[]): void;
+  /**
+   * {@linkcode Engine.update} and {@linkcode Engine.op} for one piece of whole chunks, with nothing else in the engine.
+   *
+   * @returns The output: `bytes` itself with `inPlace`, else new memory that becomes the caller's.
+   */
+  pass(bytes: Bytes, inPlace: boolean): Bytes;
   /** How many bytes one update may carry while `queued` bytes are in the engine. */
   capacity(queued: number): number;
   /** The same key, an independent stream. */

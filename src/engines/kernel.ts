@@ -155,23 +155,26 @@ class KernelEngine implements Engine {
     const step = this.#stepOf(list);
     if (step === 0) return this.#opCopied(list);
     const handle = this.#handle;
-    this.#iovecs.fill(list);
-    this.#opFilled(handle, list.length, step);
+    const iovecs = this.#iovecs;
+    iovecs.fill(list);
+    for (let first = 0; first < list.length; first += step) {
+      const count = Math.min(step, list.length - first);
+      this.#opFilled(handle, iovecs.select(first, count), count);
+    }
+    iovecs.clear();
   }
 
-  pass(list: readonly Bytes[]): void {
-    const step = this.#stepOf(list);
-    if (step === 0) {
-      this.update(list, false);
-      return this.#opCopied(list);
-    }
+  pass(bytes: Bytes, inPlace: boolean): Bytes {
     const handle = this.#handle;
     const iovecs = this.#iovecs;
-    iovecs.fill(list); // once for both, unless sending used it up
-    const { left } = iovecs;
-    this.#sendFilled(handle, list.length, false);
-    if (iovecs.left !== left) iovecs.fill(list);
-    this.#opFilled(handle, list.length, step);
+    const output = inPlace ? bytes : this.#library.unfilled(bytes.length);
+    iovecs.fillOne(bytes);
+    this.#sendFilled(handle, 1, false);
+    // In place the list is as it was, unless sending used it up.
+    if (!inPlace || iovecs.left !== output.length) iovecs.fillOne(output);
+    this.#opFilled(handle, iovecs.address, 1);
+    iovecs.clear();
+    return output;
   }
 
   /**
@@ -198,23 +201,19 @@ class KernelEngine implements Engine {
     scatter(whole, list);
   }
 
-  #opFilled(handle: Address, length: number, step: number): void {
+  /** Fills `count` entries of the list, those from `address` on, which are what is left of it. */
+  #opFilled(handle: Address, address: Address, count: number): void {
     const iovecs = this.#iovecs;
-    for (let first = 0; first < length; first += step) {
-      const count = Math.min(step, length - first);
-      const address = iovecs.select(first, count);
-      const entries = iovecs.word(count);
-      for (;;) {
-        const got = this.#call.kcapi_cipher_stream_op(handle, address, entries);
-        if (got === iovecs.left) break;
-        // Rule F6. A mode that restarts at every op must not be continued by another one.
-        if (got === -EINTR) continue;
-        this.#check(got, "kcapi_cipher_stream_op");
-        if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
-        iovecs.advance(got);
-      }
+    const entries = iovecs.word(count);
+    for (;;) {
+      const got = this.#call.kcapi_cipher_stream_op(handle, address, entries);
+      if (got === iovecs.left) return;
+      // Rule F6. A mode that restarts at every op must not be continued by another one.
+      if (got === -EINTR) continue;
+      this.#check(got, "kcapi_cipher_stream_op");
+      if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
+      iovecs.advance(got);
     }
-    iovecs.clear();
   }
 
   take(length: number): Bytes {
@@ -360,6 +359,14 @@ class Iovecs {
     }
     this.left = total;
     this.#used = list.length;
+    this.#first = 0;
+  }
+
+  /** The same for a list of one. */
+  fillOne(bytes: Bytes): void {
+    this.#cells.set(0, this.#memmove(bytes, this.#zero, this.#zero));
+    this.left = this.#words[2] = bytes.length;
+    this.#used = 1;
     this.#first = 0;
   }
 

@@ -16,6 +16,9 @@ import type { Bytes, Direction, Engine } from "./engine.ts";
 /** The kernel's default send buffer, so that both engines take the same messages. */
 const WINDOW = 212_992;
 
+/** The garbage collector frees fewer bytes than these, in one piece, at less than the call would cost. */
+const LEAST_FREED = 4096;
+
 const NO_IV: Bytes = new Uint8Array(0);
 
 /** A cipher in one mode under one key. */
@@ -183,9 +186,12 @@ class UserspaceEngine implements Engine {
     return target;
   }
 
-  pass(list: readonly Bytes[]): void {
-    this.update(list);
-    this.op(list);
+  pass(bytes: Bytes, inPlace: boolean): Bytes {
+    const output = this.#mode.run(bytes);
+    if (!inPlace) return owned(output);
+    scatter(output, [bytes]);
+    discard(output);
+    return bytes;
   }
 
   capacity(queued: number): number {
@@ -212,7 +218,7 @@ class UserspaceEngine implements Engine {
       filled += part.length;
       this.#received += part.length;
       if (this.#received === first.length) {
-        this.#output.shift();
+        discard(this.#output.shift()!);
         this.#received = 0;
       }
     }
@@ -231,13 +237,22 @@ function unfit(name: string, expected: string): KcapiError {
 
 /** `output` as a plain array: without a copy, where nobody else has its memory. */
 function owned(output: Uint8Array): Bytes {
-  const whole = new Uint8Array(output.buffer as ArrayBuffer);
-  const room = whole.length - output.length;
-  if (room === 0) return whole;
-  if (room > 16) return new Uint8Array(output); // a slice of a pool
-  // One runtime leaves room for one more block behind it, holding whatever the heap held before.
-  whole.fill(0, output.length);
-  return whole.subarray(0, output.length);
+  if (!isAlone(output)) return new Uint8Array(output);
+  const whole = new Uint8Array(output.buffer);
+  return whole.length === output.length ? whole : whole.fill(0, output.length).subarray(0, output.length);
+}
+
+/** Frees the memory of `output` at once. Megabytes of it pile up where that is left to the garbage collector. */
+function discard(output: Uint8Array): void {
+  if (output.length >= LEAST_FREED && isAlone(output)) output.buffer.transfer(0);
+}
+
+/**
+ * Whether `output` has its memory for itself, and is no slice of a pool. One runtime leaves room for one more block
+ * behind it, holding whatever the heap held before.
+ */
+function isAlone(output: Uint8Array): output is Bytes {
+  return output.byteOffset === 0 && output.buffer.byteLength - output.length <= 16;
 }
 
 function lazily<T>(make: () => T): () => T {
