@@ -50,6 +50,7 @@ async function measureHandle(): Promise<void> {
       const isSmall = size === 64 * KiB;
       const total = 8 * MiB;
       const [input, output] = [new Uint8Array(size).fill(1), new Uint8Array(size).fill(2)];
+      // A round is few calls: it takes tens of them until a runtime has compiled what it calls.
       const figures = await takeTurns({
         "plain C": () => baseline.run("plain", algorithm, 64 * KiB, total),
         "best C": () => baseline.run("best", algorithm, WINDOW, total),
@@ -58,7 +59,7 @@ async function measureHandle(): Promise<void> {
           stream.streamInitEnc(iv);
           return await timed(() => overBuffers(stream, input, output, total / size))();
         },
-      }, { rounds: roundsOr(41) });
+      }, { rounds: roundsOr(41), warmUp: 60 });
       const rival = isSmall ? "plain C" : "best C";
       report({
         bar: "B1",

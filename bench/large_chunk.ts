@@ -15,7 +15,7 @@ const INTERVAL = 10;
 export async function measureLargeChunk(engine: EngineName, algorithms: readonly string[]): Promise<void> {
   const large = new Uint8Array(TOTAL).fill(3);
   const small = Array.from({ length: TOTAL / (64 * KiB) }, (_, i) => large.subarray(i * 64 * KiB, (i + 1) * 64 * KiB));
-  const rounds = roundsOr(5);
+  const rounds = roundsOr(9);
   for (const algorithm of algorithms) {
     const encrypt = (chunks: Uint8Array[]) =>
       pump(chunks, chunks.length, new EncryptionStream(algorithm, { key, iv, engine }));
