@@ -99,7 +99,7 @@ async function measureUserspace(): Promise<void> {
         ),
         "Duplex.toWeb": timed(() => pump(chunks, count, Duplex.toWeb(cipher()) as unknown as ByteTransform)),
         "a Transformer": timed(() => pump(chunks, count, transformer(cipher()))),
-      }, { rounds: roundsOr(21) }),
+      }, { rounds: roundsOr(41), warmUp: 40 }),
       count,
     );
     const common = { bar: "B6", figures, unit: "s", per: size } as const;
