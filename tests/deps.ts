@@ -4,7 +4,7 @@
  */
 import { Buffer } from "node:buffer";
 import { spawn as spawnProcess } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -89,11 +89,15 @@ type Register = (name: string, body: TestBody) => void;
 /** Milliseconds. KCAPI_TEST_TIMEOUT, in seconds, is for machines that are very slow. */
 const testTimeout = 1000 * Number(process.env.KCAPI_TEST_TIMEOUT ?? 120);
 
+/** Descriptors from before the test that is running: the runtime closes its own of earlier tests when it likes. */
+let earlier = new Set<string>();
+
 /** Fails a test that waits for ever; one that blocks the runtime is left to the watchdog of `tests/run`. */
 function limited(name: string, body: TestBody): () => Promise<void> {
   return async () => {
     // A synchronous write, so that after a hang or a crash `tests/run` can say which test it was.
     if (process.env.KCAPI_RESULTS) writeFileSync(join(process.env.KCAPI_RESULTS, "running"), name);
+    earlier = new Set(descriptors());
     let timer: ReturnType<typeof setTimeout> | undefined;
     const timeout = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`Test did not end within ${testTimeout / 1000} s`)), testTimeout);
@@ -154,9 +158,21 @@ export const test: Register & {
 /** What a Deno with few permissions needs to find the library that this process was told of. */
 export const LIBRARY_FLAGS: readonly string[] = process.env.KCAPI_LIBRARY ? ["--allow-env=KCAPI_LIBRARY"] : [];
 
-/** The number of file descriptors that this process has open. */
+/** The number of file descriptors that are open since the test began. */
 export function openFiles(): number {
-  return readdirSync("/proc/self/fd").length;
+  return descriptors().filter((descriptor) => !earlier.has(descriptor)).length;
+}
+
+/** The file descriptors that this process has open, each with what it is of. */
+function descriptors(): string[] {
+  const directory = "/proc/self/fd";
+  return readdirSync(directory).flatMap((fd) => {
+    try {
+      return [`${fd} ${readlinkSync(join(directory, fd))}`];
+    } catch {
+      return []; // that of the directory itself
+    }
+  });
 }
 
 /** A fresh directory; `tests/run` removes it with all that is in it. */
