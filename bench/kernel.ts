@@ -50,7 +50,6 @@ async function measureHandle(): Promise<void> {
       const isSmall = size === 64 * KiB;
       const total = 8 * MiB;
       const [input, output] = [new Uint8Array(size).fill(1), new Uint8Array(size).fill(2)];
-      // A round is few calls: it takes tens of them until a runtime has compiled what it calls.
       const figures = await takeTurns({
         "plain C": () => baseline.run("plain", algorithm, 64 * KiB, total),
         "best C": () => baseline.run("best", algorithm, WINDOW, total),

@@ -71,7 +71,12 @@ export function timed(action: () => unknown): Contender {
   };
 }
 
-/** Lets the contenders take turns (A B C, B C A, …), so that what drifts, drifts for all of them. */
+/**
+ * Lets the contenders take turns (A B C, B C A, …), so that what drifts, drifts for all of them.
+ *
+ * The `warmUp` rounds come before and do not count. Where a round is few calls it takes tens of them until a runtime
+ * has compiled what it calls.
+ */
 export async function takeTurns<Name extends string>(
   contenders: Record<Name, Contender>,
   { rounds, warmUp = 3 }: { rounds: number; warmUp?: number },

@@ -158,7 +158,7 @@ export const test: Register & {
 /** What a Deno with few permissions needs to find the library that this process was told of. */
 export const LIBRARY_FLAGS: readonly string[] = process.env.KCAPI_LIBRARY ? ["--allow-env=KCAPI_LIBRARY"] : [];
 
-/** The number of file descriptors that are open since the test began. */
+/** The number of file descriptors that were opened since the test began, and still are. */
 export function openFiles(): number {
   return descriptors().filter((descriptor) => !earlier.has(descriptor)).length;
 }
