@@ -16,12 +16,13 @@
  * @module
  */
 
-export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/handle.ts";
-export { CipherStream, DecryptionStream, EncryptionStream } from "./src/streams.ts";
-export { type ByteSource, type CipherIterable, decrypt, encrypt } from "./src/iterables.ts";
-export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe.ts";
-export type { CipherParameters, CipherStreamOptions } from "./src/cryptor.ts";
-export type { Padding } from "./src/options.ts";
+export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/cipher/handle.ts";
+export { CipherStream, DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";
+export { type CipherIterable, decrypt, encrypt } from "./src/cipher/iterables.ts";
+export type { ByteSource } from "./src/streaming/draw.ts";
+export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
+export type { CipherParameters, CipherStreamOptions } from "./src/cipher/cryptor.ts";
+export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
 export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";

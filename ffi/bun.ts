@@ -5,7 +5,7 @@
  */
 
 import type { FFIFunction } from "bun:ffi";
-import type { Adapter, Calls } from "./mod.ts";
+import type { Adapter, Calls } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 /** The part of `bun:ffi` in use. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Adapter, Calls } from "./mod.ts";
+import type { Adapter, Calls } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 const NATIVE = {

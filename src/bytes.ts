@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { Bytes } from "./engines/engine.ts";
+/** Bytes whose memory is neither shared nor resizable. */
+export type Bytes = Uint8Array<ArrayBuffer>;
 
 /**
  * The true getter of a built-in, which no subclass or own property can stand in front of. To be used by `call`: only

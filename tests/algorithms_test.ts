@@ -7,11 +7,11 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { load } from "../ffi/mod.ts";
 import { CipherHandle, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
 import { type Kind, parseAlgorithm } from "../src/algorithms.ts";
-import { Scatter } from "../src/bytes.ts";
-import type { Bytes, Direction, Engine } from "../src/engines/engine.ts";
+import { type Bytes, Scatter } from "../src/bytes.ts";
+import type { Direction, Engine } from "../src/engines/engine.ts";
 import { openEngine } from "../src/engines/mod.ts";
 import { userspaceNames } from "../src/engines/userspace.ts";
-import { Flow } from "../src/flow.ts";
+import { Flow } from "../src/cipher/flow.ts";
 import {
   assert,
   assertEquals,

@@ -8,7 +8,8 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { bunAdapter, type BunFFI } from "../ffi/bun.ts";
 import { denoAdapter } from "../ffi/deno.ts";
-import { type Adapter, type Calls, type Library, load, loadIfGranted, open } from "../ffi/mod.ts";
+import type { Adapter, Calls, Library } from "../ffi/adapter.ts";
+import { load, loadIfGranted, open } from "../ffi/mod.ts";
 import { type CType, symbols } from "../ffi/symbols.ts";
 import { KcapiError } from "../mod.ts";
 import {

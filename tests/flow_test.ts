@@ -3,7 +3,8 @@
  * which throws where a broken rule would hang the runtime; the bytes are the real kernel's.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import { type Calls, load } from "../ffi/mod.ts";
+import type { Calls } from "../ffi/adapter.ts";
+import { load } from "../ffi/mod.ts";
 import { denoAdapter } from "../ffi/deno.ts";
 import { CipherHandle, encrypt, EncryptionStream, KcapiError } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";

@@ -1,8 +1,8 @@
 /** What a failure is said to come from, on systems of every kind; and names that were meant to be others. */
 import type { ErrorCode } from "../src/errors.ts";
-import { explain } from "../src/hints.ts";
-import { nearestAlgorithm } from "../src/nearest.ts";
-import { kernelCiphers, privilegesOf, restriction } from "../src/system.ts";
+import { explain } from "../src/system/hints.ts";
+import { nearestAlgorithm } from "../src/system/nearest.ts";
+import { kernelCiphers, privilegesOf, restriction } from "../src/system/files.ts";
 import { assert, assertEquals, assertStringIncludes, test } from "./deps.ts";
 import { cipherEntry, fakeSystem, PRIVILEGED, processStatus, UNPRIVILEGED } from "./fake_system.ts";
 

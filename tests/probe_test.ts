@@ -4,10 +4,10 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import process from "node:process";
-import type { Calls, Library } from "../ffi/mod.ts";
+import type { Calls, Library } from "../ffi/adapter.ts";
 import { CipherHandle, KcapiError, listCiphers, probe, type ProbeReport } from "../mod.ts";
-import { list, report } from "../src/probe.ts";
-import { parseProcCrypto } from "../src/system.ts";
+import { list, report } from "../src/probe/probe.ts";
+import { parseProcCrypto } from "../src/system/files.ts";
 import {
   assert,
   assertEquals,

@@ -4,14 +4,13 @@
  * @module
  */
 
+import type { Bytes } from "../bytes.ts";
+
 /** `"kernel"`: AF_ALG through libkcapi. `"userspace"`: the runtime's own `node:crypto`. */
 export type EngineName = "kernel" | "userspace";
 
 /** The direction of a stream. */
 export type Direction = "encrypt" | "decrypt";
-
-/** Bytes whose memory is neither shared nor resizable. */
-export type Bytes = Uint8Array<ArrayBuffer>;
 
 /**
  * One keyed cipher with at most one stream in progress. All calls are synchronous and none may sleep:

@@ -4,12 +4,12 @@
  * @module
  */
 
-import type { Address, Calls, Library } from "../../ffi/mod.ts";
+import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Algorithm } from "../algorithms.ts";
-import { scatter, sizeOf } from "../bytes.ts";
+import { type Bytes, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { withHint } from "../hints.ts";
-import type { Bytes, Direction, Engine } from "./engine.ts";
+import { withHint } from "../system/hints.ts";
+import type { Direction, Engine } from "./engine.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
 const AF_ALG = 38;

@@ -7,8 +7,9 @@
 import { load, loadIfGranted } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
-import { withHint } from "../hints.ts";
-import type { Bytes, Engine, EngineName } from "./engine.ts";
+import { withHint } from "../system/hints.ts";
+import type { Bytes } from "../bytes.ts";
+import type { Engine, EngineName } from "./engine.ts";
 import { openKernel } from "./kernel.ts";
 import { openUserspace } from "./userspace.ts";
 

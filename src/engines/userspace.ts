@@ -8,10 +8,10 @@
  */
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
-import { scatter, viewOf } from "../bytes.ts";
+import { type Bytes, scatter, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { nearestAlgorithm } from "../nearest.ts";
-import type { Bytes, Direction, Engine } from "./engine.ts";
+import { nearestAlgorithm } from "../system/nearest.ts";
+import type { Direction, Engine } from "./engine.ts";
 
 /** The kernel's default send buffer, so that both engines take the same messages. */
 const WINDOW = 212_992;

@@ -6,7 +6,8 @@
 import process from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { type Address, type Calls, load } from "../../ffi/mod.ts";
+import type { Address, Calls } from "../../ffi/adapter.ts";
+import { load } from "../../ffi/mod.ts";
 import { symbols } from "../../ffi/symbols.ts";
 import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream } from "../../mod.ts";
 import { type Bytes, bytes, collect, concat, cut, streamOf } from "../bytes.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Bytes } from "./engines/engine.ts";
+import type { Bytes } from "../bytes.ts";
 
 /** An async iterator over pieces of bytes. */
 export class ByteIterator implements AsyncIterableIterator<Bytes>, AsyncDisposable {

@@ -4,12 +4,11 @@
  * @module
  */
 
-import { isSignal } from "./abort.ts";
-import { type Algorithm, padsByDefault } from "./algorithms.ts";
-import { bytesOf, describe } from "./bytes.ts";
-import type { Bytes } from "./engines/engine.ts";
-import type { EngineChoice } from "./engines/mod.ts";
-import { KcapiError } from "./errors.ts";
+import { isSignal } from "../abort.ts";
+import { type Algorithm, padsByDefault } from "../algorithms.ts";
+import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import type { EngineChoice } from "../engines/mod.ts";
+import { KcapiError } from "../errors.ts";
 
 /** PKCS#7 (RFC 5652), or none. */
 export type Padding = "pkcs7" | "none";

@@ -4,13 +4,14 @@
  * @module
  */
 
-import { host, type Library, loadIfGranted } from "../ffi/mod.ts";
-import { parseAlgorithm } from "./algorithms.ts";
-import type { EngineName } from "./engines/engine.ts";
-import { measureLimits, openKernel } from "./engines/kernel.ts";
-import { userspaceNames } from "./engines/userspace.ts";
-import { type ErrorCode, KcapiError } from "./errors.ts";
-import { diagnose, type Diagnosis } from "./hints.ts";
+import type { Library } from "../../ffi/adapter.ts";
+import { host, loadIfGranted } from "../../ffi/mod.ts";
+import { parseAlgorithm } from "../algorithms.ts";
+import type { EngineName } from "../engines/engine.ts";
+import { measureLimits, openKernel } from "../engines/kernel.ts";
+import { userspaceNames } from "../engines/userspace.ts";
+import { type ErrorCode, KcapiError } from "../errors.ts";
+import { diagnose, type Diagnosis } from "../system/hints.ts";
 import {
   type KernelCipher,
   kernelCiphers,
@@ -19,7 +20,7 @@ import {
   type System,
   textOf,
   thisSystem,
-} from "./system.ts";
+} from "../system/files.ts";
 
 /** Something that keeps the kernel engine, or a part of the report, from what it could be. */
 export interface Problem {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { host, readSystemFile } from "../ffi/mod.ts";
+import { host, readSystemFile } from "../../ffi/mod.ts";
 
 /** The system as hints and reports see it; tests hand in others. */
 export interface System {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Bytes } from "./engines/engine.ts";
+import type { Bytes } from "../bytes.ts";
 
 /** The padding that follows `rest` bytes of the last block: 1 to `blockSize` bytes, each their count. */
 export function pad(blockSize: number, rest: number): Bytes {

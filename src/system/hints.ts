@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type ErrorCode, KcapiError } from "./errors.ts";
+import { type ErrorCode, KcapiError } from "../errors.ts";
 import { nearestAlgorithm } from "./nearest.ts";
 import {
   type KernelCipher,
@@ -14,7 +14,7 @@ import {
   type System,
   textOf,
   thisSystem,
-} from "./system.ts";
+} from "./files.ts";
 
 /** Why something failed, and what would change that. */
 export interface Diagnosis {

@@ -4,12 +4,12 @@
  * @module
  */
 
-import { type Algorithm, parseAlgorithm } from "./algorithms.ts";
-import { ByteIterator } from "./byte_iterator.ts";
-import { bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "./bytes.ts";
-import type { Bytes, Direction, Engine, EngineName } from "./engines/engine.ts";
-import { type EngineChoice, openEngine } from "./engines/mod.ts";
-import { KcapiError } from "./errors.ts";
+import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
+import { ByteIterator } from "../streaming/byte_iterator.ts";
+import { type Bytes, bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "../bytes.ts";
+import type { Direction, Engine, EngineName } from "../engines/engine.ts";
+import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { KcapiError } from "../errors.ts";
 import { Flow } from "./flow.ts";
 import { checkEngine, checkIV, checkKey, checkSignal } from "./options.ts";
 

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { CIPHERS, MODES } from "./algorithms.ts";
-import { kernelCiphers, type System, thisSystem } from "./system.ts";
+import { CIPHERS, MODES } from "../algorithms.ts";
+import { kernelCiphers, type System, thisSystem } from "./files.ts";
 
 /**
  * The algorithm that a name was probably meant to be: a misspelt one, or one in OpenSSL's or WebCrypto's words.

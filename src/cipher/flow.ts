@@ -13,10 +13,10 @@
  * @module
  */
 
-import type { Algorithm } from "./algorithms.ts";
-import type { Bytes, Direction, Engine } from "./engines/engine.ts";
-import { type Scatter, scatter, sizeOf } from "./bytes.ts";
-import { KcapiError } from "./errors.ts";
+import type { Algorithm } from "../algorithms.ts";
+import type { Direction, Engine } from "../engines/engine.ts";
+import { type Bytes, type Scatter, scatter, sizeOf } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
 
 const MAX_COUNTER = 2 ** 32;
 const MAX_SECTOR = 1n << 64n;

@@ -4,13 +4,14 @@
  * @module
  */
 
-import { type Algorithm, parseAlgorithm } from "./algorithms.ts";
-import { copyOf, describe, Scatter } from "./bytes.ts";
-import type { Bytes, Direction, Engine, EngineName } from "./engines/engine.ts";
-import { type EngineChoice, openEngine } from "./engines/mod.ts";
-import { KcapiError } from "./errors.ts";
+import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
+import { type Bytes, copyOf, describe, Scatter } from "../bytes.ts";
+import type { Direction, Engine, EngineName } from "../engines/engine.ts";
+import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { KcapiError } from "../errors.ts";
 import { Flow } from "./flow.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
+import type { Prepared, Processor } from "../streaming/processor.ts";
 import { checkEngine, checkIV, checkKey, checkPadding, checkSectors, checkSignal, type Padding } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
@@ -53,16 +54,6 @@ interface Plan {
   readonly sectors: { readonly sectorSize: number; readonly sector: bigint } | undefined;
   readonly inPlace: boolean;
   readonly open: () => Engine;
-}
-
-/** An encryption or decryption that is ready to be opened; all that its options can tell has been checked. */
-export interface Prepared {
-  readonly signal: AbortSignal | undefined;
-  readonly inPlace: boolean;
-  /** Opens the engine. */
-  open(): Cryptor;
-  /** Forgets the key, where it is not to be opened after all. */
-  discard(): void;
 }
 
 /**
@@ -113,7 +104,7 @@ export function prepare(
 }
 
 /** One encryption or decryption: `write` input, `read` until there is nothing, …, `end`, `read` until there is nothing. */
-export class Cryptor {
+export class Cryptor implements Processor {
   readonly engine: EngineName;
   readonly #plan: Plan;
   readonly #flow: Flow;

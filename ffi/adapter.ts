@@ -1,0 +1,57 @@
+/**
+ * What a runtime's adapter is: how it finds, opens and calls libkcapi.
+ *
+ * @module
+ */
+
+import type { CType, symbols } from "./symbols.ts";
+
+/** A pointer or a size_t, as the runtime passes it fastest: a bigint in Deno, a number in Bun. */
+export type Address = number | bigint;
+
+type Value<T extends CType> = T extends "buffer" ? Uint8Array | null
+  : T extends "address" | "size" ? Address
+  : T extends "void" ? void
+  : number;
+
+type Values<P extends readonly CType[]> = { -readonly [I in keyof P]: Value<P[I]> };
+
+/** The bound functions. */
+export type Calls = {
+  readonly [K in keyof typeof symbols]: (
+    ...args: Values<(typeof symbols)[K]["parameters"]>
+  ) => Value<(typeof symbols)[K]["result"]>;
+};
+
+/** 64-bit cells of memory as pointers. */
+export interface PointerCells {
+  get(index: number): Address;
+  set(index: number, address: Address): void;
+}
+
+/** A libkcapi that is loaded. It is never unloaded: calling into it afterwards would be a crash. */
+export interface Library {
+  /** The path it was loaded by. */
+  readonly path: string;
+  readonly call: Calls;
+  /** `value` as an argument of type `size` or `address`. */
+  word(value: number): Address;
+  /** `memory` seen as pointers. */
+  cells(memory: ArrayBuffer): PointerCells;
+  /** New memory for an op that fills it all, or throws: not zeroed, where the runtime can spare that. */
+  unfilled(length: number): Uint8Array<ArrayBuffer>;
+}
+
+/** What differs between the runtimes. */
+export interface Adapter {
+  /** Where the system's library may be, best first. */
+  readonly paths: readonly string[];
+  /** Loads a library; throws the runtime's own error. */
+  open(path: string): Library;
+  /** Whether `path` may be loaded without asking the user. */
+  mayLoad(path: string): boolean;
+  /** Whether `path` may be read without asking the user. */
+  mayRead(path: string): boolean;
+  /** An environment variable, if it may be read without asking the user. */
+  environment(name: string): string | undefined;
+}

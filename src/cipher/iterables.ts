@@ -1,0 +1,88 @@
+/**
+ * {@linkcode encrypt} and {@linkcode decrypt}: one call for bytes in hand, and for anything iterable.
+ *
+ * @module
+ */
+
+import { describe } from "../bytes.ts";
+import type { Direction, EngineName } from "../engines/engine.ts";
+import { type ByteSource, Draw, DrawIterator, inputOf } from "../streaming/draw.ts";
+import { type CipherStreamOptions, prepare } from "./cryptor.ts";
+
+/** The output of {@linkcode encrypt} or {@linkcode decrypt}: iterable once. */
+export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBuffer>>, AsyncDisposable {
+  /** The engine that really runs; reading this opens the cipher. */
+  readonly engine: EngineName;
+  /** Releases the cipher, and returns or cancels the source. */
+  return(): Promise<IteratorResult<Uint8Array<ArrayBuffer>, undefined>>;
+  /** The iterable is its own iterator. */
+  [Symbol.asyncIterator](): this;
+}
+
+/**
+ * Encrypts bytes.
+ *
+ * The options are checked and copied at once; the cipher is opened by the first `next()` and released at the end, by
+ * `break`, and by an error on either side.
+ *
+ * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+ * @param options The key, the IV, and how to use them.
+ * @param source Bytes, or something that yields them.
+ * @returns The ciphertext, in pieces of at most a window of 212,992 bytes.
+ * @throws {TypeError} If an argument is of a wrong type.
+ * @throws {RangeError} If the key, the IV or a size is of a wrong length.
+ *
+ * @example Usage
+ * ```ts
+ * import { decrypt, encrypt } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const options = { key: new Uint8Array(16).fill(1), iv: new Uint8Array(16).fill(2) };
+ * const ciphertext = encrypt("ctr(aes)", options, new Uint8Array([1, 2, 3]));
+ * const plaintext = decrypt("ctr(aes)", options, ciphertext);
+ * assertEquals(await Array.fromAsync(plaintext), [new Uint8Array([1, 2, 3])]);
+ * ```
+ */
+export function encrypt(algorithm: string, options: CipherStreamOptions, source: ByteSource): CipherIterable {
+  return crypt("encrypt", algorithm, options, source);
+}
+
+/**
+ * Decrypts bytes: the inverse of {@linkcode encrypt}. Nothing is authenticated; output is unverified.
+ *
+ * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+ * @param options The key and the IV the data was encrypted with.
+ * @param source Bytes, or something that yields them.
+ * @returns The plaintext, in pieces of at most a window of 212,992 bytes.
+ * @throws {TypeError} If an argument is of a wrong type.
+ * @throws {RangeError} If the key, the IV or a size is of a wrong length.
+ *
+ * @example Usage
+ * ```ts
+ * import { decrypt } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * // NIST SP 800-38A, F.1.2
+ * const key = Uint8Array.fromHex("2b7e151628aed2a6abf7158809cf4f3c");
+ * const ciphertext = Uint8Array.fromHex("3ad77bb40d7a3660a89ecaf32466ef97");
+ * for await (const chunk of decrypt("ecb(aes)", { key, padding: "none" }, ciphertext)) {
+ *   assertEquals(chunk.toHex(), "6bc1bee22e409f96e93d7e117393172a");
+ * }
+ * ```
+ */
+export function decrypt(algorithm: string, options: CipherStreamOptions, source: ByteSource): CipherIterable {
+  return crypt("decrypt", algorithm, options, source);
+}
+
+function crypt(
+  direction: Direction,
+  algorithm: string,
+  options: CipherStreamOptions,
+  source: ByteSource,
+): CipherIterable {
+  const input = inputOf(source);
+  if (typeof algorithm !== "string") {
+    throw new TypeError(`"algorithm" expected a string, got ${describe(algorithm)}`);
+  }
+  return new DrawIterator(new Draw(prepare(direction, algorithm, options), input));
+}

@@ -1,0 +1,123 @@
+/**
+ * {@linkcode EncryptionStream} and {@linkcode DecryptionStream}.
+ *
+ * @module
+ */
+
+import type { EngineName } from "../engines/engine.ts";
+import { Duct } from "../streaming/duct.ts";
+import { type CipherParameters, type CipherStreamOptions, prepare } from "./cryptor.ts";
+import type { CipherHandle } from "./handle.ts";
+
+/** What {@linkcode EncryptionStream} and {@linkcode DecryptionStream} have in common. */
+export abstract class CipherStream extends TransformStream<Uint8Array, Uint8Array<ArrayBuffer>> {
+  /** The engine that really runs. */
+  readonly engine: EngineName;
+  readonly #duct: Duct;
+
+  /** Opens the cipher. */
+  protected constructor(
+    direction: "encrypt" | "decrypt",
+    source: string | CipherHandle,
+    options: Partial<CipherStreamOptions> = {},
+  ) {
+    super();
+    this.#duct = new Duct(prepare(direction, source, options));
+    this.engine = this.#duct.engine;
+  }
+
+  /** Where the output comes out. */
+  override get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return this.#duct.readable;
+  }
+
+  /** Where the input goes in: any BufferSource. */
+  override get writable(): WritableStream<Uint8Array> {
+    return this.#duct.writable;
+  }
+}
+
+/**
+ * Encrypts what is written to it.
+ *
+ * A TransformStream: any BufferSource goes in, plain Uint8Arrays come out, as whole blocks and not in the boundaries of
+ * the input; a chunk of any size is worked on in pieces, as the reader asks for them. Chunks of less than 16 KiB are
+ * gathered for at most a turn of the event loop. The stream releases its cipher when it ends, in whatever way.
+ *
+ * @example Usage
+ * ```ts
+ * import { DecryptionStream, EncryptionStream } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const options = {
+ *   key: crypto.getRandomValues(new Uint8Array(32)),
+ *   iv: crypto.getRandomValues(new Uint8Array(16)),
+ * };
+ * const text = new Blob(["attack at dawn"]).stream()
+ *   .pipeThrough(new EncryptionStream("cbc(aes)", options))
+ *   .pipeThrough(new DecryptionStream("cbc(aes)", options));
+ * assertEquals(await new Response(text).text(), "attack at dawn");
+ * ```
+ */
+export class EncryptionStream extends CipherStream {
+  /**
+   * Opens the cipher.
+   *
+   * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+   * @param options The key, the IV, and how to use them.
+   * @throws {TypeError} If an argument is of a wrong type.
+   * @throws {RangeError} If the key, the IV or a size is of a wrong length.
+   * @throws {KcapiError} If the engine cannot open the cipher; `hint` tells what would change that.
+   */
+  constructor(algorithm: string, options: CipherStreamOptions);
+  /**
+   * Uses the key of a handle, which is left as it is: `kcapi_handle_reinit`.
+   *
+   * @param handle A handle with its key, for any number of streams.
+   * @param parameters The IV, and how to use it.
+   */
+  constructor(handle: CipherHandle, parameters?: CipherParameters);
+  constructor(source: string | CipherHandle, options?: Partial<CipherStreamOptions>) {
+    super("encrypt", source, options);
+  }
+}
+
+/**
+ * Decrypts what is written to it.
+ *
+ * Nothing is authenticated: output is unverified, that of before an error too. With padding, a ciphertext whose end is
+ * missing or damaged is an error (EBADMSG) at the end, the same one for every cause.
+ *
+ * @example Usage
+ * ```ts
+ * import { DecryptionStream, KcapiError } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const truncated = new Blob([new Uint8Array(20)]).stream()
+ *   .pipeThrough(new DecryptionStream("cbc(aes)", { key: new Uint8Array(16), iv: new Uint8Array(16) }));
+ * const error = await new Response(truncated).arrayBuffer().catch((error) => error);
+ * assertEquals((error as KcapiError).code, "EBADMSG");
+ * ```
+ */
+export class DecryptionStream extends CipherStream {
+  /**
+   * Opens the cipher.
+   *
+   * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+   * @param options The key, the IV, and how to use them.
+   * @throws {TypeError} If an argument is of a wrong type.
+   * @throws {RangeError} If the key, the IV or a size is of a wrong length.
+   * @throws {KcapiError} If the engine cannot open the cipher; `hint` tells what would change that.
+   */
+  constructor(algorithm: string, options: CipherStreamOptions);
+  /**
+   * Uses the key of a handle, which is left as it is: `kcapi_handle_reinit`.
+   *
+   * @param handle A handle with its key, for any number of streams.
+   * @param parameters The IV, and how to use it.
+   */
+  constructor(handle: CipherHandle, parameters?: CipherParameters);
+  constructor(source: string | CipherHandle, options?: Partial<CipherStreamOptions>) {
+    super("decrypt", source, options);
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * Iterables over a {@linkcode Processor}: bytes are drawn from a source as they are asked for.
+ *
+ * @module
+ */
+
+import { onAbort } from "../abort.ts";
+import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import type { EngineName } from "../engines/engine.ts";
+import { KcapiError } from "../errors.ts";
+import { TimeSlice } from "../time_slice.ts";
+import { ByteIterator } from "./byte_iterator.ts";
+import type { Prepared, Processor } from "./processor.ts";
+
+/** What {@linkcode encrypt} and {@linkcode decrypt} take bytes from. */
+export type ByteSource =
+  | BufferSource
+  | Iterable<BufferSource>
+  | AsyncIterable<BufferSource>
+  | ReadableStream<BufferSource>;
+
+/** Where input comes from; `end` tells the source that no more is wanted. */
+export interface Input {
+  next(): Promise<IteratorResult<unknown>> | IteratorResult<unknown>;
+  end(): unknown;
+}
+
+/** What a {@linkcode Draw} gives: iterable once. */
+export class DrawIterator extends ByteIterator {
+  readonly #draw: Draw;
+
+  constructor(draw: Draw) {
+    super(() => draw.receive(), () => draw.end());
+    this.#draw = draw;
+  }
+
+  /** The engine that really runs; asking for it opens the processor. */
+  get engine(): EngineName {
+    return this.#draw.opened().engine;
+  }
+}
+
+/** The bytes of one source, drawn through a processor. */
+export class Draw {
+  readonly #prepared: Prepared;
+  readonly #open: () => Input;
+  #input: Input | undefined;
+  #processor: Processor | undefined;
+  #inputEnded = false;
+  #over = false;
+  /** The signal was aborted, and nobody has been told. */
+  #aborted: { readonly reason: unknown } | undefined;
+  /** Ends the wait for the source. */
+  #interrupt: (() => void) | undefined;
+  #stopListening = (): void => {};
+  readonly #slice = new TimeSlice();
+
+  constructor(prepared: Prepared, open: () => Input) {
+    this.#prepared = prepared;
+    this.#open = open;
+    this.#stopListening = onAbort(prepared.signal, this, Draw.#abort);
+  }
+
+  static #abort(draw: Draw, reason: unknown): void {
+    if (draw.#over) return;
+    draw.#aborted = { reason };
+    draw.#leave();
+  }
+
+  /** The next output, or undefined at the end. */
+  async receive(): Promise<Bytes | undefined> {
+    try {
+      while (!this.#over) {
+        const processor = this.opened();
+        if (this.#slice.over) await this.#slice.next();
+        else if (processor.pending) {
+          const output = processor.read();
+          if (output) return output;
+        } else if (this.#inputEnded) this.#release();
+        else await this.#refill(processor);
+      }
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+    const aborted = this.#aborted;
+    this.#aborted = undefined;
+    if (aborted) throw aborted.reason;
+    return undefined;
+  }
+
+  /** Releases the cipher, and ends the source. */
+  async end(): Promise<void> {
+    const isWaiting = this.#interrupt !== undefined;
+    this.#aborted = undefined;
+    const ended = this.#release() && this.#endInput();
+    this.#interrupt?.();
+    // A source that is asked for bytes may answer this only afterwards, which may be never.
+    if (!isWaiting) await ended;
+  }
+
+  opened(): Processor {
+    if (!this.#processor) {
+      if (this.#over) throw new KcapiError("EBADF", "engine", "the iterable was closed before it was opened");
+      this.#processor = this.#prepared.open();
+      this.#input = this.#open();
+    }
+    return this.#processor;
+  }
+
+  async #refill(processor: Processor): Promise<void> {
+    const result = await new Promise<IteratorResult<unknown> | undefined>((resolve, reject) => {
+      this.#interrupt = () => resolve(undefined);
+      this.#nextInput().then(resolve, reject);
+    }).finally(() => this.#interrupt = undefined);
+    if (this.#over) return;
+    if (typeof result !== "object" || result === null) {
+      throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
+    }
+    if (result.done) {
+      this.#inputEnded = true;
+      processor.end();
+    } else {
+      processor.write([bytesOf("source", result.value)]);
+    }
+  }
+
+  async #nextInput(): Promise<IteratorResult<unknown>> {
+    try {
+      return await this.#input!.next();
+    } catch (error) {
+      this.#inputEnded = true;
+      throw error;
+    }
+  }
+
+  /** Releases the cipher. Returns whether there is a source that has more, and is to be told. */
+  #release(): boolean {
+    if (this.#over) return false;
+    this.#over = true;
+    this.#stopListening();
+    this.#prepared.discard();
+    this.#processor?.close();
+    return !this.#inputEnded;
+  }
+
+  #endInput(): unknown {
+    this.#input ??= this.#open();
+    return this.#input.end();
+  }
+
+  /** Ends all for a reason that matters more than what the source says to its end. */
+  #leave(): void {
+    if (this.#release()) (async () => await this.#endInput())().catch(() => {});
+    this.#interrupt?.();
+  }
+}
+
+/** How to read `source`, once it is time to. */
+export function inputOf(source: ByteSource): () => Input {
+  if (ArrayBuffer.isView(source) || source instanceof ArrayBuffer) {
+    const bytes = bytesOf("source", source);
+    return () => iterate([bytes][Symbol.iterator]());
+  }
+  if (source instanceof ReadableStream) {
+    if (source.locked) throw new TypeError('"source" is a ReadableStream that is locked');
+    return () => {
+      const reader = source.getReader();
+      return { next: () => reader.read() as Promise<IteratorResult<unknown>>, end: () => reader.cancel() };
+    };
+  }
+  if (typeof source === "object" && source !== null) {
+    if (Symbol.asyncIterator in source) return () => iterate(source[Symbol.asyncIterator]());
+    if (Symbol.iterator in source) return () => iterate(source[Symbol.iterator]());
+  }
+  throw new TypeError(`"source" expected bytes, or an iterable or a ReadableStream of them, got ${describe(source)}`);
+}
+
+function iterate(iterator: Iterator<unknown> | AsyncIterator<unknown>): Input {
+  return { next: () => iterator.next(), end: () => iterator.return?.() };
+}
