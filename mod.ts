@@ -22,6 +22,7 @@ export { type CipherIterable, decrypt, encrypt } from "./src/cipher/iterables.ts
 export type { ByteSource } from "./src/streaming/draw.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
 export type { CipherParameters, CipherStreamOptions } from "./src/cipher/cryptor.ts";
+export type { BytesLike } from "./src/bytes.ts";
 export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
 export type { EngineName } from "./src/engines/engine.ts";

@@ -1,13 +1,16 @@
 /**
- * Listening to an AbortSignal without being kept alive by it.
+ * Listening to an AbortSignal without being kept alive by it for longer than somebody waits.
  *
  * @module
  */
 
 import { getterOf } from "./bytes.ts";
 
-/** The true members, which no own property of a signal can stand in front of. */
-const { addEventListener, removeEventListener } = EventTarget.prototype;
+/**
+ * The true members, which no own property of a signal can stand in front of. A runtime may have its own here, not
+ * EventTarget's, by which a signal of `AbortSignal.any()` lives as long as somebody listens.
+ */
+const { addEventListener, removeEventListener } = AbortSignal.prototype;
 const abortedOf = getterOf<boolean>(AbortSignal.prototype, "aborted");
 const reasonOf = getterOf<unknown>(AbortSignal.prototype, "reason");
 
@@ -21,32 +24,51 @@ export function isSignal(value: unknown): value is AbortSignal {
   }
 }
 
+/** Somebody who listens to a signal. */
+export interface AbortListener<T> {
+  /**
+   * The target while somebody waits for it: the signal then keeps it. Where it is the only way out, all that waits may
+   * hang on nothing else, and would be collected as garbage, never to be told.
+   */
+  held: T | undefined;
+  /** Listens no more. */
+  stop(): void;
+}
+
 /**
  * Calls `act` with `target` and the reason when `signal` aborts, or now if it has; unless `target` is gone by then.
  *
  * @param act May not refer to `target` itself, nor be made where something else does: closures of one function share
  * what they refer to.
- * @returns How to stop listening.
+ * @returns Undefined where there is nothing to listen to, any more.
  */
 export function onAbort<T extends WeakKey>(
   signal: AbortSignal | undefined,
   target: T,
   act: (target: T, reason: unknown) => void,
-): () => void {
-  if (!signal) return () => {};
-  if (abortedOf.call(signal)) act(target, reasonOf.call(signal));
-  return listen(signal, new WeakRef(target), act);
+): AbortListener<T> | undefined {
+  if (!signal) return undefined;
+  if (!abortedOf.call(signal)) return listen(signal, new WeakRef(target), act);
+  act(target, reasonOf.call(signal));
+  return undefined;
 }
 
 function listen<T extends WeakKey>(
   signal: AbortSignal,
   target: WeakRef<T>,
   act: (target: T, reason: unknown) => void,
-): () => void {
-  const listener = () => {
-    const alive = target.deref();
+): AbortListener<T> {
+  const heard = () => {
+    const alive = listener.held ?? target.deref();
     if (alive) act(alive, reasonOf.call(signal));
   };
-  addEventListener.call(signal, "abort", listener);
-  return () => removeEventListener.call(signal, "abort", listener);
+  const listener: AbortListener<T> = {
+    held: undefined,
+    stop() {
+      listener.held = undefined;
+      removeEventListener.call(signal, "abort", heard);
+    },
+  };
+  addEventListener.call(signal, "abort", heard);
+  return listener;
 }

@@ -4,6 +4,9 @@
  * @module
  */
 
+/** Bytes as callers have them: an ArrayBuffer, or any view. Memory that is shared or resizable is refused at run time. */
+export type BytesLike = ArrayBuffer | ArrayBufferView;
+
 /** Bytes whose memory is neither shared nor resizable. */
 export type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -25,6 +28,9 @@ const viewBuffer = getterOf<ArrayBufferLike>(DataView.prototype, "buffer");
 const viewOffset = getterOf<number>(DataView.prototype, "byteOffset");
 const viewLength = getterOf<number>(DataView.prototype, "byteLength");
 const bufferLength = getterOf<number>(ArrayBuffer.prototype, "byteLength");
+const sharedLength = typeof SharedArrayBuffer === "undefined"
+  ? undefined
+  : getterOf<number>(SharedArrayBuffer.prototype, "byteLength");
 const isResizable = getterOf<boolean>(ArrayBuffer.prototype, "resizable");
 const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
 
@@ -83,8 +89,22 @@ function fixedLength(name: string, value: unknown, buffer: ArrayBuffer): number 
   return bufferLength.call(buffer);
 }
 
+/** Whether `value` is an ArrayBuffer or a SharedArrayBuffer, of whatever realm. */
+export function isBuffer(value: unknown): value is ArrayBufferLike {
+  return has(bufferLength, value) || isShared(value);
+}
+
 function isShared(value: unknown): boolean {
-  return typeof SharedArrayBuffer !== "undefined" && value instanceof SharedArrayBuffer;
+  return sharedLength !== undefined && has(sharedLength, value);
+}
+
+function has(getter: (this: unknown) => unknown, value: unknown): boolean {
+  try {
+    getter.call(value);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** What kind of value this is, without any of its content. */

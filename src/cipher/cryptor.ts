@@ -5,7 +5,7 @@
  */
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, copyOf, describe, Scatter } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
@@ -15,10 +15,13 @@ import type { Prepared, Processor } from "../streaming/processor.ts";
 import { checkEngine, checkIV, checkKey, checkPadding, checkSectors, checkSignal, type Padding } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
+/** The most sectors of one output. A window of the smallest ones would take the thread for tens of milliseconds. */
+const ROUNDS_AT_ONCE = 64;
+
 /** What a stream needs besides its key. */
 export interface CipherParameters {
   /** The IV, where the algorithm has one. Never use one twice with the same key. */
-  iv?: BufferSource | undefined;
+  iv?: BytesLike | undefined;
   /** `"pkcs7"` by default for cbc, ecb and pcbc, `"none"` elsewhere. */
   padding?: Padding | undefined;
   /** Aborts both sides of the stream. */
@@ -40,7 +43,7 @@ export interface CipherParameters {
 /** Options of the streams, and of `encrypt()` and `decrypt()`. */
 export interface CipherStreamOptions extends CipherParameters {
   /** The key. A copy is taken, and zeroed once it is of no more use. */
-  key: BufferSource;
+  key: BytesLike;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
 }
@@ -49,7 +52,7 @@ export interface CipherStreamOptions extends CipherParameters {
 interface Plan {
   readonly direction: Direction;
   readonly algorithm: Algorithm;
-  readonly iv: BufferSource | undefined;
+  readonly iv: Bytes | undefined;
   readonly padding: Padding;
   readonly sectors: { readonly sectorSize: number; readonly sector: bigint } | undefined;
   readonly inPlace: boolean;
@@ -69,18 +72,19 @@ export function prepare(
   if (typeof options !== "object" || options === null) {
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
-  const { key, engine, iv, signal, inPlace = false } = options;
+  // All of them, before the handle is asked for anything: a getter may do what it likes with that.
+  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const algorithm = handle?.algorithm ?? parseAlgorithm(source as string);
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const padding = checkPadding(algorithm, options.padding);
-  const sectors = checkSectors(algorithm, options);
-  let checkedIV = iv;
-  if (sectors === undefined && (algorithm.ivSize !== undefined || iv !== undefined)) {
-    const checked = checkIV(algorithm, iv, algorithm.ivSize ?? (iv as BufferSource).byteLength, "stream_init");
-    checkedIV = checked ? copyOf(checked) : undefined;
-  }
-  const plan = { direction, algorithm, iv: checkedIV, padding, sectors, inPlace };
+  const plan = {
+    direction,
+    algorithm,
+    padding: checkPadding(algorithm, padding),
+    sectors: checkSectors(algorithm, { iv, sectorSize, sector }),
+    iv: sectorSize === undefined ? ownIV(algorithm, iv) : undefined,
+    inPlace,
+  };
   if (handle) {
     if (key !== undefined || engine !== undefined) {
       throw new TypeError('"options" expected no "key" and no "engine" with a CipherHandle, which has both');
@@ -101,6 +105,14 @@ export function prepare(
     open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, ownKey, choice) }),
     discard: () => void ownKey.fill(0),
   };
+}
+
+/** A copy of the IV, if there is one; its length is checked where the name tells it. */
+function ownIV(algorithm: Algorithm, iv: BytesLike | undefined): Bytes | undefined {
+  const checked = algorithm.ivSize === undefined
+    ? iv !== undefined && bytesOf("iv", iv)
+    : checkIV(algorithm, iv, algorithm.ivSize, "stream_init");
+  return checked ? copyOf(checked) : undefined;
 }
 
 /** One encryption or decryption: `write` input, `read` until there is nothing, …, `end`, `read` until there is nothing. */
@@ -281,9 +293,10 @@ export class Cryptor implements Processor {
 
   #roundLength(input: Scatter): number {
     const { unit, window, tailLength } = this.#flow;
+    const most = this.#plan.sectors ? Math.min(ROUNDS_AT_ONCE * unit, window) : window;
     const total = tailLength + input.remaining;
-    if (this.#last && total <= window) return total;
-    const length = Math.min(total - (this.#last ? 0 : this.#hold), window);
+    if (this.#last && total <= most) return total;
+    const length = Math.min(total - (this.#last ? 0 : this.#hold), most);
     return length > 0 ? length - length % unit : 0;
   }
 

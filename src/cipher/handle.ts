@@ -6,7 +6,7 @@
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streaming/byte_iterator.ts";
-import { type Bytes, bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
@@ -16,7 +16,7 @@ import { checkEngine, checkIV, checkKey, checkSignal } from "./options.ts";
 /** Options of {@linkcode CipherHandle.open}. */
 export interface CipherHandleOptions {
   /** The key, as long as the algorithm asks for. A copy is taken, and zeroed once it is of no more use. */
-  key: BufferSource;
+  key: BytesLike;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
 }
@@ -152,7 +152,7 @@ export class CipherHandle implements Disposable {
    * @param iv The IV, `ivSize` bytes; none where that is 0. Never use one twice with the same key.
    * @throws {KcapiError} EBUSY before everything of the stream in progress was received; EBADF after `close()`.
    */
-  streamInitEnc(iv?: BufferSource): void {
+  streamInitEnc(iv?: BytesLike): void {
     this.#init("streamInitEnc", "encrypt", iv);
   }
 
@@ -162,7 +162,7 @@ export class CipherHandle implements Disposable {
    * @param iv The IV the data was encrypted with; none where `ivSize` is 0.
    * @throws {KcapiError} EBUSY before everything of the stream in progress was received; EBADF after `close()`.
    */
-  streamInitDec(iv?: BufferSource): void {
+  streamInitDec(iv?: BytesLike): void {
     this.#init("streamInitDec", "decrypt", iv);
   }
 
@@ -172,7 +172,7 @@ export class CipherHandle implements Disposable {
    * @returns Their total, once all are copied: then the buffers are the caller's again, unchanged. Until then the
    * promise waits for someone to receive.
    */
-  async streamUpdate(...buffers: BufferSource[]): Promise<number> {
+  async streamUpdate(...buffers: BytesLike[]): Promise<number> {
     return await this.#update("streamUpdate", buffers, false);
   }
 
@@ -183,7 +183,7 @@ export class CipherHandle implements Disposable {
    * @throws {RangeError} If the stream would not be whole blocks, in a mode that works in them. The stream is
    * unchanged, and the right end may still be sent.
    */
-  async streamUpdateLast(...buffers: BufferSource[]): Promise<number> {
+  async streamUpdateLast(...buffers: BytesLike[]): Promise<number> {
     return await this.#update("streamUpdateLast", buffers, true);
   }
 
@@ -216,7 +216,7 @@ export class CipherHandle implements Disposable {
    * @returns How many bytes were written, entry by entry; 0 when everything was received.
    * @throws {RangeError} If the entries overlap, or have room for less than one chunk.
    */
-  async streamOpInto(...buffers: BufferSource[]): Promise<number> {
+  async streamOpInto(...buffers: BytesLike[]): Promise<number> {
     this.#assertStarted("streamOpInto");
     this.#assertNoReceiver("streamOpInto");
     const list = buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer));
@@ -274,7 +274,7 @@ export class CipherHandle implements Disposable {
     this.close();
   }
 
-  #init(operation: string, direction: Direction, iv: BufferSource | undefined): void {
+  #init(operation: string, direction: Direction, iv: BytesLike | undefined): void {
     this.#assertOpen(operation);
     if (this.#failure !== undefined) throw this.#failure;
     const checked = checkIV(this.#algorithm, iv, this.#engine.ivSize, operation);
@@ -290,7 +290,7 @@ export class CipherHandle implements Disposable {
     this.#stream++;
   }
 
-  #update(operation: string, buffers: BufferSource[], last: boolean): number | Promise<number> {
+  #update(operation: string, buffers: BytesLike[], last: boolean): number | Promise<number> {
     this.#assertStarted(operation);
     if (this.#lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
     const input = new Scatter(buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer)));

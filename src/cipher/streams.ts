@@ -4,13 +4,14 @@
  * @module
  */
 
+import type { BytesLike } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
-import { Duct } from "../streaming/duct.ts";
+import { Duct, HIDDEN, lockHidden } from "../streaming/duct.ts";
 import { type CipherParameters, type CipherStreamOptions, prepare } from "./cryptor.ts";
 import type { CipherHandle } from "./handle.ts";
 
 /** What {@linkcode EncryptionStream} and {@linkcode DecryptionStream} have in common. */
-export abstract class CipherStream extends TransformStream<Uint8Array, Uint8Array<ArrayBuffer>> {
+export abstract class CipherStream extends TransformStream<BytesLike, Uint8Array<ArrayBuffer>> {
   /** The engine that really runs. */
   readonly engine: EngineName;
   readonly #duct: Duct;
@@ -21,7 +22,8 @@ export abstract class CipherStream extends TransformStream<Uint8Array, Uint8Arra
     source: string | CipherHandle,
     options: Partial<CipherStreamOptions> = {},
   ) {
-    super();
+    super(HIDDEN);
+    lockHidden(this);
     this.#duct = new Duct(prepare(direction, source, options));
     this.engine = this.#duct.engine;
   }
@@ -31,8 +33,8 @@ export abstract class CipherStream extends TransformStream<Uint8Array, Uint8Arra
     return this.#duct.readable;
   }
 
-  /** Where the input goes in: any BufferSource. */
-  override get writable(): WritableStream<Uint8Array> {
+  /** Where the input goes in. */
+  override get writable(): WritableStream<BytesLike> {
     return this.#duct.writable;
   }
 }
@@ -40,7 +42,7 @@ export abstract class CipherStream extends TransformStream<Uint8Array, Uint8Arra
 /**
  * Encrypts what is written to it.
  *
- * A TransformStream: any BufferSource goes in, plain Uint8Arrays come out, as whole blocks and not in the boundaries of
+ * A TransformStream: ArrayBuffers and views of any kind go in, plain Uint8Arrays come out, as whole blocks and not in the boundaries of
  * the input; a chunk of any size is worked on in pieces, as the reader asks for them. Chunks of less than 16 KiB are
  * gathered for at most a turn of the event loop. The stream releases its cipher when it ends, in whatever way.
  *

@@ -112,17 +112,21 @@ function missing(name: string, key = ""): KcapiError {
 class SharedKey {
   readonly bytes: Bytes;
   #engines = 0;
+  #isGone = false;
 
   constructor(bytes: Bytes) {
     this.bytes = bytes;
   }
 
   acquire(): void {
+    if (this.#isGone) throw closed();
     this.#engines++;
   }
 
   release(): void {
-    if (--this.#engines === 0) this.bytes.fill(0);
+    if (--this.#engines > 0) return;
+    this.#isGone = true;
+    this.bytes.fill(0);
   }
 }
 
@@ -150,6 +154,7 @@ class UserspaceEngine implements Engine {
   /** What is not yet received, behind the first `#received` bytes. */
   #output: Uint8Array[] = [];
   #received = 0;
+  #isClosed = false;
 
   constructor(algorithm: Algorithm, key: SharedKey) {
     const mode = make(algorithm, key.bytes);
@@ -165,6 +170,7 @@ class UserspaceEngine implements Engine {
   }
 
   init(direction: Direction, iv: Bytes | null): void {
+    if (this.#isClosed) throw closed();
     this.#drop();
     this.#mode.start(direction, iv ?? NO_IV);
   }
@@ -204,6 +210,7 @@ class UserspaceEngine implements Engine {
 
   close(): void {
     finalizer.unregister(this);
+    this.#isClosed = true;
     this.#drop();
     this.#mode.end();
     this.#key.release();
@@ -228,6 +235,11 @@ class UserspaceEngine implements Engine {
     this.#output = [];
     this.#received = 0;
   }
+}
+
+/** Its key is zeroed: nothing may be encrypted with what is left. */
+function closed(): KcapiError {
+  return new KcapiError("EBADF", "userspace", "the cipher is closed");
 }
 
 /** What the kernel says of a length that a mode does not take. */

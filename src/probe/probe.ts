@@ -110,6 +110,9 @@ interface Surroundings {
   readonly library: Library | KcapiError;
 }
 
+/** The longest key that a cipher is tried with, whatever /proc/crypto says: there, a driver may claim any length. */
+const MOST_TRIED = 1024;
+
 /** What the kernel is asked for whether it lists it or not: it lists an algorithm only once somebody asked for it. */
 const USUAL: readonly string[] = ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)", "chacha20"];
 
@@ -246,8 +249,9 @@ interface Failure {
 function tryKernel(system: System, library: Library | KcapiError): { opened: string[]; failed: Failure[] } {
   const opened: string[] = [];
   const failed: Failure[] = [];
-  for (const { name, maxKeySize } of candidates(system)) {
-    const key = crypto.getRandomValues(new Uint8Array(maxKeySize));
+  for (const { name, minKeySize, maxKeySize } of candidates(system)) {
+    const keySize = maxKeySize <= MOST_TRIED ? maxKeySize : Math.min(minKeySize, MOST_TRIED);
+    const key = crypto.getRandomValues(new Uint8Array(keySize));
     const engine = library instanceof KcapiError
       ? library
       : attempt(() => openKernel(library, parseAlgorithm(name), key));
@@ -262,7 +266,7 @@ function tryKernel(system: System, library: Library | KcapiError): { opened: str
 }
 
 /** The usual algorithms, and then what the kernel lists by now. */
-function* candidates(system: System): Generator<Pick<KernelCipher, "name" | "maxKeySize">> {
+function* candidates(system: System): Generator<Pick<KernelCipher, "name" | "minKeySize" | "maxKeySize">> {
   yield* USUAL.map(sizesOf);
   const others = new Map(streamable(system).map((cipher) => [cipher.name, cipher]));
   for (const name of USUAL) others.delete(name);

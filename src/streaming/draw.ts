@@ -4,8 +4,8 @@
  * @module
  */
 
-import { onAbort } from "../abort.ts";
-import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import { type AbortListener, onAbort } from "../abort.ts";
+import { type Bytes, type BytesLike, bytesOf, describe, isBuffer } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { TimeSlice } from "../time_slice.ts";
@@ -13,16 +13,15 @@ import { ByteIterator } from "./byte_iterator.ts";
 import type { Prepared, Processor } from "./processor.ts";
 
 /** What {@linkcode encrypt} and {@linkcode decrypt} take bytes from. */
-export type ByteSource =
-  | BufferSource
-  | Iterable<BufferSource>
-  | AsyncIterable<BufferSource>
-  | ReadableStream<BufferSource>;
+export type ByteSource = BytesLike | Iterable<BytesLike> | AsyncIterable<BytesLike> | ReadableStream<BytesLike>;
 
-/** Where input comes from; `end` tells the source that no more is wanted. */
+/** Where input comes from. */
 export interface Input {
   next(): Promise<IteratorResult<unknown>> | IteratorResult<unknown>;
+  /** Tells the source that no more is wanted. */
   end(): unknown;
+  /** Lets go of a source that has ended. */
+  release?(): void;
 }
 
 /** What a {@linkcode Draw} gives: iterable once. */
@@ -52,13 +51,13 @@ export class Draw {
   #aborted: { readonly reason: unknown } | undefined;
   /** Ends the wait for the source. */
   #interrupt: (() => void) | undefined;
-  #stopListening = (): void => {};
+  readonly #listener: AbortListener<Draw> | undefined;
   readonly #slice = new TimeSlice();
 
   constructor(prepared: Prepared, open: () => Input) {
     this.#prepared = prepared;
     this.#open = open;
-    this.#stopListening = onAbort(prepared.signal, this, Draw.#abort);
+    this.#listener = onAbort(prepared.signal, this, Draw.#abort);
   }
 
   static #abort(draw: Draw, reason: unknown): void {
@@ -89,14 +88,19 @@ export class Draw {
     return undefined;
   }
 
-  /** Releases the cipher, and ends the source. */
+  /** Releases the processor, and ends the source. */
   async end(): Promise<void> {
     const isWaiting = this.#interrupt !== undefined;
     this.#aborted = undefined;
-    const ended = this.#release() && this.#endInput();
-    this.#interrupt?.();
-    // A source that is asked for bytes may answer this only afterwards, which may be never.
+    let ended: unknown;
+    try {
+      ended = this.#release() && this.#endInput();
+    } finally {
+      this.#interrupt?.();
+    }
     if (!isWaiting) await ended;
+    // A source that is asked for bytes may answer this only afterwards, which may be never: nobody waits for it.
+    else Promise.resolve(ended).catch(() => {});
   }
 
   opened(): Processor {
@@ -111,14 +115,18 @@ export class Draw {
   async #refill(processor: Processor): Promise<void> {
     const result = await new Promise<IteratorResult<unknown> | undefined>((resolve, reject) => {
       this.#interrupt = () => resolve(undefined);
+      if (this.#listener) this.#listener.held = this;
       this.#nextInput().then(resolve, reject);
-    }).finally(() => this.#interrupt = undefined);
+    }).finally(() => {
+      this.#interrupt = undefined;
+      if (this.#listener) this.#listener.held = undefined;
+    });
     if (this.#over) return;
     if (typeof result !== "object" || result === null) {
       throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
     }
     if (result.done) {
-      this.#inputEnded = true;
+      this.#endsInput();
       processor.end();
     } else {
       processor.write([bytesOf("source", result.value)]);
@@ -129,16 +137,22 @@ export class Draw {
     try {
       return await this.#input!.next();
     } catch (error) {
-      this.#inputEnded = true;
+      this.#endsInput();
       throw error;
     }
   }
 
-  /** Releases the cipher. Returns whether there is a source that has more, and is to be told. */
+  /** The source has ended by itself. */
+  #endsInput(): void {
+    this.#inputEnded = true;
+    this.#input!.release?.();
+  }
+
+  /** Releases the processor. Returns whether there is a source that has more, and is to be told. */
   #release(): boolean {
     if (this.#over) return false;
     this.#over = true;
-    this.#stopListening();
+    this.#listener?.stop();
     this.#prepared.discard();
     this.#processor?.close();
     return !this.#inputEnded;
@@ -158,7 +172,7 @@ export class Draw {
 
 /** How to read `source`, once it is time to. */
 export function inputOf(source: ByteSource): () => Input {
-  if (ArrayBuffer.isView(source) || source instanceof ArrayBuffer) {
+  if (ArrayBuffer.isView(source) || isBuffer(source)) {
     const bytes = bytesOf("source", source);
     return () => iterate([bytes][Symbol.iterator]());
   }
@@ -166,7 +180,15 @@ export function inputOf(source: ByteSource): () => Input {
     if (source.locked) throw new TypeError('"source" is a ReadableStream that is locked');
     return () => {
       const reader = source.getReader();
-      return { next: () => reader.read() as Promise<IteratorResult<unknown>>, end: () => reader.cancel() };
+      return {
+        next: () => reader.read() as Promise<IteratorResult<unknown>>,
+        end() {
+          const cancelled = reader.cancel();
+          reader.releaseLock();
+          return cancelled;
+        },
+        release: () => reader.releaseLock(),
+      };
     };
   }
   if (typeof source === "object" && source !== null) {

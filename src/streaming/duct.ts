@@ -5,15 +5,41 @@
  */
 
 import { nextTurn } from "../../ffi/mod.ts";
-import { onAbort } from "../abort.ts";
-import { type Bytes, bytesOf, sizeOf } from "../bytes.ts";
+import { type AbortListener, onAbort } from "../abort.ts";
+import { type Bytes, type BytesLike, bytesOf, getterOf, sizeOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { TimeSlice } from "../time_slice.ts";
 import type { Prepared, Processor } from "./processor.ts";
 
-/** Chunks below this size are gathered, up to the limit, before the engine is called: a call costs more than a copy. */
+/** Chunks below this size are gathered, up to the limit, before the processor is called: a call costs more than a copy. */
 const SMALL = 16 * 1024;
 const GATHER_LIMIT = 64 * 1024;
+
+/**
+ * What a subclass of TransformStream whose ends are those of a duct gives to its constructor. That makes a pair of its
+ * own, hidden behind `readable` and `writable`, which would let through all that is written to it; and a runtime may
+ * transfer that one. So it is of no use to anyone: errored, and by {@linkcode lockHidden} refused at once.
+ */
+export const HIDDEN: Transformer = {
+  start(controller) {
+    controller.error(new DOMException("Such a stream cannot be transferred", "DataCloneError"));
+  },
+};
+
+const hiddenWritable = getterOf<WritableStream>(TransformStream.prototype, "writable");
+
+/** Locks the hidden pair: what is locked cannot be transferred. */
+export function lockHidden(stream: TransformStream): void {
+  hiddenWritable.call(stream).getWriter();
+}
+
+/** Small chunks that wait to be processed together: copies in one buffer, or with `inPlace` the chunks themselves. */
+interface Gathering {
+  readonly list: Bytes[];
+  length: number;
+  /** The event loop has had its turn since the first of them. */
+  isDue: boolean;
+}
 
 /**
  * The two ends of a stream and the processor between them.
@@ -25,30 +51,28 @@ const GATHER_LIMIT = 64 * 1024;
  */
 export class Duct {
   readonly readable: ReadableStream<Bytes>;
-  readonly writable: WritableStream<Uint8Array>;
+  readonly writable: WritableStream<BytesLike>;
   readonly #processor: Processor;
   readonly #inPlace: boolean;
   readonly #gatherLimit: number;
-  #stopListening = (): void => {};
+  readonly #listener: AbortListener<Duct> | undefined;
   #reader!: ReadableStreamDefaultController<Bytes>;
   #writer!: WritableStreamDefaultController;
   /** The reader has asked, and nothing was enqueued since. */
   #demand = false;
-  /** The write whose output was not asked for yet. */
+  /** The write that waits until nothing is pending. */
   #waiting: { readonly resolve: () => void; readonly reject: (reason: unknown) => void } | undefined;
   /** Output is being made, or the event loop has its turn before it goes on. */
   #busy = false;
-  /** Small chunks: copies in one buffer, or with `inPlace` the chunks themselves. */
-  #gathered: Bytes[] = [];
-  #gatheredLength = 0;
+  #gathering: Gathering | undefined;
   #buffer: Bytes | undefined;
-  #drain: "idle" | "scheduled" | "due" = "idle";
-  /** Since when a chunk of many pieces has been worked on without a turn of the event loop. */
+  /** Since when output has been made without a turn of the event loop. */
   #slice: TimeSlice | undefined;
   #over = false;
   /** Why it ended, other than by a close. */
   #reason: unknown;
 
+  /** Opens the processor. */
   constructor(prepared: Prepared) {
     const processor = prepared.open();
     this.#processor = processor;
@@ -59,7 +83,7 @@ export class Duct {
       pull: () => this.#pull(),
       cancel: (reason) => this.#fail(reason),
     }, { highWaterMark: 0 });
-    this.writable = new WritableStream<Uint8Array>({
+    this.writable = new WritableStream<BytesLike>({
       start: (controller) => {
         this.#writer = controller;
         // The sink's abort() comes only after the write in progress, which may wait for a reader.
@@ -69,7 +93,7 @@ export class Duct {
       close: () => this.#close(),
       abort: (reason) => this.#aborted(reason),
     });
-    this.#stopListening = onAbort(prepared.signal, this, Duct.#abort);
+    this.#listener = onAbort(prepared.signal, this, Duct.#abort);
   }
 
   /** The engine that really runs. */
@@ -84,8 +108,10 @@ export class Duct {
   #write(chunk: unknown): void | Promise<void> {
     try {
       const bytes = bytesOf("chunk", chunk);
-      if (bytes.length < SMALL && this.#gatheredLength + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
-      if (this.#gatheredLength === 0) {
+      if (this.#processor.pending) return this.#wait().then(() => this.#writeUnlessOver(bytes));
+      const gathered = this.#gathering?.length ?? 0;
+      if (bytes.length < SMALL && gathered + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
+      if (gathered === 0) {
         const output = this.#demand ? this.#processor.pass(bytes) : undefined;
         return output ? this.#enqueue(output) : this.#produce([bytes]);
       }
@@ -103,13 +129,14 @@ export class Duct {
     return this.#write(bytes);
   }
 
-  #close(): void {
+  /** What is left is enqueued whether it was asked for or not. */
+  async #close(): Promise<void> {
     try {
-      // What is left is less than a window: enqueued whether it was asked for or not.
-      if (this.#gatheredLength > 0) this.#processor.write(this.#takeGathered());
-      this.#enqueueAll();
+      if (this.#processor.pending) await this.#enqueueAll();
+      if (this.#gathering) this.#processor.write(this.#takeGathered());
+      if (this.#processor.pending) await this.#enqueueAll();
       this.#processor.end();
-      this.#enqueueAll();
+      if (this.#processor.pending) await this.#enqueueAll();
       this.#finish();
       this.#reader.close();
     } catch (error) {
@@ -118,33 +145,52 @@ export class Duct {
     }
   }
 
+  /** @throws Why the stream ended meanwhile, if it did. */
+  async #enqueueAll(): Promise<void> {
+    const slice = new TimeSlice();
+    while (this.#processor.pending) {
+      const output = this.#processor.read();
+      if (output) this.#enqueue(output);
+      if (slice.over) await slice.next();
+      if (this.#over) throw this.#reason;
+    }
+  }
+
   /** Makes output of `list` while the reader asks for it, and waits where it does not. */
   #produce(list: readonly Bytes[]): void | Promise<void> {
     this.#processor.write(list);
     this.#answerDemand();
-    if (!this.#processor.pending) return;
-    return new Promise((resolve, reject) => this.#waiting = { resolve, reject });
+    if (this.#processor.pending) return this.#wait();
+  }
+
+  /** Until nothing is pending. */
+  #wait(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+      this.#hold();
+    });
   }
 
   #pull(): void {
     this.#demand = true;
-    if (!this.#busy) this.#resume();
+    this.#hold();
+    this.#resume();
   }
 
+  /** Goes on with what the reader asks for. */
   #resume(): void {
+    if (this.#busy || this.#over || !this.#demand) return;
     try {
-      if (this.#waiting) {
-        this.#answerDemand();
-        if (this.#processor.pending) return;
-        const { resolve } = this.#waiting;
-        this.#waiting = undefined;
-        resolve();
-      } else if (this.#drain === "due") {
-        this.#drainNow();
-      }
+      if (this.#processor.pending) this.#answerDemand();
+      else if (this.#gathering?.isDue) this.#drain();
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  #drain(): void {
+    this.#processor.write(this.#takeGathered());
+    this.#answerDemand();
   }
 
   /** One piece for each time the reader asks. Enqueuing one can make it ask again, from within the call. */
@@ -152,63 +198,62 @@ export class Duct {
     const processor = this.#processor;
     this.#busy = true;
     while (this.#demand && processor.pending) {
-      if (this.#slice && !processor.hasOutput && this.#slice.over) return this.#resumeNextTurn(this.#slice);
+      if (this.#slice && !processor.hasOutput && this.#slice.over) return this.#rest(this.#slice);
       const output = processor.read();
       if (output) this.#enqueue(output);
       if (processor.pending && !processor.hasOutput) this.#slice ??= new TimeSlice();
     }
     this.#busy = false;
-    if (!processor.pending) this.#slice = undefined;
+    if (processor.pending) return;
+    this.#slice = undefined;
+    this.#waiting?.resolve();
+    this.#waiting = undefined;
+    this.#hold();
   }
 
-  #resumeNextTurn(slice: TimeSlice): void {
+  #rest(slice: TimeSlice): void {
     void slice.next().then(() => {
       this.#busy = false;
-      if (!this.#over) this.#resume();
+      this.#resume();
     });
   }
 
   #enqueue(output: Bytes): void {
     this.#demand = false;
+    this.#hold();
     this.#reader.enqueue(output);
   }
 
-  #enqueueAll(): void {
-    while (this.#processor.pending) {
-      const output = this.#processor.read();
-      if (output) this.#enqueue(output);
-    }
+  /** Lets the signal keep this while somebody waits for it. */
+  #hold(): void {
+    if (this.#listener) this.#listener.held = this.#demand || this.#waiting ? this : undefined;
   }
 
   #gather(bytes: Bytes): void {
     if (bytes.length === 0) return;
+    const gathering = this.#gathering ??= this.#beginGathering();
     if (this.#inPlace) {
-      this.#gathered.push(bytes);
+      gathering.list.push(bytes);
     } else {
       this.#buffer ??= new Uint8Array(this.#gatherLimit);
-      this.#buffer.set(bytes, this.#gatheredLength);
+      this.#buffer.set(bytes, gathering.length);
     }
-    this.#gatheredLength += bytes.length;
-    if (this.#drain !== "idle") return;
-    this.#drain = "scheduled";
+    gathering.length += bytes.length;
+  }
+
+  #beginGathering(): Gathering {
+    const gathering: Gathering = { list: [], length: 0, isDue: false };
     nextTurn(() => {
-      this.#drain = "due";
-      if (this.#demand) this.#resume();
+      gathering.isDue = true;
+      this.#resume();
     });
+    return gathering;
   }
 
-  #drainNow(): void {
-    this.#drain = "idle";
-    if (this.#gatheredLength === 0) return;
-    this.#processor.write(this.#takeGathered());
-    this.#enqueueAll();
-  }
-
-  #takeGathered(): Bytes[] {
-    const list = this.#inPlace ? this.#gathered : [this.#buffer!.subarray(0, this.#gatheredLength)];
-    const length = this.#gatheredLength;
-    this.#gathered = [];
-    this.#gatheredLength = 0;
+  #takeGathered(): readonly Bytes[] {
+    const { list, length } = this.#gathering!;
+    this.#gathering = undefined;
+    if (!this.#inPlace) return [this.#buffer!.subarray(0, length)];
     if (sizeOf(list) !== length) throw new TypeError("A chunk was detached before its output was read");
     return list;
   }
@@ -232,10 +277,9 @@ export class Duct {
 
   #finish(): void {
     this.#over = true;
-    this.#gathered = [];
-    this.#gatheredLength = 0;
+    this.#gathering = undefined;
     this.#buffer?.fill(0);
-    this.#stopListening();
+    this.#listener?.stop();
     this.#processor.close();
   }
 }
