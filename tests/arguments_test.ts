@@ -20,6 +20,7 @@ import {
   assertEquals,
   assertInstanceOf,
   assertRejects,
+  assertStringIncludes,
   assertThrows,
   engine,
   openFiles,
@@ -512,3 +513,43 @@ for (const [what, make] of Object.entries({ undefined: () => undefined, ...NO_BY
     }
   });
 }
+
+test("iv: null is refused by name where the IV's length is not known beforehand, too", () => {
+  for (const algorithm of ["ctr(aes)", "unheard-of(aes)"]) {
+    const options = { key: KEY, iv: null as unknown as Bytes, engine };
+    for (const open of [() => new EncryptionStream(algorithm, options), () => encrypt(algorithm, options, KEY)]) {
+      assertStringIncludes(assertThrows(open, TypeError).message, '"iv"');
+    }
+  }
+});
+
+test("a getter of an option that closes the handle makes the stream an EBADF: it never runs under a key of zeros", async () => {
+  const options = ["iv", "padding", "inPlace", "signal", "sectorSize", "sector", "key", "engine"] as const;
+  for (const name of options) {
+    const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+    const parameters = {
+      iv: IV,
+      get [name]() {
+        handle.close();
+        return name === "iv" ? IV : undefined;
+      },
+    };
+    const error = assertThrows(() => new EncryptionStream(handle, parameters), KcapiError);
+    assertEquals(error.code, "EBADF", name);
+  }
+  // A handle that is closed while its IV is looked at.
+  const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+  const iv = IV.slice();
+  Object.defineProperty(iv, "length", {
+    get() {
+      handle.close();
+      return 16;
+    },
+  });
+  assertEquals(assertThrows(() => handle.streamInitEnc(iv), KcapiError).code, "EBADF");
+  const other = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+  const stream = new EncryptionStream(other, { iv: IV });
+  other.close();
+  const output = collect(streamOf([bytes(100)]).pipeThrough(stream));
+  assertEquals(await output, reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, bytes(100)));
+});

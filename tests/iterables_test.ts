@@ -3,6 +3,7 @@
  */
 import { Buffer } from "node:buffer";
 import { setImmediate } from "node:timers";
+import { runInNewContext } from "node:vm";
 import {
   type ByteSource,
   type CipherIterable,
@@ -17,6 +18,7 @@ import {
   assertInstanceOf,
   assertRejects,
   assertStrictEquals,
+  assertStringIncludes,
   assertThrows,
   engine,
   openFiles,
@@ -104,6 +106,60 @@ for (
     const padded = await collect(encrypt("ecb(aes)", options, source));
     assertEquals(padded, reference("encrypt", "ecb(aes)", { ...options, padding: "pkcs7" }, new Uint8Array(0)));
     assertEquals(await collect(decrypt("ecb(aes)", options, padded)), new Uint8Array(0));
+  });
+}
+
+test("an ArrayBuffer of another realm is encrypted, as one of this is", async () => {
+  const foreign = runInNewContext("new Uint8Array([1, 2, 3, 4, 5]).buffer") as ArrayBuffer;
+  assertEquals(await collect(ctr(foreign)), ctrOf(Uint8Array.of(1, 2, 3, 4, 5)));
+  assertEquals(await collect(ctr([foreign, foreign.slice(2)])), ctrOf(Uint8Array.of(1, 2, 3, 4, 5, 3, 4, 5)));
+  const shared = runInNewContext("new SharedArrayBuffer(5)") as ArrayBuffer;
+  assertStringIncludes(assertThrows(() => ctr(shared), TypeError).message, "shared memory");
+});
+
+/** The chunks as a stream, that does not answer after them if it `stays`. */
+function streams(type: "bytes" | undefined) {
+  return (chunks: Iterable<Bytes>, stays = false): ReadableStream<Bytes> => {
+    const iterator = chunks[Symbol.iterator]();
+    const source = {
+      type,
+      pull(controller: ReadableStreamDefaultController<Bytes> | ReadableByteStreamController) {
+        const { done, value } = iterator.next();
+        if (!done) return (controller as ReadableStreamDefaultController<Bytes>).enqueue(value.slice());
+        return stays ? new Promise<void>(() => {}) : controller.close();
+      },
+    };
+    return new ReadableStream<Bytes>(source as UnderlyingDefaultSource<Bytes>, { highWaterMark: 0 });
+  };
+}
+
+for (const [what, make] of Object.entries({ "a stream": streams(undefined), "a byte stream": streams("bytes") })) {
+  test(`${what} is let go of at its end, at its error, after break, and after return() while next() waits`, async () => {
+    const ended = make([bytes(100)]);
+    await collect(ctr(ended));
+    assert(!ended.locked);
+
+    const broken = make([bytes(100), bytes(100)]);
+    for await (const _ of ctr(broken)) break;
+    assert(!broken.locked);
+
+    const failed = make((function* () {
+      yield bytes(100);
+      throw failure;
+    })());
+    await assertRejects(() => collect(ctr(failed)));
+    assert(!failed.locked);
+
+    const silent = make([bytes(100)], true);
+    const iterable = ctr(silent);
+    await iterable.next();
+    const next = iterable.next();
+    await turns(2);
+    assertEquals(
+      (await outcomes(iterable.return(), next)) as unknown[],
+      [end, end].map((value) => ({ state: "fulfilled", value })),
+    );
+    assert(!silent.locked);
   });
 }
 

@@ -64,6 +64,36 @@ console.log(code);
 ({}) satisfies CipherStreamOptions;
 `;
 
+/** What users have in hand is taken, and what is none of it is refused: not all tsconfigs have a BufferSource. */
+const USE_TYPES = `
+import { CipherHandle, decrypt, encrypt, EncryptionStream } from "@kcapi/streams";
+declare const bytes: Uint8Array, view: DataView, generator: AsyncGenerator<Uint8Array>, list: Uint8Array[];
+declare const stream: ReadableStream<Uint8Array>, owned: ReadableStream<Uint8Array<ArrayBuffer>>;
+const options = { key: bytes, iv: view };
+for (const source of [bytes, view, generator, list, stream, owned, bytes.buffer as ArrayBuffer]) {
+  encrypt("ctr(aes)", options, source);
+}
+const encryption: TransformStream<Uint8Array, Uint8Array> = new EncryptionStream("ctr(aes)", options);
+const piped: ReadableStream<Uint8Array<ArrayBuffer>> = stream.pipeThrough(new EncryptionStream("ctr(aes)", options));
+encryption.writable.getWriter().write(bytes);
+new EncryptionStream("ctr(aes)", options).writable.getWriter().write(view);
+const handle = CipherHandle.open("ctr(aes)", { key: bytes });
+handle.streamInitEnc(bytes);
+handle.streamUpdate(bytes, view, new ArrayBuffer(1));
+handle.streamOpInto(bytes);
+decrypt("ctr(aes)", options, piped);
+// @ts-expect-error: a number is no key
+CipherHandle.open("ctr(aes)", { key: 42 });
+// @ts-expect-error: a number is no IV
+new EncryptionStream("ctr(aes)", { key: bytes, iv: 42 });
+// @ts-expect-error: nor is it a source
+encrypt("ctr(aes)", options, 42);
+// @ts-expect-error: nor a string
+encrypt("ctr(aes)", options, ["text"]);
+// @ts-expect-error: nor bytes
+handle.streamUpdate(42);
+`;
+
 npm(
   "npm pack has the compiled modules, their types and the documents; installed, it runs on both runtimes",
   async () => {
@@ -91,6 +121,7 @@ npm(
     mkdirSync(project);
     writeFileSync(join(project, "package.json"), '{ "name": "project", "type": "module" }\n');
     writeFileSync(join(project, "use.ts"), USE);
+    writeFileSync(join(project, "types.ts"), USE_TYPES);
     await shell(`npm install --offline --no-audit --no-fund '${tarball}'`, project);
     assertEquals(readdirSync(join(project, "node_modules")).filter((name) => !name.startsWith(".")), ["@kcapi"]);
     const output = `attack at dawn\n3\nkcapi-streams ${version}\n0\n`;
@@ -105,7 +136,13 @@ npm(
     const tsc = "tsc --noEmit --strict --target esnext --lib esnext,dom --types ''";
     await shell(`${tsc} --module nodenext use.ts`, project);
     await shell(`${tsc} --module esnext --moduleResolution bundler use.ts`, project);
-    await shell("deno check use.ts", project);
+    // As `bun init` has it, where only the runtime's own declarations are there; libraries are checked, too.
+    const bunTypes = `--lib esnext --types bun --typeRoots '${join(root, "node_modules/@types")}'`;
+    for (const types of ["--lib esnext,dom --types ''", bunTypes]) {
+      const strict = `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${types}`;
+      await shell(`${strict} --module preserve --moduleResolution bundler types.ts`, project);
+    }
+    await shell("deno check use.ts types.ts", project);
   },
 );
 

@@ -123,6 +123,19 @@ test("probe() of a system without AF_ALG says what would change that", () => {
   assertEquals([rest.netlinkCrypto, rest.afAlgRestrict, rest.sendBuffer, rest.window], [null, null, null, null]);
 });
 
+test("probe() and listCiphers() take absurd key sizes in /proc/crypto as they are", () => {
+  const absurd = ["65537", "4294967295", "9999999999"].flatMap((size, i) => [
+    cipherEntry(`cbc(absurd${i})`, { "max keysize": size }),
+    cipherEntry(`ctr(absurd${i})`, { "min keysize": size, "max keysize": size }),
+  ]);
+  const surroundings = {
+    system: fakeSystem({ ...PRIVILEGED, "/proc/crypto": absurd.join("\n") }),
+    library: fakeLibrary(() => -2, { afAlg: true }),
+  };
+  assertStringIncludes(report(surroundings).problems.map(({ what }) => what).join(), "cbc(absurd2)");
+  assertEquals(list(surroundings).filter(({ name }) => name.includes("absurd")).length, absurd.length);
+});
+
 test("probe() names one problem for all the ciphers that one cause keeps from opening", () => {
   const { afAlg, netlinkCrypto, sendBuffer, problems } = report({
     system: fakeSystem({ ...PRIVILEGED, "/proc/crypto": cipherEntry("lrw(aes)") }),

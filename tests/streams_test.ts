@@ -877,6 +877,12 @@ test("the signal is let go of at the end, and changes nothing afterwards", async
   await closing;
 });
 
+test("a signal that was aborted before is not listened to", () => {
+  const signal = AbortSignal.abort(new Error("too late"));
+  for (let i = 0; i < 3; i++) ctr({ signal });
+  assertEquals(getEventListeners(signal, "abort").length, 0);
+});
+
 /** A source that errors after `count` chunks. */
 function failing(count: number, size: number, reason: unknown): ReadableStream<Bytes> {
   return streamOf((function* () {
@@ -933,6 +939,62 @@ test("a stream that ended releases its cipher before its last output is read", a
   await Promise.all([writer.write(bytes(100)), writer.close()]);
   assertEquals(openFiles(), files);
   assertEquals(await collect(stream.readable), ctrOf(bytes(100)));
+});
+
+test("small sectors come out in outputs of at most 64, so that none takes the thread for long", async () => {
+  const options = { key: XTS_KEY, sectorSize: 16 };
+  for (const [sizes, inPlace] of [[[100_000], false], [[100_000], true], [[1000], false], [[1000], true]] as const) {
+    const input = bytes(100_000);
+    const outputs: Uint8Array[] = [];
+    const chunks = cut(input.slice(), sizes);
+    const stream = new EncryptionStream("xts(aes)", { ...options, engine, inPlace });
+    for await (const output of streamOf(chunks).pipeThrough(stream)) {
+      assert(output.length <= 64 * 16, `${output.length} bytes at once`);
+      outputs.push(output.slice());
+    }
+    assertEquals(concat(outputs), reference("encrypt", "xts(aes)", options, input));
+  }
+});
+
+for (const way of ["structuredClone()", "postMessage()"]) {
+  test.unsanitized(`${way} of a whole stream gives one that encrypts, or refuses: plaintext never passes`, async () => {
+    const { port1, port2 } = new MessageChannel();
+    const arrived = new Promise<TransformStream<Bytes, Bytes>>((resolve) =>
+      port2.onmessage = ({ data }) => resolve(data as TransformStream<Bytes, Bytes>)
+    );
+    try {
+      const stream = ctr();
+      const transfer = [stream as unknown as Transferable];
+      let clone: TransformStream<Bytes, Bytes>;
+      try {
+        if (way === "postMessage()") port1.postMessage(stream, transfer);
+        clone = way === "postMessage()" ? await arrived : structuredClone(stream, { transfer }) as typeof clone;
+      } catch (error) {
+        assert(error instanceof DOMException || error instanceof TypeError, `${error}`);
+        return;
+      }
+      const input = bytes(4096);
+      const writer = clone.writable.getWriter();
+      void writer.write(input.slice()).catch(() => {});
+      const { value } = await clone.readable.getReader().read();
+      assertEquals(value, ctrOf(input));
+    } finally {
+      port1.close();
+      port2.close();
+    }
+  });
+}
+
+const members = Object.getOwnPropertyDescriptors(TransformStream.prototype);
+
+test("the pair that TransformStream makes for itself is of no use to anyone", async () => {
+  const stream = ctr();
+  const hidden = members.readable.get!.call(stream) as ReadableStream;
+  const error = await assertRejects(() => hidden.getReader().read());
+  assertInstanceOf(error, DOMException);
+  const writable = members.writable.get!.call(stream) as WritableStream;
+  assertThrows(() => writable.getWriter(), TypeError);
+  await stream.readable.cancel();
 });
 
 test("streams that nobody holds are collected and their ciphers released, though their signal lives on", async () => {

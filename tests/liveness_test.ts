@@ -1,0 +1,320 @@
+/**
+ * Whoever waits is answered: random sequences of writes, reads and turns of the event loop on a stream, and of calls on an
+ * iterable over a source that fails, against a model of what must have come out; and signals after garbage collection.
+ *
+ * KCAPI_TEST_RUNS is the number of sequences; FC_SEED repeats a run.
+ */
+import process from "node:process";
+import fc from "fast-check";
+import { type CipherStreamOptions, encrypt, EncryptionStream } from "../mod.ts";
+import { assert, assertEquals, assertStrictEquals, engine, openFiles, test } from "./deps.ts";
+import { type Bytes, bytes, collectGarbage, concat, outcomes, reference, turns } from "./support.ts";
+
+const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? 200);
+const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const IV = bytes(16, 2);
+
+console.log(`liveness_test: seed ${SEED}`);
+
+// ---- streams ----------------------------------------------------------------------------------------------------
+
+/** A cipher and how its output is held back: bytes come out in units, all but those that the end may still change. */
+interface Case {
+  readonly algorithm: string;
+  readonly options: Omit<CipherStreamOptions, "engine">;
+  readonly unit: number;
+}
+
+const CASES: readonly Case[] = [
+  { algorithm: "ctr(aes)", options: { key: bytes(32), iv: IV }, unit: 16 },
+  { algorithm: "cbc(aes)", options: { key: bytes(32), iv: IV }, unit: 16 },
+  { algorithm: "xts(aes)", options: { key: bytes(64), sectorSize: 512 }, unit: 512 },
+  { algorithm: "xts(aes)", options: { key: bytes(64), sectorSize: 65_536 }, unit: 65_536 },
+];
+
+/** One stream: what was written, what was asked for, what came out. */
+class Stream {
+  readonly #case: Case;
+  readonly #inputs: Bytes[] = [];
+  readonly #outputs: Bytes[] = [];
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #reader: ReadableStreamDefaultReader<Bytes>;
+  #given = 0;
+  #received = 0;
+  #reads = 0;
+  #written = 0;
+  #isDone = false;
+  #isClosed = false;
+
+  constructor(which: Case) {
+    this.#case = which;
+    const { readable, writable } = new EncryptionStream(which.algorithm, { ...which.options, engine });
+    this.#writer = writable.getWriter();
+    this.#reader = readable.getReader();
+  }
+
+  write(size: number): void {
+    if (this.#isClosed) return;
+    const input = bytes(size, this.#inputs.length + 1);
+    this.#inputs.push(input);
+    this.#given += size;
+    void this.#writer.write(input).then(() => this.#written++);
+  }
+
+  read(): void {
+    this.#reads++;
+    void this.#reader.read().then(({ value }) => {
+      this.#reads--;
+      if (!value) return void (this.#isDone = true);
+      this.#received += value.length;
+      this.#outputs.push(value);
+    });
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    void this.#writer.close();
+  }
+
+  /** When everything has settled that waits for no one else: a reader who still waits has had all there is. */
+  async check(): Promise<void> {
+    await this.#settle();
+    const { unit } = this.#case;
+    if (this.#reads === 0 || this.#isDone) return;
+    assert(!this.#isClosed, "the stream is closed, and a reader waits");
+    assertEquals(this.#received, this.#given - this.#given % unit, `${this.#reads} reads wait`);
+    assertEquals(this.#written, this.#inputs.length, "a reader waits, and so does a write");
+  }
+
+  /** Reads all, and compares it. */
+  async finish(): Promise<void> {
+    const { algorithm, options, unit } = this.#case;
+    const padding = algorithm === "cbc(aes)" ? "pkcs7" : "none";
+    const isSectors = unit > 16;
+    if (isSectors) this.write(unit - this.#given % unit);
+    this.close();
+    while (!this.#isDone) {
+      if (this.#reads === 0) this.read();
+      await this.check();
+    }
+    const input = concat(this.#inputs);
+    assertEquals(
+      concat(this.#outputs),
+      reference("encrypt", algorithm, { ...options as { key: Bytes }, padding }, input),
+    );
+  }
+
+  /** Long work takes turns of the event loop: until nothing has come for some. */
+  async #settle(): Promise<void> {
+    for (let quiet = 0; quiet < 5;) {
+      const before = [this.#received, this.#written, this.#reads].join();
+      await turns(2);
+      quiet = before === [this.#received, this.#written, this.#reads].join() ? quiet + 1 : 0;
+    }
+  }
+}
+
+const size = fc.oneof(
+  { weight: 5, arbitrary: fc.nat(100) },
+  { weight: 5, arbitrary: fc.nat(16_384) },
+  { weight: 3, arbitrary: fc.constantFrom(16_383, 16_384, 16_385, 65_535, 65_536) },
+  { weight: 1, arbitrary: fc.constantFrom(300_000, 1_500_000) },
+);
+const step = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ write: size }) },
+  { weight: 4, arbitrary: fc.record({ reads: fc.integer({ min: 1, max: 4 }) }) },
+  { weight: 3, arbitrary: fc.record({ turns: fc.integer({ min: 1, max: 2 }) }) },
+  { weight: 2, arbitrary: fc.constant({ check: true }) },
+);
+type Step = { write?: number; reads?: number; turns?: number; check?: boolean };
+
+async function runSteps(which: Case, steps: readonly Step[]): Promise<void> {
+  const stream = new Stream(which);
+  for (const { write, reads = 0, turns: count = 0, check } of steps) {
+    if (write !== undefined) stream.write(write);
+    for (let i = 0; i < reads; i++) stream.read();
+    await turns(count);
+    if (check) await stream.check();
+  }
+  await stream.check();
+  await stream.finish();
+}
+
+test(`a reader who waits has had all there is, in ${RUNS} random sequences (seed ${SEED})`, async () => {
+  const files = openFiles();
+  const sequence = fc.array(step, { minLength: 3, maxLength: 25, size: "max" });
+  const property = fc.asyncProperty(fc.constantFrom(...CASES), sequence, runSteps);
+  await fc.assert(property, { numRuns: RUNS, seed: SEED, timeout: 30_000 });
+  assertEquals(openFiles(), files);
+});
+
+test("a small write comes out though a large one took what was gathered before it", async () => {
+  const [ctr, , , xts] = CASES;
+  await runSteps(xts!, [
+    { write: 16 },
+    { turns: 1 },
+    { write: 16_384 },
+    { reads: 1 },
+    ...Array.from({ length: 4 }, () => ({ write: 12_288 })),
+    { check: true },
+  ]);
+  for (const reads of [1, 2, 3, 20]) {
+    await runSteps(ctr!, [{ write: 20 }, { turns: 1 }, { write: 3_000_000 }, { reads }, { write: 20 }, {
+      check: true,
+    }]);
+    await runSteps(ctr!, [{ write: 20 }, { turns: 1 }, { write: 3_000_000 }, { reads: 20 }, { check: true }, {
+      write: 20,
+    }, { check: true }]);
+  }
+});
+
+// ---- signals ----------------------------------------------------------------------------------------------------
+
+const OPTIONS = { key: bytes(32), iv: IV, engine };
+
+/** Never answers. */
+const silent = () => new ReadableStream<Bytes>({ pull: () => new Promise<void>(() => {}) });
+
+const stream = (signal: AbortSignal) => new EncryptionStream("ctr(aes)", { ...OPTIONS, signal });
+
+/** Who waits, and is held by nothing but the signal. */
+const WAITS: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
+  "read()": (signal) => silent().pipeThrough(stream(signal)).getReader().read(),
+  "for await": async (signal) => {
+    for await (const _ of silent().pipeThrough(stream(signal)));
+  },
+  "pipeTo()": (signal) => silent().pipeThrough(stream(signal)).pipeTo(new WritableStream()),
+  "write()": (signal) => stream(signal).writable.getWriter().write(bytes(300_000)),
+  "next() of encrypt()": (signal) => encrypt("ctr(aes)", { ...OPTIONS, signal }, silent()).next(),
+};
+
+const reason = new Error("the signal's reason");
+
+/** Signals, each of a kind, and what makes them abort. */
+const SIGNALS: Record<string, () => { signal: () => AbortSignal; abort: () => void }> = {
+  "of a controller": () => {
+    const controller = new AbortController();
+    return { signal: () => controller.signal, abort: () => controller.abort(reason) };
+  },
+  "of AbortSignal.any()": () => {
+    const controller = new AbortController();
+    const signal = () => AbortSignal.any([new AbortController().signal, AbortSignal.any([controller.signal])]);
+    return { signal, abort: () => controller.abort(reason) };
+  },
+  "of AbortSignal.timeout()": () => ({ signal: () => AbortSignal.timeout(150), abort: () => {} }),
+};
+
+for (const [what, make] of Object.entries(SIGNALS)) {
+  for (const [who, wait] of Object.entries(WAITS)) {
+    // What else waits, the sources, is for the garbage collector.
+    test.unsanitized(`${who} that waits hears the signal ${what} after garbage collection`, async () => {
+      const count = 20;
+      const heard: unknown[] = [];
+      const { signal, abort } = make();
+      const start = () => {
+        for (let i = 0; i < count; i++) wait(signal()).catch((error) => heard.push(error));
+      };
+      start();
+      await collectGarbage();
+      abort();
+      for (let i = 0; i < 100 && heard.length < count; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+      assertEquals(heard.length, count);
+      if (what !== "of AbortSignal.timeout()") { for (const error of heard) assertStrictEquals(error, reason); }
+    });
+  }
+}
+
+// ---- sources ----------------------------------------------------------------------------------------------------
+
+const failure = new Error("the source's clean-up failed");
+const ENDS: Record<string, () => unknown> = {
+  "answers": () => ({ done: true, value: undefined }),
+  "answers late": () => turns(2).then(() => ({ done: true, value: undefined })),
+  "never answers": () => new Promise(() => {}),
+  "throws": () => {
+    throw failure;
+  },
+  "rejects": () => Promise.reject(failure),
+  "rejects late": () => turns(2).then(() => Promise.reject(failure)),
+};
+
+/** An iterator that gives `count` chunks, and then does not answer. */
+function source(count: number, end: () => unknown): AsyncIterable<Bytes> {
+  const next = () => count-- > 0 ? Promise.resolve({ done: false, value: bytes(32) }) : new Promise(() => {});
+  return { [Symbol.asyncIterator]: () => ({ next, return: end }) } as AsyncIterable<Bytes>;
+}
+
+/** The same, as a stream with what its cancel() does. */
+function streamSource(count: number, cancel: () => unknown): ReadableStream<Bytes> {
+  return new ReadableStream<Bytes>({
+    pull: (controller) => count-- > 0 ? controller.enqueue(bytes(32)) : new Promise<void>(() => {}),
+    cancel: () => cancel() as Promise<void>,
+  }, { highWaterMark: 0 });
+}
+
+for (const [what, end] of Object.entries(ENDS)) {
+  for (
+    const [kind, make] of Object.entries({
+      "an iterator whose return()": source,
+      "a stream whose cancel()": streamSource,
+    })
+  ) {
+    test(`return() of encrypt() while next() waits ends that, over ${kind} ${what}`, async () => {
+      const unhandled: unknown[] = [];
+      const note = (error: unknown) => unhandled.push(error);
+      process.on("unhandledRejection", note);
+      try {
+        const files = openFiles();
+        const iterable = encrypt("ctr(aes)", OPTIONS, make(1, end));
+        await iterable.next();
+        const next = iterable.next();
+        await turns(2);
+        const [left, waited] = await outcomes(iterable.return(), next);
+        assertEquals(waited as unknown, { state: "fulfilled", value: { done: true, value: undefined } });
+        assert(left!.state !== "pending");
+        assertEquals(openFiles(), files);
+        await turns(5);
+        assertEquals(unhandled, []);
+      } finally {
+        process.off("unhandledRejection", note);
+      }
+    });
+  }
+}
+
+const act = fc.constantFrom("next", "return", "abort", "turn", "gc");
+
+test.unsanitized(`calls on encrypt() over a failing source all settle, in ${RUNS} random sequences (seed ${SEED})`, async () => {
+  const sources = fc.record({ count: fc.nat(3), end: fc.constantFrom(...Object.values(ENDS)), isStream: fc.boolean() });
+  const property = fc.asyncProperty(
+    sources,
+    fc.array(act, { maxLength: 12 }),
+    async ({ count, end, isStream }, acts) => {
+      const abort = new AbortController();
+      const iterable = encrypt(
+        "ctr(aes)",
+        { ...OPTIONS, signal: abort.signal },
+        (isStream ? streamSource : source)(count, end),
+      );
+      const calls: Promise<unknown>[] = [];
+      let isLeft = false;
+      for (const act of acts) {
+        if (act === "next") calls.push(iterable.next());
+        else if (act === "return") isLeft = calls.push(iterable.return()) > 0;
+        else if (act === "abort") abort.abort(reason), isLeft = true;
+        else if (act === "turn") await turns(1);
+        else if (act === "gc" && acts.length % 4 === 0) await collectGarbage(() => true);
+        calls.at(-1)?.catch(() => {});
+      }
+      if (!isLeft) abort.abort(reason);
+      const found = await outcomes(...calls);
+      // return() may wait for a source that never answers its own, where no next() waits.
+      const pending = acts.filter((act) => act === "next" || act === "return").filter((_, i) =>
+        found[i]!.state === "pending"
+      );
+      assertEquals(pending.filter((act) => act === "next" || end !== ENDS["never answers"]), []);
+    },
+  );
+  await fc.assert(property, { numRuns: RUNS, seed: SEED, timeout: 20_000 });
+});
