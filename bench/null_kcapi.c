@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 struct kcapi_handle {
+	void *tfm; /* as the real one begins; NULL: there are no descriptors */
+	int pipes[2], opfd;
 	int is_cbc;
 };
-static struct kcapi_handle cbc = { 1 }, ctr = { 0 };
+static struct kcapi_handle cbc = { .is_cbc = 1 }, ctr = { .is_cbc = 0 };
 
 int kcapi_cipher_init(struct kcapi_handle **handle, const char *name, uint32_t flags)
 {

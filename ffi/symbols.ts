@@ -1,6 +1,6 @@
 /**
  * The functions bound, once, each with its C prototype: libkcapi's (kcapi.h), and through the library's own
- * handle the few of libc that measure the socket buffers and tell an address.
+ * handle the few of libc that measure the socket buffers, tell an address, and keep descriptors from other programs.
  *
  * @module
  */
@@ -60,6 +60,8 @@ export const symbols = {
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   // int close(int fd);
   close: { parameters: ["i32"], result: "i32" },
+  // int fcntl(int fd, int op, ... /* arg */); on x86-64 and on arm64 an int goes the same way, variadic or not
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int getpagesize(void);
   getpagesize: { parameters: [], result: "i32" },
 } as const satisfies Record<string, CFunction>;

@@ -21,6 +21,7 @@
 #define IV_SIZE 16
 
 struct kcapi_handle {
+	void *tfm; /* where the real one has a pointer: NULL, for there are no descriptors */
 	struct kcapi_handle *next;
 	uint32_t block_size, iv_size;
 	int in_parts; /* a mode that may go on where an op has ended */

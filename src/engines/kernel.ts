@@ -9,12 +9,13 @@ import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { withHint } from "../system/hints.ts";
+import { closeOnExec, socketOption } from "./descriptors.ts";
 import type { Direction, Engine } from "./engine.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
 const AF_ALG = 38;
 const SOCK_SEQPACKET = 5;
-const SOL_SOCKET = 1;
+const SOCK_CLOEXEC = 0o2000000;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const EINTR = 4;
@@ -85,6 +86,8 @@ class KernelEngine implements Engine {
   readonly #iovecs: Iovecs;
   readonly #limits: Limits;
   #isUsed = false;
+  /** The first stream of a handle opens its socket. */
+  #hasStreamSocket = false;
 
   constructor(library: Library, algorithm: Algorithm, native: Native) {
     this.#library = library;
@@ -98,6 +101,7 @@ class KernelEngine implements Engine {
     this.ivSize = library.call.kcapi_cipher_ivsize(native.handle);
     // libkcapi 1.4.0 can return success without the sizes when its NETLINK_CRYPTO request fails.
     if (this.blockSize === 0) throw systemError(93, "kcapi_cipher_init", algorithm.name);
+    closeOnExec(library, native.handle);
     finalizer.register(this, native, this);
   }
 
@@ -111,6 +115,9 @@ class KernelEngine implements Engine {
     } else {
       this.#check(this.#call.kcapi_cipher_stream_init_dec(handle, iv, none, none), "kcapi_cipher_stream_init_dec");
     }
+    if (this.#hasStreamSocket) return;
+    this.#hasStreamSocket = true;
+    closeOnExec(this.#library, handle);
   }
 
   /**
@@ -289,7 +296,7 @@ export interface Limits {
 /** Measured on a fresh socket, since the sysctls behind it (net.core.wmem_default and rmem_default) may change. */
 export function measureLimits(call: Calls): Limits {
   const page = call.getpagesize();
-  const socket = call.socket(AF_ALG, SOCK_SEQPACKET, 0);
+  const socket = call.socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   if (socket < 0) throw systemError(24, "socket", "AF_ALG");
   try {
     const send = Math.max(page, bufferSize(call, socket, SO_SNDBUF));
@@ -305,11 +312,9 @@ export function measureLimits(call: Calls): Limits {
 }
 
 function bufferSize(call: Calls, socket: number, option: number): number {
-  const value = new Int32Array(new ArrayBuffer(8));
-  const [size, length] = [new Uint8Array(value.buffer, 0, 4), new Uint8Array(value.buffer, 4, 4)];
-  value[1] = 4;
-  if (call.getsockopt(socket, SOL_SOCKET, option, size, length) < 0) throw systemError(92, "getsockopt", "AF_ALG");
-  return value[0]!;
+  const size = socketOption(call, socket, option);
+  if (size === undefined) throw systemError(92, "getsockopt", "AF_ALG");
+  return size;
 }
 
 /** The struct iovec array of one thread: calls are synchronous (rule F7), so all its engines share it. */

@@ -1,0 +1,69 @@
+/**
+ * The descriptors of the kernel engine stay with this process: a program that it starts gets none of them, and so cannot
+ * encrypt under a key that it was never given.
+ */
+import { readdirSync, readlinkSync } from "node:fs";
+import { load } from "../ffi/mod.ts";
+import { CipherHandle, EncryptionStream } from "../mod.ts";
+import { assert, assertEquals, engine, runtime, spawn, test } from "./deps.ts";
+import { bytes } from "./support.ts";
+
+const onKernel = test.if(engine === "kernel", "needs the kernel engine");
+const onDeno = test.if(engine === "kernel" && runtime === "deno", "needs a runtime that hands on what is not marked");
+
+/** What is open, by number: sockets and pipes by their inode, which they keep in a child process. */
+function open(): Map<string, string> {
+  return new Map(
+    readdirSync("/proc/self/fd").flatMap((fd): [string, string][] => {
+      try {
+        return [[fd, readlinkSync(`/proc/self/fd/${fd}`)]];
+      } catch {
+        return []; // that of the directory itself
+      }
+    }),
+  );
+}
+
+/** Starts a program in each way that this runtime has. Gives what it has open. */
+const WAYS: Record<string, () => Promise<string>> = {
+  "node:child_process": async () => (await spawn(["ls", "-l", "/proc/self/fd"])).stdout,
+  ...(runtime === "deno" && {
+    "Deno.Command": async () =>
+      new TextDecoder().decode((await new Deno.Command("ls", { args: ["-l", "/proc/self/fd"] }).output()).stdout),
+  }),
+};
+
+/** All that a key can have open. */
+async function withKey(run: (opened: readonly [string, string][]) => Promise<void>): Promise<void> {
+  const before = open();
+  using handle = CipherHandle.open("ctr(aes)", { key: bytes(16), engine });
+  handle.streamInitEnc(bytes(16));
+  using other = handle.reinit();
+  other.streamInitDec(bytes(16));
+  using unused = handle.reinit();
+  const stream = new EncryptionStream(handle, { iv: bytes(16) });
+  const opened = [...open()].filter(([fd, what]) => before.get(fd) !== what);
+  await run(opened);
+  await stream.readable.cancel();
+  assertEquals(unused.engine, engine);
+}
+
+for (const [way, list] of Object.entries(WAYS)) {
+  onKernel(`a program started by ${way} gets no socket and no pipe of a handle, a reinit or a stream`, async () => {
+    await withKey(async (opened) => {
+      assertEquals(opened.length, 4 + 3 + 2 + 3, `${opened}`);
+      const inherited = await list();
+      assert(inherited.includes("/proc/"), inherited);
+      for (const [fd, what] of opened) assert(!inherited.includes(what), `${fd} is ${what}`);
+    });
+  });
+
+  onDeno(`a program started by ${way} would get what is not marked`, async () => {
+    await withKey(async (opened) => {
+      const F_SETFD = 2;
+      for (const [fd] of opened) load().call.fcntl(Number(fd), F_SETFD, 0);
+      const inherited = await list();
+      for (const [fd, what] of opened) assert(inherited.includes(what), `${fd} is ${what}`);
+    });
+  });
+}
