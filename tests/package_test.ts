@@ -34,7 +34,7 @@ test("deno.json, package.json, the tool and the changelog have the same name and
   assertEquals([json("package.json").name, json("package.json").version], [name, version]);
   assertEquals(Object.keys(json("package.json").exports), Object.keys(exports));
   assertEquals((await spawn([...tool, "--version"])).stdout, `kcapi-streams ${version}\n`);
-  const [, newest] = /^## (\S+)$/m.exec(readFileSync(join(root, "CHANGELOG.md"), "utf8"))!;
+  const [, newest] = /^## (\d\S*)$/m.exec(readFileSync(join(root, "CHANGELOG.md"), "utf8"))!;
   assertEquals(newest, version);
 });
 
