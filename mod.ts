@@ -17,7 +17,8 @@
  */
 
 export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/cipher/handle.ts";
-export { CipherStream, DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";
+export { DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";
+export { CipherStream } from "./src/streaming/stream.ts";
 export { type CipherIterable, decrypt, encrypt } from "./src/cipher/iterables.ts";
 export type { ByteSource } from "./src/streaming/draw.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";

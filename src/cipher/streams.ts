@@ -4,40 +4,9 @@
  * @module
  */
 
-import type { BytesLike } from "../bytes.ts";
-import type { EngineName } from "../engines/engine.ts";
-import { Duct, HIDDEN, lockHidden } from "../streaming/duct.ts";
+import { CipherStream } from "../streaming/stream.ts";
 import { type CipherParameters, type CipherStreamOptions, prepare } from "./cryptor.ts";
 import type { CipherHandle } from "./handle.ts";
-
-/** What {@linkcode EncryptionStream} and {@linkcode DecryptionStream} have in common. */
-export abstract class CipherStream extends TransformStream<BytesLike, Uint8Array<ArrayBuffer>> {
-  /** The engine that really runs. */
-  readonly engine: EngineName;
-  readonly #duct: Duct;
-
-  /** Opens the cipher. */
-  protected constructor(
-    direction: "encrypt" | "decrypt",
-    source: string | CipherHandle,
-    options: Partial<CipherStreamOptions> = {},
-  ) {
-    super(HIDDEN);
-    lockHidden(this);
-    this.#duct = new Duct(prepare(direction, source, options));
-    this.engine = this.#duct.engine;
-  }
-
-  /** Where the output comes out. */
-  override get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    return this.#duct.readable;
-  }
-
-  /** Where the input goes in. */
-  override get writable(): WritableStream<BytesLike> {
-    return this.#duct.writable;
-  }
-}
 
 /**
  * Encrypts what is written to it.
@@ -80,7 +49,7 @@ export class EncryptionStream extends CipherStream {
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
   constructor(source: string | CipherHandle, options?: Partial<CipherStreamOptions>) {
-    super("encrypt", source, options);
+    super(prepare("encrypt", source, options));
   }
 }
 
@@ -120,6 +89,6 @@ export class DecryptionStream extends CipherStream {
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
   constructor(source: string | CipherHandle, options?: Partial<CipherStreamOptions>) {
-    super("decrypt", source, options);
+    super(prepare("decrypt", source, options));
   }
 }

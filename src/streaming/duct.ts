@@ -6,7 +6,7 @@
 
 import { nextTurn } from "../../ffi/mod.ts";
 import { type AbortListener, onAbort } from "../abort.ts";
-import { type Bytes, type BytesLike, bytesOf, getterOf, sizeOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, sizeOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { TimeSlice } from "../time_slice.ts";
 import type { Prepared, Processor } from "./processor.ts";
@@ -14,24 +14,6 @@ import type { Prepared, Processor } from "./processor.ts";
 /** Chunks below this size are gathered, up to the limit, before the processor is called: a call costs more than a copy. */
 const SMALL = 16 * 1024;
 const GATHER_LIMIT = 64 * 1024;
-
-/**
- * What a subclass of TransformStream whose ends are those of a duct gives to its constructor. That makes a pair of its
- * own, hidden behind `readable` and `writable`, which would let through all that is written to it; and a runtime may
- * transfer that one. So it is of no use to anyone: errored, and by {@linkcode lockHidden} refused at once.
- */
-export const HIDDEN: Transformer = {
-  start(controller) {
-    controller.error(new DOMException("Such a stream cannot be transferred", "DataCloneError"));
-  },
-};
-
-const hiddenWritable = getterOf<WritableStream>(TransformStream.prototype, "writable");
-
-/** Locks the hidden pair: what is locked cannot be transferred. */
-export function lockHidden(stream: TransformStream): void {
-  hiddenWritable.call(stream).getWriter();
-}
 
 /** Small chunks that wait to be processed together: copies in one buffer, or with `inPlace` the chunks themselves. */
 interface Gathering {
