@@ -28,3 +28,15 @@ export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
 export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
+export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
+export { seal, unseal } from "./src/sealed/iterables.ts";
+export { openSealed, SealedFile, type SealedSource } from "./src/sealed/file.ts";
+export {
+  type SealedFormat,
+  type SealedFormatName,
+  type SealedHash,
+  type SealedParameters,
+  sealedSize,
+  unsealedSize,
+} from "./src/sealed/format.ts";
+export type { SealOptions } from "./src/sealed/options.ts";

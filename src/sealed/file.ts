@@ -1,0 +1,277 @@
+/**
+ * {@linkcode openSealed}: what was sealed, read from the middle.
+ *
+ * @module
+ */
+
+import { type AbortListener, onAbort } from "../abort.ts";
+import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
+import type { EngineName } from "../engines/engine.ts";
+import { KcapiError } from "../errors.ts";
+import { type Layout, layoutOf } from "./format.ts";
+import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
+import { openSegments, type Segments } from "./segments.ts";
+import { badMessage, engineFor, parseHeader } from "./unsealer.ts";
+
+/** Where {@linkcode openSealed} reads from: a Blob, or anything that gives the bytes of a range. */
+export type SealedSource = Blob | {
+  /** Bytes in all, which stay the same. */
+  readonly size: number;
+  /** The bytes from `start` to before `end`, all of them. May be called again before it has answered. */
+  read(start: number, end: number): Promise<BytesLike>;
+};
+
+const CONSTRUCT = Symbol("construct");
+
+/** A file that is open to be read from anywhere, by {@linkcode openSealed}. Any number of reads may go on at once. */
+export class SealedFile implements Disposable {
+  /** Bytes of plaintext, verified. */
+  readonly size: number;
+  /** The engine that really runs. */
+  readonly engine: EngineName;
+  readonly #reader: Reader;
+
+  /**
+   * Use {@linkcode openSealed}.
+   *
+   * @ignore
+   */
+  constructor(token: symbol, reader: Reader) {
+    if (token !== CONSTRUCT) throw new TypeError("SealedFile has no public constructor: use openSealed()");
+    this.#reader = reader;
+    this.size = reader.layout.plaintextSize;
+    this.engine = reader.engine;
+  }
+
+  /**
+   * The plaintext of a range, counted as `Blob.slice()` does: cut to the file, negative numbers from its end.
+   *
+   * @param start The first byte, 0 by default.
+   * @param end The byte behind the last one; the file's end by default.
+   * @returns The bytes.
+   * @throws {KcapiError} EBADMSG if a segment of the range is not what was sealed; EBADF after {@linkcode close}, ECANCELED
+   * if it is closed meanwhile; EIO if the source does not give what it should.
+   */
+  async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
+    const [from, to] = this.#range(start, end);
+    const bytes = new Uint8Array(to - from);
+    for (let at = from; at < to;) {
+      const piece = await this.#reader.piece(at, to);
+      bytes.set(piece, at - from);
+      at += piece.length;
+    }
+    return bytes;
+  }
+
+  /**
+   * The plaintext of a range as a stream: a segment is read and verified when a reader asks for it.
+   *
+   * @param start The first byte, as for {@linkcode bytes}.
+   * @param end The byte behind the last one.
+   * @returns A stream that errors as {@linkcode bytes} rejects.
+   */
+  stream(start?: number, end?: number): ReadableStream<Uint8Array<ArrayBuffer>> {
+    let [at, to] = this.#range(start, end);
+    const reader = this.#reader;
+    return new ReadableStream<Bytes>({
+      async pull(controller) {
+        if (at === to) return controller.close();
+        const piece = await reader.piece(at, to);
+        at += piece.length;
+        controller.enqueue(piece);
+      },
+      cancel: () => void (at = to),
+    }, { highWaterMark: 0 });
+  }
+
+  /** Forgets the keys, and releases the cipher. Reads that go on reject with KcapiError ECANCELED. */
+  close(): void {
+    const later = new KcapiError("EBADF", "read", "the file is closed");
+    this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), later);
+  }
+
+  /** The same as {@linkcode close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #range(start: number | undefined = 0, end: number | undefined = this.size): [from: number, to: number] {
+    const from = clamp("start", start, this.size);
+    return [from, Math.max(from, clamp("end", end, this.size))];
+  }
+}
+
+/**
+ * Opens what was sealed, to be read from anywhere.
+ *
+ * The last segment is verified before the promise resolves, so that the size is true: neither a file that was cut nor one
+ * that something was added to is opened. Other segments are read and verified when they are asked for.
+ *
+ * @param source A Blob (`Bun.file()`, Node's `openAsBlob()`), or an object with `size` and `read(start, end)`.
+ * @param options The key, and what the data is bound to. Its signal closes the file, too.
+ * @returns The open file.
+ * @throws {TypeError} If an argument is of a wrong type.
+ * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
+ * @throws {KcapiError} EBADMSG if anything is wrong with the data, EIO if the source gives less or more than it was asked
+ * for, or changes its size.
+ *
+ * @example Usage
+ * ```ts
+ * import { openSealed, seal } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const key = crypto.getRandomValues(new Uint8Array(32));
+ * const sealed = new Blob(await Array.fromAsync(seal({ key }, new TextEncoder().encode("attack at dawn"))));
+ * using file = await openSealed(sealed, { key });
+ * assertEquals(file.size, 14);
+ * assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
+ * ```
+ */
+export async function openSealed(source: SealedSource, options: SealOptions): Promise<SealedFile> {
+  const range = rangeOf(source);
+  const plan = checkSealOptions(options);
+  try {
+    const size = range.size();
+    const engine = engineFor(plan);
+    const layout = layoutOf(plan.format, size);
+    if (!layout) throw badMessage();
+    const reader = new Reader(range, plan, size, layout);
+    try {
+      await reader.open(engine);
+    } catch (error) {
+      reader.close(error);
+      throw error;
+    }
+    return new SealedFile(CONSTRUCT, reader);
+  } finally {
+    plan.key.fill(0);
+  }
+}
+
+/** Reads segments of a source, and opens them. */
+class Reader {
+  readonly layout: Layout;
+  readonly #source: Range;
+  readonly #plan: SealPlan;
+  readonly #size: number;
+  readonly #listener: AbortListener<Reader> | undefined;
+  /** Who waits for the source. */
+  readonly #waiting = new Set<(reason: unknown) => void>();
+  #segments: Segments | undefined;
+  #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
+
+  constructor(source: Range, plan: SealPlan, size: number, layout: Layout) {
+    this.#source = source;
+    this.#plan = plan;
+    this.#size = size;
+    this.layout = layout;
+    this.#listener = onAbort(plan.signal, this, Reader.#abort);
+  }
+
+  static #abort(reader: Reader, reason: unknown): void {
+    reader.close(reason);
+  }
+
+  get engine(): EngineName {
+    return this.#segments!.engine;
+  }
+
+  /** Reads the header, and verifies the end. */
+  async open(engine: EngineName): Promise<void> {
+    const { format, key, associatedData } = this.#plan;
+    const header = parseHeader(format, await this.#read(0, format.headerSize));
+    if (!header) throw badMessage();
+    this.#segments = openSegments(format, key, header, associatedData, engine);
+    await this.#segment(this.layout.segments - 1);
+  }
+
+  /** The plaintext from `at` on to the end of its segment, or to `to`, in memory that becomes the caller's. */
+  async piece(at: number, to: number): Promise<Bytes> {
+    const { headerSize, segmentSize, tagSize } = this.#plan.format;
+    const stride = segmentSize - tagSize;
+    const index = Math.floor((at + headerSize) / stride);
+    const start = Math.max(0, index * stride - headerSize);
+    const segment = await this.#segment(index);
+    const isWhole = at === start && to - start >= segment.length;
+    return isWhole ? segment : segment.slice(at - start, to - start);
+  }
+
+  /** Reads that wait reject with `reason`, those to come with `later`. */
+  close(reason: unknown, later = reason): void {
+    if (this.#closed) return;
+    this.#closed = { reason, later };
+    this.#listener?.stop();
+    this.#segments?.close();
+    for (const reject of this.#waiting) reject(reason);
+  }
+
+  async #segment(index: number): Promise<Bytes> {
+    const { headerSize, segmentSize } = this.#plan.format;
+    const start = index === 0 ? headerSize : index * segmentSize;
+    const sealed = await this.#read(start, Math.min((index + 1) * segmentSize, this.#size));
+    const plaintext = this.#segments!.open(sealed, { index, isLast: index === this.layout.segments - 1 });
+    if (!plaintext) throw badMessage();
+    return plaintext;
+  }
+
+  async #read(start: number, end: number): Promise<Bytes> {
+    if (this.#closed) throw this.#closed.later;
+    const bytes = bytesOf("source", await this.#wait(this.#source.read(start, end)));
+    const size = this.#source.size();
+    if (size !== this.#size) {
+      throw new KcapiError("EIO", "read", `the source had ${this.#size} bytes when it was opened, and has ${size} now`);
+    }
+    if (bytes.length !== end - start) {
+      throw new KcapiError("EIO", "read", `the source was asked for ${end - start} bytes, and gave ${bytes.length}`);
+    }
+    return bytes;
+  }
+
+  /** The source may never answer: who closes the file does not wait for it. */
+  async #wait<T>(answer: Promise<T>): Promise<T> {
+    let give: ((reason: unknown) => void) | undefined;
+    const closed = new Promise<never>((_, reject) => give = reject);
+    this.#waiting.add(give!);
+    if (this.#listener) this.#listener.held = this;
+    try {
+      const value = await Promise.race([answer, closed]);
+      if (this.#closed) throw this.#closed.reason;
+      return value;
+    } finally {
+      this.#waiting.delete(give!);
+      if (this.#listener && this.#waiting.size === 0) this.#listener.held = undefined;
+      answer.catch(() => {});
+    }
+  }
+}
+
+/** A source, whatever it is. */
+interface Range {
+  readonly size: () => number;
+  readonly read: (start: number, end: number) => Promise<unknown>;
+}
+
+function rangeOf(source: SealedSource): Range {
+  if (source instanceof Blob) {
+    return { size: () => source.size, read: (start, end) => source.slice(start, end).arrayBuffer() };
+  }
+  if (typeof source !== "object" || source === null || typeof source.read !== "function") {
+    throw new TypeError(
+      `"source" expected a Blob, or an object with size and read(start, end), got ${describe(source)}`,
+    );
+  }
+  const size = () => {
+    const { size } = source;
+    if (Number.isSafeInteger(size) && size >= 0) return size;
+    throw new TypeError(`"source" expected a size that is a number of bytes, got ${describe(size)}`);
+  };
+  size();
+  return { size, read: async (start, end) => await source.read(start, end) };
+}
+
+/** As Web IDL's [Clamp] and Blob.slice() count. */
+function clamp(name: string, value: unknown, size: number): number {
+  if (typeof value !== "number") throw new TypeError(`"${name}" expected a number, got ${describe(value)}`);
+  const whole = Math.trunc(value) || 0;
+  return whole < 0 ? Math.max(0, size + whole) : Math.min(whole, size);
+}

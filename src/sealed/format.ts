@@ -1,0 +1,200 @@
+/**
+ * The format of sealed streams: Tink's streaming AEAD.
+ *
+ *     sealed  = header | segment 0 | segment 1 | … | segment k
+ *     header  = its length (1 byte) | salt (as long as the AES key) | nonce prefix (7 bytes)
+ *     segment = ciphertext | tag
+ *
+ * A segment has `segmentSize` bytes with its tag; the first is shorter by the header, the last as short as what is left.
+ * None of the parameters is in the file.
+ *
+ * @module
+ */
+
+import { describe } from "../bytes.ts";
+
+/** A hash of HKDF or HMAC. */
+export type SealedHash = "SHA-1" | "SHA-256" | "SHA-512";
+
+/** The parameters of a format. */
+export interface SealedParameters {
+  /** `"AES-CTR-HMAC"`: what the kernel can run; `"AES-GCM-HKDF"`: the runtime's AES-GCM. */
+  readonly cipher: "AES-CTR-HMAC" | "AES-GCM-HKDF";
+  /** Bytes of the AES key that is derived for each stream: 16 or 32. */
+  readonly keySize: 16 | 32;
+  /** The hash of HKDF (RFC 5869), by which that is derived. */
+  readonly hkdfHash: SealedHash;
+  /** The hash of HMAC; none with AES-GCM-HKDF. */
+  readonly macHash?: SealedHash | undefined;
+  /** Bytes of a tag: 10 to the length of `macHash`; with AES-GCM-HKDF 16, which may be left out. */
+  readonly tagSize?: number | undefined;
+  /** Bytes of a segment with its tag, at most 16 MiB. */
+  readonly segmentSize: number;
+}
+
+/** Formats that have a name: Tink's, and those with segments of 64 KiB. */
+export type SealedFormatName =
+  | `AES${128 | 256}_CTR_HMAC_SHA256_${"4KB" | "64KB" | "1MB"}`
+  | `AES${128 | 256}_GCM_HKDF_${"4KB" | "64KB" | "1MB"}`;
+
+/** A format by its name or its parameters. */
+export type SealedFormat = SealedFormatName | SealedParameters;
+
+/** A checked format, complete. */
+export interface Format extends SealedParameters {
+  readonly tagSize: number;
+  readonly headerSize: number;
+}
+
+/** The header's bytes besides the salt: its length, and the nonce prefix. */
+export const PREFIX_SIZE = 7;
+const LENGTH_SIZE = 1;
+
+/** A hostile configuration is not to take all memory. */
+const MOST_SEGMENT = 16 * 1024 * 1024;
+
+/** Segments are numbered by 32 bits. As some of Tink's writers, none is written with the last number. */
+export const MOST_SEGMENTS = 2 ** 32 - 1;
+
+const LEAST_TAG = 10;
+const GCM_TAG = 16;
+const HASH_SIZES: Readonly<Record<SealedHash, number>> = { "SHA-1": 20, "SHA-256": 32, "SHA-512": 64 };
+
+const SEGMENT_SIZES = { "4KB": 4096, "64KB": 65_536, "1MB": 1_048_576 };
+
+/** The default: what the kernel can run, in segments of which a thousand streams can hold one each. */
+const DEFAULT: SealedFormatName = "AES256_CTR_HMAC_SHA256_64KB";
+
+const NAMED: ReadonlyMap<string, Format> = new Map(
+  (["CTR_HMAC_SHA256", "GCM_HKDF"] as const).flatMap((cipher) =>
+    ([128, 256] as const).flatMap((bits) =>
+      Object.entries(SEGMENT_SIZES).map(([size, segmentSize]): [string, Format] => [
+        `AES${bits}_${cipher}_${size}`,
+        checkParameters(
+          cipher === "GCM_HKDF"
+            ? { cipher: "AES-GCM-HKDF", keySize: bits === 128 ? 16 : 32, hkdfHash: "SHA-256", segmentSize }
+            : {
+              cipher: "AES-CTR-HMAC",
+              keySize: bits === 128 ? 16 : 32,
+              hkdfHash: "SHA-256",
+              macHash: "SHA-256",
+              tagSize: 32,
+              segmentSize,
+            },
+        ),
+      ])
+    )
+  ),
+);
+
+/** The format asked for. */
+export function checkFormat(format: unknown = DEFAULT): Format {
+  if (typeof format === "object" && format !== null) return checkParameters(format as SealedParameters);
+  if (typeof format !== "string") {
+    throw new TypeError(`"format" expected a name or parameters, got ${describe(format)}`);
+  }
+  const named = NAMED.get(format);
+  if (named) return named;
+  throw new TypeError(
+    `"format" expected one of ${[...NAMED.keys()].join(", ")}, got ${JSON.stringify(format.slice(0, 40))}`,
+  );
+}
+
+function checkParameters(parameters: SealedParameters): Format {
+  const { cipher, keySize, hkdfHash, macHash, tagSize, segmentSize } = parameters;
+  oneOf("cipher", cipher, ["AES-CTR-HMAC", "AES-GCM-HKDF"]);
+  oneOf("keySize", keySize, [16, 32]);
+  oneOf("hkdfHash", hkdfHash, Object.keys(HASH_SIZES));
+  const isGcm = cipher === "AES-GCM-HKDF";
+  if (!isGcm) oneOf("macHash", macHash, Object.keys(HASH_SIZES));
+  else if (macHash !== undefined) throw new TypeError('"macHash" is for AES-CTR-HMAC, not for AES-GCM-HKDF');
+  const [least, most] = isGcm ? [GCM_TAG, GCM_TAG] : [LEAST_TAG, HASH_SIZES[macHash!]];
+  const tag = tagSize === undefined && isGcm ? GCM_TAG : integer("tagSize", tagSize, least, most);
+  const headerSize = LENGTH_SIZE + keySize + PREFIX_SIZE;
+  // The first segment has room for the header, and for a byte.
+  integer("segmentSize", segmentSize, headerSize + tag + 1, MOST_SEGMENT);
+  return { cipher, keySize, hkdfHash, ...(macHash && { macHash }), tagSize: tag, segmentSize, headerSize };
+}
+
+function oneOf(name: string, value: unknown, values: readonly unknown[]): void {
+  if (values.includes(value)) return;
+  const got = typeof value === "string" || typeof value === "number" ? JSON.stringify(value) : describe(value);
+  const message = `"${name}" expected ${values.map((each) => JSON.stringify(each)).join(" or ")}, got ${got}`;
+  throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
+}
+
+function integer(name: string, value: unknown, least: number, most: number): number {
+  if (typeof value !== "number") throw new TypeError(`"${name}" expected a number, got ${describe(value)}`);
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new RangeError(`"${name}" expected an integer from ${least} to ${most}, got ${value}`);
+}
+
+/** The length of `plaintextSize` bytes, sealed; undefined where they take too many segments. */
+function sealedLength({ segmentSize, tagSize, headerSize }: Format, plaintextSize: number): number | undefined {
+  const segments = Math.max(1, Math.ceil((plaintextSize + headerSize) / (segmentSize - tagSize)));
+  return segments > MOST_SEGMENTS ? undefined : headerSize + plaintextSize + segments * tagSize;
+}
+
+/** How the bytes of a sealed stream are laid out. */
+export interface Layout {
+  readonly segments: number;
+  readonly plaintextSize: number;
+}
+
+/** How a sealed stream of `size` bytes is laid out; undefined where none can have this size. */
+export function layoutOf({ segmentSize, tagSize, headerSize }: Format, size: number): Layout | undefined {
+  const segments = Math.max(1, Math.ceil(size / segmentSize));
+  const last = size - (segments - 1) * segmentSize - (segments === 1 ? headerSize : 0);
+  if (!Number.isSafeInteger(size) || last < tagSize || segments > MOST_SEGMENTS) return undefined;
+  return { segments, plaintextSize: size - headerSize - segments * tagSize };
+}
+
+/**
+ * The size of what is sealed, from the size of its plaintext: for a Content-Length.
+ *
+ * @param plaintextSize Bytes of plaintext.
+ * @param format The format, `"AES256_CTR_HMAC_SHA256_64KB"` by default.
+ * @returns Bytes.
+ * @throws {TypeError} If an argument is of a wrong type.
+ * @throws {RangeError} If there is no sealed stream of this many bytes.
+ *
+ * @example Usage
+ * ```ts
+ * import { sealedSize, unsealedSize } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(sealedSize(0), 72);
+ * assertEquals(unsealedSize(sealedSize(1_000_000)), 1_000_000);
+ * ```
+ */
+export function sealedSize(plaintextSize: number, format?: SealedFormat): number {
+  const checked = checkFormat(format);
+  const size = sealedLength(checked, integer("plaintextSize", plaintextSize, 0, Number.MAX_SAFE_INTEGER));
+  if (size !== undefined && Number.isSafeInteger(size)) return size;
+  throw new RangeError(`"plaintextSize" expected what fits ${MOST_SEGMENTS} segments, got ${plaintextSize}`);
+}
+
+/**
+ * The size of the plaintext, from the size of what was sealed. Nothing is verified: an attacker may have cut it.
+ *
+ * @param sealedSize Bytes of the sealed stream.
+ * @param format The format it was sealed in, `"AES256_CTR_HMAC_SHA256_64KB"` by default.
+ * @returns Bytes.
+ * @throws {TypeError} If an argument is of a wrong type.
+ * @throws {RangeError} If no sealed stream has this size.
+ *
+ * @example Usage
+ * ```ts
+ * import { unsealedSize } from "@kcapi/streams";
+ * import { assertEquals, assertThrows } from "@std/assert";
+ *
+ * assertEquals(unsealedSize(72), 0);
+ * assertThrows(() => unsealedSize(71), RangeError);
+ * ```
+ */
+export function unsealedSize(sealedSize: number, format?: SealedFormat): number {
+  const checked = checkFormat(format);
+  const layout = layoutOf(checked, integer("sealedSize", sealedSize, 0, Number.MAX_SAFE_INTEGER));
+  if (layout) return layout.plaintextSize;
+  throw new RangeError(`"sealedSize" expected a size that a sealed stream can have, got ${sealedSize}`);
+}

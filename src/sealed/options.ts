@@ -1,0 +1,81 @@
+/**
+ * The options of sealed streams, checked and copied before anything is opened.
+ *
+ * @module
+ */
+
+import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
+import { checkEngine, checkSignal } from "../cipher/options.ts";
+import type { EngineChoice } from "../engines/mod.ts";
+import { checkFormat, type Format, type SealedFormat } from "./format.ts";
+
+/** Options of the streams that seal and unseal, of `seal()`, `unseal()` and `openSealed()`. */
+export interface SealOptions {
+  /**
+   * The key, from which those of each stream are derived: at least 16 bytes, or 32 for a format of AES-256; 32 random ones
+   * are advised. A copy is taken, and zeroed once it is of no more use.
+   */
+  key: BytesLike;
+  /** What is authenticated together with the data, and not stored: a name, say, so that no file passes for another. */
+  associatedData?: BytesLike | undefined;
+  /** The format, which is not stored either; `"AES256_CTR_HMAC_SHA256_64KB"` by default. */
+  format?: SealedFormat | undefined;
+  /** Which engine runs AES-CTR, `"auto"` by default. AES-GCM is always the runtime's own. */
+  engine?: EngineChoice | undefined;
+  /** Aborts both sides. */
+  signal?: AbortSignal | undefined;
+  /**
+   * Whoever writes a chunk gives it away: it is kept without a copy, and whole segments in it are unsealed in its own
+   * memory. Default: false.
+   */
+  inPlace?: boolean | undefined;
+}
+
+/** The checked options. */
+export interface SealPlan {
+  readonly key: Bytes;
+  readonly associatedData: Bytes;
+  readonly format: Format;
+  readonly engine: EngineChoice;
+  readonly signal: AbortSignal | undefined;
+  readonly inPlace: boolean;
+}
+
+const LEAST_KEY = 16;
+
+/** @throws {TypeError} or {RangeError}, before anything is opened. */
+export function checkSealOptions(options: SealOptions): SealPlan {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+  }
+  const { key, associatedData = new Uint8Array(0), format, engine, signal, inPlace = false } = options;
+  if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
+  const checked = checkFormat(format);
+  const choice = checkEngine(engine);
+  if (choice === "kernel" && checked.cipher === "AES-GCM-HKDF") {
+    throw new TypeError(
+      '"engine" expected "auto" or "userspace" for AES-GCM-HKDF, which is the runtime\'s own, got "kernel": ' +
+        "take a format of AES-CTR-HMAC",
+    );
+  }
+  return {
+    format: checked,
+    engine: choice,
+    signal: checkSignal(signal),
+    inPlace,
+    associatedData: copyOf(bytesOf("associatedData", associatedData)),
+    key: copyOf(checkKey(key, checked)),
+  };
+}
+
+function checkKey(value: unknown, { keySize }: Format): Bytes {
+  if (typeof value === "object" && value !== null && ("keyring" in value || "serial" in value)) {
+    throw new TypeError(
+      '"key" expected bytes: sealed streams derive keys from theirs in this process, which never has one of the kernel\'s',
+    );
+  }
+  const key = bytesOf("key", value);
+  const least = Math.max(LEAST_KEY, keySize);
+  if (key.length < least) throw new RangeError(`"key" expected at least ${least} bytes, got ${key.length}`);
+  return key;
+}

@@ -1,0 +1,141 @@
+/**
+ * Sealing as a {@linkcode Processor}: a segment a step.
+ *
+ * @module
+ */
+
+import { type Bytes, Scatter } from "../bytes.ts";
+import type { EngineName } from "../engines/engine.ts";
+import { KcapiError } from "../errors.ts";
+import type { Prepared, Processor } from "../streaming/processor.ts";
+import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
+import { Held } from "./held.ts";
+import type { SealPlan } from "./options.ts";
+import { type Header, openSegments, type Segments } from "./segments.ts";
+
+/**
+ * A sealing that is ready to be opened.
+ *
+ * @param header Of a stream that is known already: for tests, as nobody else may choose a salt.
+ */
+export function prepareSeal(plan: SealPlan, header?: Header): Prepared {
+  const { key, signal, inPlace } = plan;
+  return {
+    signal,
+    inPlace,
+    open() {
+      try {
+        return new Sealer(plan, header ?? randomHeader(plan.format));
+      } finally {
+        key.fill(0);
+      }
+    },
+    discard: () => void key.fill(0),
+  };
+}
+
+function randomHeader({ keySize }: Format): Header {
+  return {
+    salt: crypto.getRandomValues(new Uint8Array(keySize)),
+    prefix: crypto.getRandomValues(new Uint8Array(PREFIX_SIZE)),
+  };
+}
+
+/**
+ * Seals one stream. A segment is not begun before it is known whether it is the last, for its nonce tells: so a whole one
+ * is held until a byte more has come, or the end.
+ */
+class Sealer implements Processor {
+  readonly engine: EngineName;
+  readonly window: number;
+  readonly #format: Format;
+  readonly #segments: Segments;
+  readonly #held: Held;
+  /** What stands in front of the first segment. */
+  #header: Bytes;
+  #input: Scatter | undefined;
+  #isEnding = false;
+  #index = 0;
+  #isClosed = false;
+
+  constructor({ format, key, associatedData, engine }: SealPlan, header: Header) {
+    this.#format = format;
+    this.#segments = openSegments(format, key, header, associatedData, engine);
+    this.#header = Uint8Array.of(format.headerSize, ...header.salt, ...header.prefix);
+    this.#held = new Held(format.segmentSize - format.tagSize);
+    this.engine = this.#segments.engine;
+    this.window = format.segmentSize;
+  }
+
+  get pending(): boolean {
+    return this.#input !== undefined;
+  }
+
+  get hasOutput(): boolean {
+    return false;
+  }
+
+  pass(): undefined {
+    return undefined;
+  }
+
+  write(list: readonly Bytes[]): void {
+    this.#input = new Scatter(list);
+  }
+
+  end(): void {
+    this.#input = new Scatter([]);
+    this.#isEnding = true;
+  }
+
+  read(): Bytes | undefined {
+    const input = this.#input;
+    if (!input) return undefined;
+    try {
+      input.verify();
+      const { segmentSize, tagSize } = this.#format;
+      const room = segmentSize - tagSize - this.#header.length;
+      const total = this.#held.length + input.remaining;
+      if (total > room) return this.#seal(input, room, false);
+      if (!this.#isEnding) this.#held.take(input, input.remaining);
+      this.#input = undefined;
+      if (!this.#isEnding) return undefined;
+      const output = this.#seal(input, total, true);
+      this.close();
+      return output;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#input = undefined;
+    this.#held.wipe();
+    this.#segments.close();
+  }
+
+  /** Seals what is held and `input` up to `length` bytes. */
+  #seal(input: Scatter, length: number, isLast: boolean): Bytes {
+    if (this.#index === MOST_SEGMENTS) {
+      throw new KcapiError("EOVERFLOW", "seal", `a sealed stream ends here, after ${MOST_SEGMENTS} segments`, {
+        hint: "take a format with larger segments",
+      });
+    }
+    const held = this.#held;
+    const header = this.#header;
+    const rest = length - held.length;
+    const output = new Uint8Array(header.length + length + this.#format.tagSize);
+    output.set(header);
+    const list = held.length > 0 ? [held.bytes, ...input.peek(rest)] : input.peek(rest);
+    this.#segments.seal(list, output.subarray(header.length), { index: this.#index++, isLast });
+    input.advance(rest);
+    held.clear();
+    this.#header = NO_HEADER;
+    return output;
+  }
+}
+
+const NO_HEADER: Bytes = new Uint8Array(0);

@@ -1,0 +1,218 @@
+/**
+ * One segment sealed, or opened: the ciphers of the two formats, each under keys derived for one stream.
+ *
+ * @module
+ */
+
+import { parseAlgorithm } from "../algorithms.ts";
+import { type Bytes, Scatter } from "../bytes.ts";
+import { Flow } from "../cipher/flow.ts";
+import type { EngineName } from "../engines/engine.ts";
+import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { type Format, PREFIX_SIZE } from "./format.ts";
+
+/** What is unsaid in a segment: where it stands. */
+export interface Place {
+  readonly index: number;
+  readonly isLast: boolean;
+}
+
+/** Seals and opens the segments of one stream. All calls are synchronous, so that any number of readers may share one. */
+export interface Segments {
+  readonly engine: EngineName;
+  /** Fills `sealed` with the ciphertext of `plaintext`, a scatter list, and its tag. */
+  seal(plaintext: readonly Bytes[], sealed: Bytes, place: Place): void;
+  /**
+   * The plaintext of `sealed`.
+   *
+   * @param target Where it goes; it may be the ciphertext's own memory. By default new memory.
+   * @returns Undefined if it is not what was sealed at this place: then nothing was written.
+   */
+  open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined;
+  /** Forgets the keys. */
+  close(): void;
+}
+
+/** What a stream's header says. */
+export interface Header {
+  readonly salt: Bytes;
+  readonly prefix: Bytes;
+}
+
+const MAC_KEY = 32;
+
+/** `node:crypto`, loaded on first use: that takes as long as starting the runtime. */
+let loaded: typeof import("node:crypto") | undefined;
+function crypto(): typeof import("node:crypto") {
+  return loaded ??= process.getBuiltinModule("node:crypto");
+}
+
+/** `node:crypto`'s name of a hash. */
+function hashName(hash: string): string {
+  return hash.replace("-", "").toLowerCase();
+}
+
+/**
+ * HKDF (RFC 5869), of the runtime's HMAC: its own takes no more than 1,024 bytes of `info`, which is what the caller wants
+ * authenticated.
+ */
+function hkdf(hash: string, key: Bytes, salt: Bytes, info: Bytes, length: number): Bytes {
+  const name = hashName(hash);
+  const { createHmac } = crypto();
+  const pseudorandom = createHmac(name, salt).update(key).digest();
+  const derived = new Uint8Array(length);
+  let block: Uint8Array = new Uint8Array(0);
+  for (let at = 0, i = 1; at < length; at += block.length, i++) {
+    const next = createHmac(name, pseudorandom).update(block).update(info).update(Uint8Array.of(i)).digest();
+    block.fill(0);
+    block = next;
+    derived.set(block.subarray(0, length - at), at);
+  }
+  block.fill(0);
+  pseudorandom.fill(0);
+  return derived;
+}
+
+/** The cipher of one stream: its keys are derived from the user's, its salt and the associated data. */
+export function openSegments(
+  format: Format,
+  key: Bytes,
+  { salt, prefix }: Header,
+  associatedData: Bytes,
+  choice: EngineChoice,
+): Segments {
+  const isGcm = format.cipher === "AES-GCM-HKDF";
+  const derived = hkdf(format.hkdfHash, key, salt, associatedData, format.keySize + (isGcm ? 0 : MAC_KEY));
+  if (isGcm) return new GcmSegments(format, derived, prefix);
+  try {
+    return new CtrSegments(format, derived, prefix, choice);
+  } catch (error) {
+    derived.fill(0);
+    throw error;
+  }
+}
+
+/** Bytes 7 to 11 of the nonce: the number, big-endian, and whether it is the last. What follows are zeros. */
+function setPlace(nonce: Bytes, { index, isLast }: Place): void {
+  new DataView(nonce.buffer).setUint32(PREFIX_SIZE, index);
+  nonce[PREFIX_SIZE + 4] = Number(isLast);
+}
+
+function nonceOf(prefix: Bytes, length: number): Bytes {
+  const nonce = new Uint8Array(length);
+  nonce.set(prefix);
+  return nonce;
+}
+
+/** AES-CTR and HMAC over the nonce and the ciphertext. */
+class CtrSegments implements Segments {
+  readonly engine: EngineName;
+  readonly #flow: Flow;
+  readonly #macKey: Bytes;
+  readonly #macName: string;
+  readonly #tagSize: number;
+  readonly #nonce: Bytes;
+
+  constructor(format: Format, derived: Bytes, prefix: Bytes, choice: EngineChoice) {
+    const { keySize, macHash, tagSize } = format;
+    const algorithm = parseAlgorithm("ctr(aes)");
+    this.#flow = new Flow(openEngine(algorithm, derived.slice(0, keySize), choice), algorithm);
+    this.engine = this.#flow.engine.name;
+    this.#macKey = derived.slice(keySize);
+    derived.fill(0);
+    this.#macName = hashName(macHash!);
+    this.#tagSize = tagSize;
+    this.#nonce = nonceOf(prefix, 16);
+  }
+
+  seal(plaintext: readonly Bytes[], sealed: Bytes, place: Place): void {
+    setPlace(this.#nonce, place);
+    const ciphertext = sealed.subarray(0, sealed.length - this.#tagSize);
+    this.#crypt("encrypt", plaintext, ciphertext);
+    sealed.set(this.#tagOf(ciphertext), ciphertext.length);
+  }
+
+  open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {
+    setPlace(this.#nonce, place);
+    const length = sealed.length - this.#tagSize;
+    const ciphertext = sealed.subarray(0, length);
+    if (!crypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
+    return this.#crypt("decrypt", [ciphertext], target);
+  }
+
+  close(): void {
+    this.#macKey.fill(0);
+    this.#flow.close();
+  }
+
+  #tagOf(ciphertext: Bytes): Uint8Array {
+    const mac = crypto().createHmac(this.#macName, this.#macKey).update(this.#nonce).update(ciphertext);
+    return mac.digest().subarray(0, this.#tagSize);
+  }
+
+  /** One stream of its own, in as many windows as it takes. */
+  #crypt(direction: "encrypt" | "decrypt", list: readonly Bytes[], target?: Bytes): Bytes {
+    const flow = this.#flow;
+    const input = new Scatter(list);
+    const length = input.remaining;
+    if (length === 0) return target ?? new Uint8Array(0);
+    flow.start({ direction, iv: this.#nonce });
+    if (flow.send(input, true) && !target) return flow.take(length);
+    const output = target ?? new Uint8Array(length);
+    for (let at = 0;;) {
+      const { ready } = flow;
+      flow.receive([output.subarray(at, at += ready)]);
+      if (at === length) return output;
+      flow.send(input, true);
+    }
+  }
+}
+
+/** AES-GCM of the runtime. */
+class GcmSegments implements Segments {
+  readonly engine = "userspace";
+  readonly #name: "aes-128-gcm" | "aes-256-gcm";
+  readonly #key: Bytes;
+  readonly #tagSize: number;
+  readonly #nonce: Bytes;
+
+  constructor({ keySize, tagSize }: Format, derived: Bytes, prefix: Bytes) {
+    this.#name = keySize === 16 ? "aes-128-gcm" : "aes-256-gcm";
+    this.#key = derived;
+    this.#tagSize = tagSize;
+    this.#nonce = nonceOf(prefix, 12);
+  }
+
+  seal(plaintext: readonly Bytes[], sealed: Bytes, place: Place): void {
+    setPlace(this.#nonce, place);
+    const cipher = crypto().createCipheriv(this.#name, this.#key, this.#nonce);
+    let at = 0;
+    for (const bytes of plaintext) {
+      sealed.set(cipher.update(bytes), at);
+      at += bytes.length;
+    }
+    cipher.final();
+    sealed.set(cipher.getAuthTag(), at);
+  }
+
+  open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {
+    setPlace(this.#nonce, place);
+    const length = sealed.length - this.#tagSize;
+    const decipher = crypto().createDecipheriv(this.#name, this.#key, this.#nonce);
+    decipher.setAuthTag(sealed.subarray(length));
+    const plaintext = decipher.update(sealed.subarray(0, length));
+    try {
+      decipher.final();
+    } catch {
+      plaintext.fill(0); // unverified: nobody is to see it
+      return undefined;
+    }
+    if (!target) return new Uint8Array(plaintext);
+    target.set(plaintext);
+    return target;
+  }
+
+  close(): void {
+    this.#key.fill(0);
+  }
+}
