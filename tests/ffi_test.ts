@@ -2,7 +2,7 @@
  * ffi/: the two adapters over the raw API of their runtime, finding the library, and what Deno's permissions allow.
  */
 import { spawn as spawnProcess } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -413,36 +413,3 @@ test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command sc
     assertStringIncludes(await inTerminal(child("no_permission"), "kernel"), "Deno requests ffi access");
   },
 );
-
-// ---- the border -------------------------------------------------------------------------------------------------
-
-const root = fileURLToPath(new URL("..", import.meta.url));
-
-/** A use of either, or a way around this test; a mention in a message is none. */
-const USE = /\b(?:Deno|Bun)\s*[.[]|\.\s*(?:Deno|Bun)\b|["'`](?:Deno|Bun|bun|bun:\w+)["'`]|globalThis\s*\[/;
-
-test("nothing outside ffi/ uses Deno or Bun", () => {
-  for (
-    const use of [
-      'Deno.open("x")',
-      'Bun ["gc"]',
-      '"Deno" in globalThis',
-      'import "bun:ffi"',
-      "globalThis[name]",
-      "g.Deno",
-    ]
-  ) {
-    assert(USE.test(use), use);
-  }
-  const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
-    .filter((name) => name.endsWith(".ts")).map((name) => join("src", name));
-  assert(files.length > 10);
-  for (const file of [...files, "mod.ts"]) {
-    assertEquals(USE.exec(withoutComments(readFileSync(join(root, file), "utf8")))?.[0], undefined, file);
-  }
-});
-
-/** Without comments, and without the rest of a line that has an address in it. */
-function withoutComments(source: string): string {
-  return source.replace(/\/\*[^]*?\*\/|\/\/.*/g, "");
-}
