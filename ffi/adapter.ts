@@ -50,6 +50,8 @@ export interface Adapter {
   open(path: string): Library;
   /** Whether `path` may be loaded without asking the user. */
   mayLoad(path: string): boolean;
+  /** Whether there may be a library by this path: false only where that can be told without asking the user. */
+  mayExist?(path: string): boolean;
   /** Whether `path` may be read without asking the user. */
   mayRead(path: string): boolean;
   /** An environment variable, if it may be read without asking the user. */

@@ -25,7 +25,7 @@ const PERMISSIONS = ["read", "write", "net", "env", "sys", "run", "ffi"] as cons
  * @param deno The `Deno` namespace, or what stands for it in a test.
  */
 export function denoAdapter(
-  deno: Pick<typeof Deno, "dlopen" | "permissions" | "env"> & {
+  deno: Pick<typeof Deno, "dlopen" | "permissions" | "env" | "lstatSync"> & {
     build: Pick<typeof Deno.build, "arch">;
   },
 ): Adapter {
@@ -56,6 +56,14 @@ export function denoAdapter(
       };
     },
     mayLoad: (path) => isGranted({ name: "ffi", path }),
+    mayExist(path) {
+      if (!isGranted({ name: "read", path })) return true;
+      try {
+        return deno.lstatSync(path) !== undefined;
+      } catch {
+        return false;
+      }
+    },
     // Deno guards /proc, /sys and /dev by all its permissions together.
     mayRead: (path) =>
       /^\/(?:proc|sys|dev)\//.test(path)

@@ -65,20 +65,26 @@ export function open(from: Adapter | undefined, mayAsk: boolean): Library {
   const paths = named ? [named, ...from.paths] : from.paths;
   const granted = paths.filter((path) => from.mayLoad(path));
   if (granted.length === 0 && !mayAsk) throw notPermitted(paths);
+  const mustAsk = granted.length === 0;
   const failures: string[] = [];
   let cause: unknown;
-  for (const path of granted.length > 0 ? granted : paths) {
+  for (const path of mustAsk ? paths : granted) {
+    if (mustAsk && from.mayExist?.(path) === false) {
+      failures.push(`${path}: not found`);
+      continue;
+    }
     try {
       const opened = from.open(path);
       // libkcapi reports some errors on stderr unless told to be quiet; they come back as errno all the same.
       opened.call.kcapi_set_verbosity(0);
       return opened;
     } catch (error) {
+      // A refusal is meant: the next path would be another question.
+      if (mustAsk && !from.mayLoad(path)) throw notPermitted(paths, error);
       failures.push(`${path}: ${error instanceof Error ? error.message : String(error)}`);
       cause ??= error;
     }
   }
-  if (granted.length === 0) throw notPermitted(paths, cause);
   throw new KcapiError("ELIBACC", "dlopen", `libkcapi cannot be loaded; tried ${failures.join("; ")}`, {
     cause,
     hint: "install the package libkcapi1 (Debian, Ubuntu, openSUSE) or libkcapi (Fedora, Alpine, Arch), " +

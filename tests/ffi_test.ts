@@ -37,10 +37,11 @@ interface Dlopen {
 
 type DenoApi = Parameters<typeof denoAdapter>[0];
 
-/** What stands for the namespace `Deno`: it grants `granted`, and notes what it is asked to load. */
-function fakeDeno(granted: readonly string[] = [], env: Record<string, string> = {}) {
+/** What stands for the namespace `Deno`: it grants `granted`, has one file, and notes what it is asked. */
+function fakeDeno(granted: readonly string[] = [], env: Record<string, string> = {}, present?: string) {
   const dlopens: Dlopen[] = [];
   const asked: string[] = [];
+  const looked: string[] = [];
   const api = {
     build: { arch: "aarch64" },
     dlopen(path: string, symbols: Record<string, unknown>) {
@@ -57,8 +58,13 @@ function fakeDeno(granted: readonly string[] = [], env: Record<string, string> =
     env: {
       get: (name: string) => env[name],
     },
+    lstatSync(path: string) {
+      looked.push(path);
+      if (path !== present) throw new Error("not found");
+      return {};
+    },
   };
-  return { api: api as unknown as DenoApi, dlopens, asked };
+  return { api: api as unknown as DenoApi, dlopens, asked, looked };
 }
 
 function fakeBunFFI() {
@@ -138,6 +144,15 @@ test("the adapter for Deno only queries permissions: files of the system take al
   assert(all.mayRead("/proc/crypto"));
 });
 
+test("the adapter for Deno looks whether a library is there only where it may read", () => {
+  const path = "/usr/lib64/libkcapi.so.1";
+  const blind = fakeDeno([], {}, path);
+  assertEquals([path, "/usr/lib/libkcapi.so.1"].map(denoAdapter(blind.api).mayExist!), [true, true]);
+  assertEquals(blind.looked, []);
+  const seeing = fakeDeno(["read"], {}, path);
+  assertEquals([path, "/usr/lib/libkcapi.so.1"].map(denoAdapter(seeing.api).mayExist!), [true, false]);
+});
+
 // ---- finding the library ----------------------------------------------------------------------------------------
 
 interface FakeSystem {
@@ -147,23 +162,29 @@ interface FakeSystem {
   readonly granted?: readonly string[];
   /** Paths that can be loaded (default: none). */
   readonly present?: readonly string[];
+  /** Whether the adapter may look which are there (default: no). */
+  readonly looks?: boolean;
+  /** What the user is asked for, he grants (default: nothing). */
+  readonly agrees?: boolean;
 }
 
 /** An adapter of a system that is made up, and the paths that it was told to open. */
-function fakeAdapter({ named, granted, present = [] }: FakeSystem) {
+function fakeAdapter({ named, granted, present = [], looks = false, agrees = false }: FakeSystem) {
   const opened: string[] = [];
+  const mayLoad = (path: string) => !granted || granted.includes(path) || (agrees && opened.includes(path));
   const verbosity: number[] = [];
   const adapter: Adapter = {
     paths: ["/a/libkcapi.so.1", "/b/libkcapi.so.1"],
     open(path) {
       opened.push(path);
-      if (granted && !granted.includes(path)) throw new Error(`asked for ${path}, refused`);
+      if (!mayLoad(path)) throw new Error(`asked for ${path}, refused`);
       if (!present.includes(path)) throw new Error(`no ${path} here`);
       const call = { kcapi_set_verbosity: (level: number) => void verbosity.push(level) } as unknown as Calls;
       const cells = () => ({ get: () => 0, set() {} });
       return { path, call, word: (value) => value, cells, unfilled: (length) => new Uint8Array(length) };
     },
-    mayLoad: (path) => granted?.includes(path) ?? true,
+    mayLoad,
+    mayExist: (path) => !looks || present.includes(path),
     mayRead: () => true,
     environment: (name) => name === "KCAPI_LIBRARY" ? named : undefined,
   };
@@ -199,10 +220,26 @@ test("open() without any permission is EACCES, and opens nothing unless it may a
   assertEquals([error.code, quiet.opened], ["EACCES", []]);
   assertStringIncludes(error.message, "/a/libkcapi.so.1");
   assertStringIncludes(error.hint ?? "", "--allow-ffi");
-  const asking = fakeAdapter({ granted: [], present: ["/a/libkcapi.so.1"] });
-  const refused = assertThrows(() => open(asking.adapter, true), KcapiError);
-  assertEquals([refused.code, asking.opened], ["EACCES", ["/a/libkcapi.so.1", "/b/libkcapi.so.1"]]);
-  assertEquals((refused.cause as Error).message, "asked for /a/libkcapi.so.1, refused");
+});
+
+test("open() that may ask asks once: for the first path, or where it may look for the first that is there", () => {
+  const asked = (system: FakeSystem) => {
+    const { adapter, opened } = fakeAdapter({ granted: [], ...system });
+    const error = assertThrows(() => open(adapter, true), KcapiError);
+    return { opened, code: error.code, cause: (error.cause as Error | undefined)?.message, message: error.message };
+  };
+  const [a, b] = ["/a/libkcapi.so.1", "/b/libkcapi.so.1"] as const;
+  for (const [system, path] of [[{ present: [a, b] }, a], [{ present: [b], looks: true }, b]] as const) {
+    const { message, ...rest } = asked(system);
+    assertEquals(rest, { opened: [path], code: "EACCES", cause: `asked for ${path}, refused` });
+    assertStringIncludes(message, "FFI is not permitted");
+  }
+  const none = asked({ present: [], looks: true });
+  assertEquals([none.opened, none.code], [[], "ELIBACC"]);
+  assertStringIncludes(none.message, `tried ${a}: not found; ${b}: not found`);
+  // Granted and not there, it says so by the loader's error, and the next is asked for.
+  const { adapter, opened } = fakeAdapter({ granted: [], present: [b], agrees: true });
+  assertEquals([open(adapter, true).path, opened], [b, [a, b]]);
 });
 
 test("open() with a permission for one path opens that one, and asks for no other", () => {
@@ -386,30 +423,37 @@ test.if(inDeno, "needs Deno")("without any permission, auto is the userspace eng
   assertStringIncludes(kernel.cause, "NotCapable");
 });
 
-/** What Deno says in a terminal, up to its end or its first question to the user. */
-function inTerminal(...args: string[]): Promise<string> {
+/** What Deno says in a terminal, up to its end, and how often it asks the user; the answer is no. */
+function inTerminal(...args: string[]): Promise<{ output: string; questions: number }> {
   return new Promise((resolve, reject) => {
     const script = spawnProcess("script", ["-qec", denoRun(args), "/dev/null"], {
       env: { ...process.env, NO_COLOR: "1" },
     });
     let output = "";
+    let questions = 0;
     script.stdout.on("data", (data: Uint8Array) => {
       output += new TextDecoder().decode(data);
-      if (output.includes("Allow?")) script.kill("SIGKILL");
+      // Deno drops what was typed before it asks.
+      const asked = output.split("Allow?").length - 1;
+      for (; questions < asked; questions++) setTimeout(() => script.stdin.write("n\n"), 200);
     });
     script.on("error", reject);
-    script.on("close", () => resolve(output));
+    script.on("close", () => resolve({ output, questions }));
   });
 }
 
 const hasTerminals = existsSync("/dev/pts/ptmx") && await spawn(["script", "--version"]).then(() => true, () => false);
+const withTerminals = test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command script");
 
-test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command script")(
-  "in a terminal, auto asks for no permission, and kernel for FFI",
-  async () => {
-    const auto = await inTerminal(child("no_permission"));
-    assert(!auto.includes("Allow?"), auto);
-    assertEquals(JSON.parse(auto).engine, "userspace");
-    assertStringIncludes(await inTerminal(child("no_permission"), "kernel"), "Deno requests ffi access");
-  },
-);
+withTerminals("in a terminal, auto asks for no permission", async () => {
+  const { output, questions } = await inTerminal(child("no_permission"));
+  assertEquals(questions, 0, output);
+  assertEquals(JSON.parse(output).engine, "userspace");
+});
+
+withTerminals("in a terminal, kernel asks once for FFI, and takes no for an answer", async () => {
+  const { output, questions } = await inTerminal(child("no_permission"), "kernel");
+  assertEquals(questions, 1, output);
+  assertStringIncludes(output, `Deno requests ffi access to "${denoAdapter(Deno).paths[0]}"`);
+  assertStringIncludes(output, '{"code":"EACCES","operation":"dlopen"');
+});
