@@ -287,6 +287,31 @@ function kernelWindow(): number {
   return kernel.window;
 }
 
+for (const algorithm of ALGORITHMS) {
+  test.if(ownsKernel, "changes net.core sysctls: only as root in a guest of its own")(
+    `F2 ${algorithm}: the window is that of the stream's socket, whatever the buffers are before and after`,
+    async () => {
+      using _watch = watchCalls();
+      const input = bytes(30_000);
+      const exchange = async (handle: CipherHandle) => {
+        const sent = background(handle.streamUpdateLast(input));
+        assert(await isPending(sent), "more was sent than the kernel holds");
+        assertEquals(await collect(handle.streamOp()), expected(input, algorithm));
+        assertEquals(await sent, input.length);
+      };
+      using early = CipherHandle.open(algorithm, { key: keyOf(algorithm), engine });
+      using late = early.reinit();
+      {
+        using _ = socketBuffers(9_000, 9_000);
+        early.streamInitEnc(IV);
+        late.streamInitEnc(IV);
+        await exchange(early);
+      }
+      await exchange(late);
+    },
+  );
+}
+
 const OFFSETS = [0, 1, 4_080];
 
 /** Two windows and more, received in turn by single buffers and by lists that begin at an offset into a page. */

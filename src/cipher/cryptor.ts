@@ -138,11 +138,11 @@ export class Cryptor implements Processor {
     this.#blockSize = algorithm.blockSize ?? engine.blockSize;
     this.#hold = padding === "pkcs7" && direction === "decrypt" ? 1 : 0;
     try {
+      const checkedIV = sectors ? null : checkIV(algorithm, iv, engine.ivSize, "stream_init");
+      this.#flow.start({ direction, iv: checkedIV, hold: this.#hold, ...sectors });
       if (sectors && sectors.sectorSize > engine.window) {
         throw new RangeError(`"sectorSize" expected at most ${engine.window} bytes, got ${sectors.sectorSize}`);
       }
-      const checkedIV = sectors ? null : checkIV(algorithm, iv, engine.ivSize, "stream_init");
-      this.#flow.start({ direction, iv: checkedIV, hold: this.#hold, ...sectors });
     } catch (error) {
       this.close();
       throw error;

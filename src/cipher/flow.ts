@@ -89,16 +89,17 @@ export class Flow {
     return this.#heldLength + this.#queued;
   }
 
-  /** Starts a stream. The caller has checked that none is in progress. */
+  /**
+   * Starts a stream, and its first round, which settles the engine's window. The caller has checked that none is in
+   * progress.
+   */
   start(layout: StreamLayout): void {
-    const { kind, chunkSize } = this.algorithm;
-    if (kind === "stream") this.engine.init(layout.direction, layout.iv);
     this.#layout = layout;
-    this.unit = layout.sectorSize ?? chunkSize;
+    this.unit = layout.sectorSize ?? this.algorithm.chunkSize;
     this.#tailLength = 0;
     this.#position = 0;
-    this.#roundOpen = false;
     this.#ended = false;
+    this.#openRound();
   }
 
   /**
@@ -199,13 +200,17 @@ export class Flow {
       this.engine.update(list, last);
     } else if (length > 0) {
       if (kind === "counter") this.#checkCounter(length);
-      if (!this.#roundOpen) this.engine.init(this.#layout!.direction, this.#roundIV());
-      this.#roundOpen = true;
+      if (!this.#roundOpen) this.#openRound();
       this.engine.update(list, last || kind === "sector");
     }
     this.#queued += length;
     this.#tailLength = 0;
     input.advance(fromInput);
+  }
+
+  #openRound(): void {
+    this.engine.init(this.#layout!.direction, this.#roundIV());
+    this.#roundOpen = true;
   }
 
   #keep(input: Scatter): void {

@@ -46,14 +46,19 @@ export function descriptorsOf(library: Library, handle: Address): Descriptors | 
   return { keySocket, streamSocket, pipe };
 }
 
-/** Keeps the descriptors of `handle` from the programs that this process starts: they could encrypt under its key. */
-export function closeOnExec(library: Library, handle: Address): void {
+/**
+ * Keeps the descriptors of `handle` from the programs that this process starts: they could encrypt under its key.
+ *
+ * @returns Which they are; undefined where they cannot be told for certain, and nothing is done.
+ */
+export function closeOnExec(library: Library, handle: Address): Descriptors | undefined {
   const found = descriptorsOf(library, handle);
-  if (!found) return;
+  if (!found) return undefined;
   const { keySocket, streamSocket, pipe } = found;
   for (const fd of [keySocket, ...(streamSocket === undefined ? [] : [streamSocket]), ...pipe]) {
     library.call.fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
+  return found;
 }
 
 function isAlgSocket({ call }: Library, fd: number): boolean {

@@ -23,7 +23,10 @@ export interface Engine {
   readonly blockSize: number;
   /** The IV's length in bytes; 0 where there is none. */
   readonly ivSize: number;
-  /** The most bytes that may be in the engine at once, and that one {@linkcode Engine.op} may return. */
+  /**
+   * The most bytes that may be in the engine at once, and that one {@linkcode Engine.op} may return; settled by the
+   * first {@linkcode Engine.init}.
+   */
   readonly window: number;
   /** Starts a stream, or a new message of it. `iv` has `ivSize` bytes, or is null where that is 0. */
   init(direction: Direction, iv: Bytes | null): void;

@@ -77,14 +77,14 @@ class KernelEngine implements Engine {
   readonly name = "kernel";
   readonly blockSize: number;
   readonly ivSize: number;
-  readonly window: number;
+  window: number;
   readonly #library: Library;
   readonly #call: Calls;
   readonly #algorithm: Algorithm;
   /** Undefined once it is destroyed. */
   #native: Native | undefined;
   readonly #iovecs: Iovecs;
-  readonly #limits: Limits;
+  #limits: Limits;
   #isUsed = false;
   /** The first stream of a handle opens its socket. */
   #hasStreamSocket = false;
@@ -117,7 +117,10 @@ class KernelEngine implements Engine {
     }
     if (this.#hasStreamSocket) return;
     this.#hasStreamSocket = true;
-    closeOnExec(this.#library, handle);
+    const found = closeOnExec(this.#library, handle);
+    // Rule F2: a sysctl may have changed since the handle was opened, and this socket keeps what it has now.
+    this.#limits = measureLimits(this.#call, found?.streamSocket);
+    this.window = this.#limits.window;
   }
 
   /**
@@ -293,10 +296,13 @@ export interface Limits {
   readonly gatherLimit: number;
 }
 
-/** Measured on a fresh socket, since the sysctls behind it (net.core.wmem_default and rmem_default) may change. */
-export function measureLimits(call: Calls): Limits {
+/**
+ * Measures a stream's socket, which keeps the buffers it was opened with; or without one a fresh socket: what the sysctls
+ * net.core.wmem_default and rmem_default give now.
+ */
+export function measureLimits(call: Calls, streamSocket?: number): Limits {
   const page = call.getpagesize();
-  const socket = call.socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  const socket = streamSocket ?? call.socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   if (socket < 0) throw systemError(24, "socket", "AF_ALG");
   try {
     const send = Math.max(page, bufferSize(call, socket, SO_SNDBUF));
@@ -307,7 +313,7 @@ export function measureLimits(call: Calls): Limits {
     const spare = pages % PAGES_PER_STEP === 0 && pages > 1 ? 1 : 0;
     return { page, sendBuffer: send, window: (pages - spare) * page, gatherLimit: (pages - spare - 1) * page };
   } finally {
-    call.close(socket);
+    if (streamSocket === undefined) call.close(socket);
   }
 }
 
