@@ -8,7 +8,10 @@ import { load } from "../ffi/mod.ts";
 import { denoAdapter } from "../ffi/deno.ts";
 import { CipherHandle, encrypt, EncryptionStream, KcapiError } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
+import { Scatter } from "../src/bytes.ts";
+import { Flow } from "../src/cipher/flow.ts";
 import { openKernel } from "../src/engines/kernel.ts";
+import { openEngine } from "../src/engines/mod.ts";
 import {
   assert,
   assertEquals,
@@ -413,6 +416,40 @@ watchedOnKernel(
     assertEquals(await collect(handle.streamOp()), expected(input));
   },
 );
+
+// ---- what is kept back -------------------------------------------------------------------------------------------
+
+/** A flow over the engine of this run, and the memory in which its engine was given the tail. */
+function flowWithTails(algorithm: string, key: Bytes): { flow: Flow; tails: Bytes[] } {
+  const parsed = parseAlgorithm(algorithm);
+  const real = openEngine(parsed, key, engine);
+  const update = real.update.bind(real);
+  const tails: Bytes[] = [];
+  real.update = (list, last) => {
+    if (list.length > 1) tails.push(new Uint8Array(list[0]!.buffer));
+    update(list, last);
+  };
+  return { flow: new Flow(real, parsed), tails };
+}
+
+test("input bytes kept back for the next unit are zeroed when the flow is closed, and where they need more room", () => {
+  const sectors = { direction: "encrypt", iv: null, sectorSize: 512 } as const;
+  const { flow, tails } = flowWithTails("xts(aes)", bytes(64, 2));
+  flow.start(sectors);
+  const send = (length: number) => {
+    flow.send(new Scatter([new Uint8Array(length).fill(7)]), false);
+    while (flow.ready > 0) flow.take(flow.ready);
+  };
+  send(10);
+  send(512);
+  assertEquals(tails[0]!.subarray(0, 10), new Uint8Array(10).fill(7));
+  send(400); // more than the memory holds that the tail has had so far
+  assertEquals(tails[0], new Uint8Array(tails[0]!.length));
+  send(512);
+  assertEquals(tails[1]!.subarray(0, 410), new Uint8Array(410).fill(7));
+  flow.close();
+  assertEquals(tails[1], new Uint8Array(tails[1]!.length));
+});
 
 // ---- F4: stay off the pipe ---------------------------------------------------------------------------------------
 
