@@ -39,9 +39,6 @@ const WINDOW_LIMIT = 212_992;
  */
 const OP_ENTRIES = 8;
 
-/** Copying an entry of so many bytes costs more than its share of an op. */
-const LEAST_WITHOUT_COPY = 2048;
-
 /** One op maps at most so many pages at a time into its output list (ALG_MAX_PAGES). */
 const PAGES_PER_STEP = 16;
 
@@ -162,16 +159,11 @@ class KernelEngine implements Engine {
   }
 
   op(list: readonly Bytes[]): void {
-    const step = this.#stepOf(list);
-    if (step === 0) return this.#opCopied(list);
+    if (!this.#isOneOp(list)) return this.#opCopied(list);
     const handle = this.#handle;
-    const iovecs = this.#iovecs;
-    iovecs.fill(list);
-    for (let first = 0; first < list.length; first += step) {
-      const count = Math.min(step, list.length - first);
-      this.#opFilled(handle, iovecs.select(first, count), count);
-    }
-    iovecs.clear();
+    this.#iovecs.fill(list);
+    this.#opFilled(handle, list.length);
+    this.#iovecs.clear();
   }
 
   pass(bytes: Bytes, inPlace: boolean): Bytes {
@@ -182,27 +174,20 @@ class KernelEngine implements Engine {
     this.#sendFilled(handle, 1, false);
     // In place the list is as it was, unless sending used it up.
     if (!inPlace || iovecs.left !== output.length) iovecs.fillOne(output);
-    this.#opFilled(handle, iovecs.address, 1);
+    this.#opFilled(handle, 1);
     iovecs.clear();
     return output;
   }
 
   /**
-   * How many entries of `list` an op takes; 0 where it goes through a copy.
+   * Whether one op fills `list`.
    *
    * The kernel begins another entry of the output list only with a page of receive buffer to spare; without, it
-   * processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that. More
-   * ops than one need entries of whole chunks, and are worth it for large ones.
+   * processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that. A copy
+   * costs less than a second op, however long the entries are.
    */
-  #stepOf(list: readonly Bytes[]): number {
-    if (list.length === 1) return 1;
-    const isWhole = sizeOf(list) <= this.#limits.gatherLimit;
-    if (isWhole && list.length <= OP_ENTRIES) return list.length;
-    const { kind, chunkSize } = this.#algorithm;
-    const isCut = kind === "stream" && list.length <= UIO_MAXIOV &&
-      list.every(({ length }) => length >= LEAST_WITHOUT_COPY && length % chunkSize === 0);
-    if (!isCut) return 0;
-    return isWhole ? OP_ENTRIES : 1;
+  #isOneOp(list: readonly Bytes[]): boolean {
+    return list.length === 1 || list.length <= OP_ENTRIES && sizeOf(list) <= this.#limits.gatherLimit;
   }
 
   #opCopied(list: readonly Bytes[]): void {
@@ -211,12 +196,12 @@ class KernelEngine implements Engine {
     scatter(whole, list);
   }
 
-  /** Fills `count` entries of the list, those from `address` on, which are what is left of it. */
-  #opFilled(handle: Address, address: Address, count: number): void {
+  /** Fills all of the list, of `length` entries. */
+  #opFilled(handle: Address, length: number): void {
     const iovecs = this.#iovecs;
-    const entries = iovecs.word(count);
+    const entries = iovecs.word(length);
     for (;;) {
-      const got = this.#call.kcapi_cipher_stream_op(handle, address, entries);
+      const got = this.#call.kcapi_cipher_stream_op(handle, iovecs.address, entries);
       if (got === iovecs.left) return;
       // Rule F6. A mode that restarts at every op must not be continued by another one.
       if (got === -EINTR) continue;
@@ -379,16 +364,6 @@ class Iovecs {
     this.left = this.#words[2] = bytes.length;
     this.#used = 1;
     this.#first = 0;
-  }
-
-  /** Makes `count` entries of the list from `first` on the list. Returns its address. */
-  select(first: number, count: number): Address {
-    if (first === 0 && count === this.#used) return this.address;
-    let left = 0;
-    for (let i = first; i < first + count; i++) left += this.#words[4 * i + 2]!;
-    this.left = left;
-    this.#first = first;
-    return add(this.address, 16 * first);
   }
 
   /** Takes `count` bytes off the front; what is used up stays as entries of length 0. */
