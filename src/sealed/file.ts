@@ -269,9 +269,10 @@ function rangeOf(source: SealedSource): Range {
   return { size, read: async (start, end) => await source.read(start, end) };
 }
 
-/** As Web IDL's [Clamp] and Blob.slice() count. */
+/** As Blob.slice() counts, whose numbers are [Clamp] in Web IDL: rounded, to even ones from the middle. */
 function clamp(name: string, value: unknown, size: number): number {
   if (typeof value !== "number") throw new TypeError(`"${name}" expected a number, got ${describe(value)}`);
-  const whole = Math.trunc(value) || 0;
+  const rounded = Math.round(value) || 0;
+  const whole = rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
   return whole < 0 ? Math.max(0, size + whole) : Math.min(whole, size);
 }

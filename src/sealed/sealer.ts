@@ -45,7 +45,7 @@ function randomHeader({ keySize }: Format): Header {
  * Seals one stream. A segment is not begun before it is known whether it is the last, for its nonce tells: so a whole one
  * is held until a byte more has come, or the end.
  */
-class Sealer implements Processor {
+export class Sealer implements Processor {
   readonly engine: EngineName;
   readonly window: number;
   readonly #format: Format;
@@ -55,10 +55,12 @@ class Sealer implements Processor {
   #header: Bytes;
   #input: Scatter | undefined;
   #isEnding = false;
-  #index = 0;
+  #index: number;
   #isClosed = false;
 
-  constructor({ format, key, associatedData, engine }: SealPlan, header: Header) {
+  /** @param index Of the first segment: for tests of the last ones. */
+  constructor({ format, key, associatedData, engine }: SealPlan, header: Header, index = 0) {
+    this.#index = index;
     this.#format = format;
     this.#segments = openSegments(format, key, header, associatedData, engine);
     this.#header = Uint8Array.of(format.headerSize, ...header.salt, ...header.prefix);
