@@ -1,0 +1,110 @@
+/**
+ * Commands and their options, and what is given of them on the command line.
+ *
+ * @module
+ */
+
+import { parseArgs } from "node:util";
+import { NAME } from "./about.ts";
+import { codeOf, wrongUsage } from "./failures.ts";
+
+export interface Option {
+  readonly name: string;
+  readonly short?: string;
+  /** What its value is called; absent for a flag. Values called FILE are completed as file names. */
+  readonly value?: string;
+  readonly choices?: readonly string[];
+  /** May be given several times. */
+  readonly many?: boolean;
+  readonly text: string;
+}
+
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  readonly text?: string;
+  readonly options: readonly Option[];
+  readonly run: (given: Arguments) => number | Promise<number>;
+}
+
+/** The options given. */
+export class Arguments {
+  readonly #values: ReadonlyMap<string, readonly string[]>;
+
+  constructor(values: ReadonlyMap<string, readonly string[]>) {
+    this.#values = values;
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  get(name: string): string | undefined {
+    return this.#values.get(name)?.[0];
+  }
+
+  /** A file's name; absent, or `-`, is for standard input or output. */
+  file(name: string): string | undefined {
+    const value = this.get(name);
+    return value === "-" ? undefined : value;
+  }
+
+  all(name: string): readonly string[] {
+    return this.#values.get(name) ?? [];
+  }
+
+  integer(name: string, least: number, most = 2 ** 31 - 1): number | undefined {
+    const value = this.get(name);
+    return value === undefined ? undefined : wholeNumber(name, value, least, most);
+  }
+}
+
+export function wholeNumber(name: string, text: string, least: number, most: number): number {
+  const value = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+  if (value >= least && value <= most) return value;
+  throw wrongUsage(`--${name} expects a whole number from ${least} to ${most}`);
+}
+
+export function parse({ name, options }: Command, args: readonly string[]): Arguments {
+  let tokens;
+  try {
+    ({ tokens } = parseArgs({
+      args: [...args],
+      options: Object.fromEntries(options.map(({ name, short, value }) => [name, {
+        type: value ? "string" as const : "boolean" as const,
+        ...(short ? { short } : {}),
+      }])),
+      tokens: true,
+    }));
+  } catch (error) {
+    throw wrongUsage(`${problemOf(error)} (see ${NAME} ${name} --help)`);
+  }
+  const values = new Map<string, string[]>();
+  for (const token of tokens) {
+    if (token.kind !== "option") continue;
+    const option = options.find(({ name }) => name === token.name)!;
+    const value = token.value ?? "";
+    const earlier = values.get(option.name);
+    if (earlier && !option.many) throw wrongUsage(`--${option.name} is given twice`);
+    if (option.choices && option.value !== "NAME" && !option.choices.includes(value)) {
+      throw wrongUsage(`--${option.name} expects ${option.choices.join(" or ")}`);
+    }
+    values.set(option.name, [...earlier ?? [], value]);
+  }
+  return new Arguments(values);
+}
+
+/** What is wrong with the arguments, without their values: one of them may be a secret in a wrong place. */
+function problemOf(error: unknown): string {
+  const [sentence = ""] = (error as Error).message.split(/\.\s|\n/);
+  switch (codeOf(error)) {
+    case "ERR_PARSE_ARGS_UNKNOWN_OPTION":
+      return `unknown option ${
+        /'-*([^'=]*)/.exec(sentence)?.[1]?.replace(/^(?=.)/, (_) => sentence.includes("'--") ? "--" : "-")
+      }`;
+    case "ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL":
+      return "an argument that is no option: files are given with --in and --out";
+    default:
+      return sentence.charAt(0).toLowerCase() + sentence.slice(1);
+  }
+}

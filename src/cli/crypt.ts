@@ -1,0 +1,152 @@
+/**
+ * `encrypt` and `decrypt`.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { isatty } from "node:tty";
+import { type CipherIterable, type CipherStreamOptions, decrypt, encrypt } from "../../mod.ts";
+import type { Bytes } from "../bytes.ts";
+import type { Arguments } from "./arguments.ts";
+import { fill } from "./descriptors.ts";
+import { Failure, fileFailure, wrongUsage } from "./failures.ts";
+import { chunksOf, type Input, openInput } from "./input.ts";
+import { openOutput, type Output } from "./output.ts";
+import { asUsage, ivSizeOf, type Plan, planOf, sizesOf } from "./plan.ts";
+import { Progress } from "./progress.ts";
+import { readSecret } from "./secrets.ts";
+
+/** Rounds of PBKDF2. */
+export const DEFAULT_ITERATIONS = 600_000;
+
+type Direction = "encrypt" | "decrypt";
+
+/** OpenSSL's format: these bytes, a salt, the ciphertext. */
+const MAGIC = Buffer.from("Salted__");
+const SALT_SIZE = 8;
+
+export async function crypt(direction: Direction, given: Arguments): Promise<number> {
+  const plan = planOf(given);
+  const input = await openInput(given.file("in"));
+  if (direction === "encrypt") refuseTerminal(given);
+  const secret = await readSecret(given, direction === "encrypt");
+  const { header, ...options } = secret.kind === "key"
+    ? await keyed(direction, given, plan, secret.bytes, input)
+    : await derived(direction, given, plan, secret.bytes, input);
+  const precious = { input: input.stats, ...(secret.stats && { [secret.kind]: secret.stats }) };
+  // Ciphertext is for everyone the umask admits; plaintext is the user's own until he says otherwise.
+  const output = await openOutput(given.file("out"), precious, direction === "encrypt" ? 0o666 : 0o600);
+  const start = direction === "encrypt" ? encrypt : decrypt;
+  const chunks = chunksOf(input, output.free);
+  const pieces = asUsage(() => start(plan.cipher, { ...plan, ...options }, chunks));
+  options.key.fill(0);
+  secret.bytes.fill(0);
+  const size = input.size === undefined ? undefined : input.size - (direction === "decrypt" ? header.length : 0);
+  // Plaintext on the same terminal would be garbled.
+  const isShown = isatty(2) && (given.file("out") !== undefined || !isatty(1));
+  const progress = new Progress(direction, pieces, size, isShown);
+  await pump(pieces, output, progress, direction === "encrypt" ? header : undefined);
+  return 0;
+}
+
+async function pump(pieces: CipherIterable, output: Output, progress: Progress, header: Bytes | undefined) {
+  try {
+    if (header) await output.write(header);
+    for await (const piece of pieces) {
+      await output.write(piece);
+      progress.add(piece.length);
+    }
+    await output.finish();
+  } catch (error) {
+    progress.clear();
+    // Only what is wrong with the data shows this late.
+    throw error instanceof RangeError ? new Failure(3, error.message) : error;
+  }
+  progress.finish();
+}
+
+/** The key and the IV, and what stands in front of the ciphertext. */
+interface Keying extends Pick<CipherStreamOptions, "iv"> {
+  readonly key: Bytes;
+  readonly header: Bytes;
+}
+
+const NOTHING: Bytes = new Uint8Array(0);
+
+/** A key from the user: bare ciphertext, or with `--iv-prefix` the IV in front of it. */
+async function keyed(direction: Direction, given: Arguments, plan: Plan, key: Bytes, input: Input): Promise<Keying> {
+  for (const name of ["iter", "key-bits"]) {
+    if (given.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
+  }
+  if (given.has("iv") && given.has("iv-prefix")) throw wrongUsage("--iv and --iv-prefix are both given");
+  const { cipher, keySize = key.length, sectorSize } = plan;
+  if (key.length !== keySize) {
+    throw wrongUsage(`the key has ${key.length} bytes, ${given.get("cipher")} takes ${keySize}`);
+  }
+  const ivSize = ivSizeOf(plan, key);
+  const ivHex = given.get("iv");
+  if (ivHex !== undefined) return { key, iv: fromHex(ivHex), header: NOTHING };
+  if (!given.has("iv-prefix")) {
+    if (ivSize > 0 && sectorSize === undefined) {
+      throw wrongUsage(`${cipher} needs --iv or --iv-prefix (a sector mode: or --sector-size)`);
+    }
+    return { key, header: NOTHING };
+  }
+  if (ivSize === 0) throw wrongUsage(`--iv-prefix is given, but ${cipher} has no IV`);
+  const iv = direction === "encrypt"
+    ? crypto.getRandomValues(new Uint8Array(ivSize))
+    : await readHeader(input, ivSize, "its IV");
+  return { key, iv, header: iv };
+}
+
+/** A passphrase: OpenSSL's format. PBKDF2 gives the key and behind it the IV. */
+async function derived(
+  direction: Direction,
+  given: Arguments,
+  plan: Plan,
+  passphrase: Bytes,
+  input: Input,
+): Promise<Keying> {
+  for (const name of ["iv", "iv-prefix"]) {
+    if (given.has(name)) throw wrongUsage(`--${name} is for keys: a passphrase gives the IV, too`);
+  }
+  const iterations = given.integer("iter", 1, 2 ** 31 - 1) ?? DEFAULT_ITERATIONS;
+  const { keySize, ivSize } = sizesOf(plan);
+  const header = direction === "encrypt"
+    ? new Uint8Array([...MAGIC, ...crypto.getRandomValues(new Uint8Array(SALT_SIZE))])
+    : await readHeader(input, MAGIC.length + SALT_SIZE, "OpenSSL's header");
+  if (!MAGIC.equals(header.subarray(0, MAGIC.length))) {
+    throw new Failure(3, `${input.name} does not begin with "Salted__": it was not encrypted with a passphrase`);
+  }
+  const salt = header.subarray(MAGIC.length);
+  const secret = await crypto.subtle.importKey("raw", passphrase, "PBKDF2", false, ["deriveBits"]);
+  const parameters = { name: "PBKDF2", hash: "SHA-256", salt, iterations };
+  const bytes = new Uint8Array(await crypto.subtle.deriveBits(parameters, secret, 8 * (keySize + ivSize)));
+  const key = bytes.slice(0, keySize);
+  const iv = bytes.slice(keySize);
+  bytes.fill(0);
+  return ivSize > 0 ? { key, iv, header } : { key, header };
+}
+
+async function readHeader(input: Input, size: number, what: string): Promise<Bytes> {
+  let header;
+  try {
+    header = await fill(input.fd, new Uint8Array(size));
+  } catch (error) {
+    throw fileFailure(`cannot read ${input.name}`, error);
+  }
+  if (header.length < size) throw new Failure(3, `${input.name} is cut short: it ends within ${what}`);
+  return header;
+}
+
+function refuseTerminal(given: Arguments): void {
+  if (!given.file("out") && isatty(1)) {
+    throw wrongUsage("standard output is a terminal, which ciphertext would garble: use --out FILE or a pipe");
+  }
+}
+
+function fromHex(hex: string): Bytes {
+  if (!/^(?:[0-9a-f]{2})*$/i.test(hex)) throw wrongUsage("--iv expects an even number of hexadecimal digits");
+  return Uint8Array.from(hex.match(/../g) ?? [], (digits) => parseInt(digits, 16));
+}

@@ -1,0 +1,101 @@
+/**
+ * Reading and writing descriptors, which may be pipes, devices, or set not to block.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import * as fs from "node:fs";
+import { promisify } from "node:util";
+import type { Bytes } from "../bytes.ts";
+import { codeOf, fileFailure } from "./failures.ts";
+import { cleanups, procFile } from "./signals.ts";
+
+const readFrom = promisify(fs.read) as (
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: null,
+) => Promise<{ bytesRead: number }>;
+const writeTo = promisify(fs.write) as (
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: null,
+) => Promise<{ bytesWritten: number }>;
+
+/** Tries again where a descriptor that some process has set not to block has nothing, or no room. */
+async function patiently<T>(action: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      if (codeOf(error) !== "EAGAIN") throw error;
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+  }
+}
+
+/** Where a pipe does not block, it takes so many bytes whole or not at all (PIPE_BUF of limits.h). */
+const ATOMIC = 4096;
+
+export function isNonblocking(fd: number): boolean {
+  const flags = /^flags:\s*([0-7]+)/m.exec(procFile(`fdinfo/${fd}`))?.[1] ?? "0";
+  return (parseInt(flags, 8) & fs.constants.O_NONBLOCK) !== 0;
+}
+
+/** Reads into `buffer` until it is full or the input ends; returns the bytes read. */
+export async function fill(fd: number, buffer: Bytes, atOnce = false): Promise<Bytes> {
+  let length = 0;
+  while (length < buffer.length) {
+    const { bytesRead } = await patiently(() => readFrom(fd, buffer, length, buffer.length - length, null));
+    length += bytesRead;
+    if (bytesRead === 0 || atOnce) break;
+  }
+  return buffer.subarray(0, length);
+}
+
+/**
+ * Writes all bytes. A write that would block must not be tried again unless it was too small to be split: not every
+ * runtime tells how much of it was written.
+ */
+export async function writeAll(fd: number, bytes: Uint8Array, nonblocking = false): Promise<void> {
+  for (let offset = 0; offset < bytes.length;) {
+    const length = Math.min(bytes.length - offset, nonblocking ? ATOMIC : Infinity);
+    const write = () => writeTo(fd, bytes, offset, length, null);
+    const { bytesWritten } = await (nonblocking ? patiently(write) : write());
+    offset += bytesWritten;
+  }
+}
+
+/** Writes text to standard output. */
+export async function print(text: string): Promise<number> {
+  try {
+    await writeAll(1, Buffer.from(text), isNonblocking(1));
+  } catch (error) {
+    throw fileFailure("cannot write standard output", error);
+  }
+  return 0;
+}
+
+/** Writes text to standard error; that this may fail must not hide why. */
+export function complain(text: string): void {
+  try {
+    fs.writeSync(2, text);
+  } catch {
+    // Nobody listens.
+  }
+}
+
+/** Not by openSync(): to open a named pipe may take as long as the other end likes. */
+export async function openFile(path: string, flags: "r" | "w"): Promise<number> {
+  try {
+    const fd = await promisify(fs.open)(path, flags);
+    cleanups.add(() => fs.closeSync(fd));
+    return fd;
+  } catch (error) {
+    throw fileFailure(`cannot open ${path}`, error);
+  }
+}

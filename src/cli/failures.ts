@@ -1,0 +1,55 @@
+/**
+ * What ends the tool early: a line for the user, and an exit code.
+ *
+ * @module
+ */
+
+import { KcapiError } from "../../mod.ts";
+
+export const EXIT_CODES: readonly (readonly [code: string, meaning: string])[] = [
+  ["0", "done"],
+  ["1", "a file cannot be read or written; doctor: the kernel engine is not usable"],
+  ["2", "wrong usage"],
+  ["3", "the data does not fit: wrong key or passphrase, damaged, cut short, or of a wrong length"],
+  ["4", "the cipher or the engine is not to be had, or failed"],
+  ["129, 130, 143", "ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM"],
+  ["141", "whoever read the output went away"],
+];
+
+/** What ends the tool: a line for the user and an exit code. */
+export class Failure extends Error {
+  readonly exitCode: number;
+
+  constructor(exitCode: number, message: string) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+export function wrongUsage(message: string): Failure {
+  return new Failure(2, message);
+}
+
+export function codeOf(error: unknown): string | undefined {
+  return (error as { code?: string } | undefined)?.code;
+}
+
+/** A file operation's error as a failure; runtimes word it differently around the system's own words. */
+export function fileFailure(what: string, error: unknown): Failure {
+  // A reader that went away is nobody's mistake.
+  if (codeOf(error) === "EPIPE") return new Failure(141, "");
+  const words = String((error as Error)?.message ?? error)
+    .replace(/^E[A-Z0-9]+: /, "").replace(/ \(os error \d+\).*/s, "").replace(/, \w+( '.*)?$/s, "");
+  return new Failure(1, `${what}: ${words.charAt(0).toLowerCase()}${words.slice(1)}`);
+}
+
+/** What a thrown value means to the user. */
+export function failureOf(error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  if (error instanceof KcapiError) {
+    return error.code === "EBADMSG"
+      ? new Failure(3, "the data does not decrypt: wrong key or passphrase, or it is damaged or cut short")
+      : new Failure(4, error.message);
+  }
+  return new Failure(1, error instanceof Error ? error.message : String(error));
+}

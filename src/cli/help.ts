@@ -1,0 +1,48 @@
+/**
+ * The help of the tool and of each command.
+ *
+ * @module
+ */
+
+import { NAME } from "./about.ts";
+import type { Command, Option } from "./arguments.ts";
+import { EXIT_CODES } from "./failures.ts";
+import { list, wrap } from "./text.ts";
+
+function termOf({ name, short, value }: Option): string {
+  return `${short ? `-${short}, ` : "    "}--${name}${value ? ` ${value}` : ""}`;
+}
+
+export const PURPOSE =
+  "Encrypts and decrypts files with the ciphers of the Linux kernel (AF_ALG, through libkcapi), or of the " +
+  "runtime where the kernel has none.";
+
+export function overview(commands: readonly Command[]): string {
+  return [
+    `Usage: ${NAME} COMMAND [OPTION…]`,
+    "",
+    ...wrap(PURPOSE, ""),
+    "",
+    "Commands:",
+    list(commands.map(({ name, summary }) => [name, summary])),
+    "",
+    list([["COMMAND --help", "help for a command"], ["--version", "the version"]]),
+    "",
+    "Exit codes:",
+    list(EXIT_CODES),
+    "",
+  ].join("\n");
+}
+
+export function help({ name, summary, text, options }: Command): string {
+  return [
+    `Usage: ${NAME} ${name} [OPTION…]`,
+    "",
+    ...wrap(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}.`, ""),
+    ...(text ? ["", ...wrap(text, "")] : []),
+    "",
+    "Options:",
+    list(options.map((option) => [termOf(option), option.text])),
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,60 @@
+/**
+ * Where the data comes from.
+ *
+ * @module
+ */
+
+import * as fs from "node:fs";
+import type { Bytes } from "../bytes.ts";
+import { fill, openFile } from "./descriptors.ts";
+import { Failure, fileFailure } from "./failures.ts";
+
+export interface Input {
+  readonly fd: number;
+  readonly name: string;
+  readonly stats: fs.BigIntStats;
+  /** Its length in bytes, where that is known. */
+  readonly size: number | undefined;
+}
+
+export async function openInput(path: string | undefined): Promise<Input> {
+  const name = path ?? "standard input";
+  const fd = path === undefined ? 0 : await openFile(path, "r");
+  let stats;
+  try {
+    stats = fs.fstatSync(fd, { bigint: true });
+  } catch (error) {
+    throw fileFailure(`cannot read ${name}`, error);
+  }
+  if (stats.isDirectory()) throw new Failure(1, `cannot read ${name}: it is a directory`);
+  return { fd, name, stats, size: stats.isFile() ? Number(stats.size) : undefined };
+}
+
+/** Memory in which input is read and, in place, becomes output. */
+const CHUNK = 1 << 20;
+
+/**
+ * The input in chunks, one of them read ahead. Three buffers take turns: while one is written and the next one worked
+ * on, the third is read. `free` tells when a buffer's output was written.
+ */
+export async function* chunksOf(input: Input, free: (memory: ArrayBuffer) => Promise<void>): AsyncGenerator<Bytes> {
+  const buffers = [0, 1, 2].map(() => new Uint8Array(CHUNK));
+  const read = (buffer: Bytes) => {
+    const reading = fill(input.fd, buffer, true);
+    reading.catch(() => {}); // it is awaited below, unless the tool fails first
+    return reading;
+  };
+  let next = read(buffers[0]!);
+  for (let turn = 1;; turn = (turn + 1) % buffers.length) {
+    let chunk;
+    try {
+      chunk = await next;
+    } catch (error) {
+      throw fileFailure(`cannot read ${input.name}`, error);
+    }
+    if (chunk.length === 0) return;
+    await free(buffers[turn]!.buffer);
+    next = read(buffers[turn]!);
+    yield chunk;
+  }
+}

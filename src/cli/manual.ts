@@ -1,0 +1,95 @@
+/**
+ * The manual page.
+ *
+ * @module
+ */
+
+import { DEFAULT_ITERATIONS } from "./crypt.ts";
+import { NAME, VERSION } from "./about.ts";
+import type { Command, Option } from "./arguments.ts";
+import { EXIT_CODES } from "./failures.ts";
+import { PURPOSE } from "./help.ts";
+
+/** Text as roff: its special characters, and no line that looks like a request. */
+function roff(text: string): string {
+  return text.replaceAll("\\", "\\e").replaceAll("-", "\\-").replaceAll("…", "...").replace(/^(?=[.'])/gm, "\\&");
+}
+
+export function manual(commands: readonly Command[]): string {
+  const options = ({ name, short, value, text }: Option) =>
+    `.TP\n${short ? `\\fB\\-${short}\\fR, ` : ""}\\fB\\-\\-${roff(name)}\\fR${value ? ` \\fI${value}\\fR` : ""}\n${
+      roff(text)
+    }\n`;
+  const sections = commands.map(({ name, summary, text, options: list }) =>
+    `.SS ${name}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${list.map(options).join("")}`
+  );
+  const exitCodes = EXIT_CODES.map(([code, meaning]) => `.TP\n.B ${code}\n${roff(meaning)}\n`);
+  const examples = EXAMPLES.map(([what, line]) => `.PP\n${roff(what)}:\n.PP\n.nf\n.RS\n${roff(line)}\n.RE\n.fi\n`);
+  return `.TH ${NAME.toUpperCase().replace("-", "\\-")} 1 "" "${NAME} ${VERSION}" "User Commands"
+.SH NAME
+${roff(NAME)} \\- encrypt and decrypt with the ciphers of the Linux kernel
+.SH SYNOPSIS
+.B ${roff(NAME)}
+.I COMMAND
+[\\fIOPTION\\fR...]
+.SH DESCRIPTION
+${roff(PURPOSE)}
+.PP
+${roff(FILES_TEXT)}
+.SH COMMANDS
+${sections.join("")}.SH EXIT STATUS
+${exitCodes.join("")}.SH ENVIRONMENT
+.TP
+.B KCAPI_LIBRARY
+${roff("The path of libkcapi.so.1, to be tried before the system's.")}
+.SH EXAMPLES
+${examples.join("")}.SH COMPATIBILITY
+${COMPATIBILITY.map(([tool, text]) => `.TP\n.B ${roff(tool)}\n${roff(text)}\n`).join("")}.SH SECURITY
+${roff(SECURITY_TEXT)}
+.SH SEE ALSO
+.BR openssl\\-enc (1ssl),
+.BR kcapi\\-enc (1)
+`;
+}
+
+const FILES_TEXT =
+  "Output to a file goes to a temporary file in the same directory, which takes the file's name at the " +
+  "end: a run that fails or is interrupted leaves what was there before. A file that is replaced hands its permissions " +
+  "down; a new one with ciphertext gets those of the umask, one with plaintext is the user's alone. While it works, " +
+  "the tool shows its progress if standard error is a terminal.";
+
+const SECURITY_TEXT =
+  "Nothing is authenticated: whoever can change the ciphertext can change the plaintext, and a wrong key " +
+  "shows only where there is padding, and then not always. Never use an IV twice with the same key. Secrets are never " +
+  "taken from the command line or the environment, where other users could see them.";
+
+const COMPATIBILITY: readonly (readonly [tool: string, text: string])[] = [
+  [
+    "openssl enc",
+    "Each reads what the other wrote, with -pbkdf2 -iter N (--iter N) or -K and -iv; -nopad is --padding none. OpenSSL's " +
+    "older way to a key, without -pbkdf2, is not supported.",
+  ],
+  [
+    "kcapi-enc 1.4",
+    "With a key, it pads as we do where the input is not whole blocks of a block mode; what it makes of whole blocks is " +
+    "--padding none, and so are stream modes. Its passphrases are not supported.",
+  ],
+  [
+    "LUKS, dm-crypt",
+    "-c 'xts(aes)' --sector-size 512 is aes-xts-plain64 with the volume key, from the payload's beginning on; --sector for " +
+    "a later sector.",
+  ],
+];
+
+const EXAMPLES: readonly (readonly [string, string])[] = [
+  ["A file with a passphrase, asked for on the terminal", `${NAME} encrypt -i notes -o notes.enc`],
+  ["The same file back, by OpenSSL", `openssl enc -d -aes-256-cbc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -in notes.enc`],
+  [
+    "A backup with a key from a file, a random IV in front",
+    `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --key-file key --iv-prefix -o home.tar.enc`,
+  ],
+  [
+    "The payload of a LUKS volume (aes-xts-plain64)",
+    `tail -c +2097153 volume | ${NAME} decrypt -c 'xts(aes)' --key-file key --sector-size 512 -o payload`,
+  ],
+];

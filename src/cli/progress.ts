@@ -1,0 +1,79 @@
+/**
+ * How far the work is, on standard error.
+ *
+ * @module
+ */
+
+import type { CipherIterable } from "../../mod.ts";
+import { complain } from "./descriptors.ts";
+
+/** How far the work is, in one line on standard error that is kept up to date, if it is to be shown. */
+export class Progress {
+  readonly #what: string;
+  readonly #pieces: CipherIterable;
+  readonly #size: number | undefined;
+  readonly #isShown: boolean;
+  readonly #start = performance.now();
+  #shown = -Infinity;
+  #bytes = 0;
+
+  constructor(what: string, pieces: CipherIterable, size: number | undefined, isShown: boolean) {
+    this.#isShown = isShown;
+    this.#what = what;
+    this.#pieces = pieces;
+    this.#size = size;
+  }
+
+  add(bytes: number): void {
+    this.#bytes += bytes;
+    const now = performance.now();
+    if (!this.#isShown || now - this.#shown < 200) return;
+    this.#shown = now;
+    this.#show(this.#line(now));
+  }
+
+  clear(): void {
+    if (this.#shown > 0) this.#show("");
+  }
+
+  finish(): void {
+    if (!this.#isShown) return;
+    const seconds = (performance.now() - this.#start) / 1000;
+    this.#show(`${this.#what}: ${sizeText(this.#bytes)} in ${seconds.toFixed(1)} s, ${this.#rate(seconds)}\n`);
+  }
+
+  #line(now: number): string {
+    const seconds = (now - this.#start) / 1000;
+    const parts = [`${this.#what}: ${sizeText(this.#bytes)}`];
+    if (this.#size) {
+      const done = Math.min(1, this.#bytes / this.#size);
+      parts.push(`${Math.floor(100 * done)} %`, `${timeText(seconds / done - seconds)} left`);
+    }
+    return [...parts, this.#rate(seconds)].join(", ");
+  }
+
+  #rate(seconds: number): string {
+    return `${(this.#bytes / 1e6 / Math.max(seconds, 0.001)).toFixed(0)} MB/s, ${this.#pieces.engine} engine`;
+  }
+
+  #show(line: string): void {
+    complain(`\r\x1b[K${line}`);
+  }
+}
+
+function sizeText(bytes: number): string {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  while (bytes >= 1000 && unit < units.length - 1) {
+    bytes /= 1000;
+    unit++;
+  }
+  return `${unit === 0 ? bytes : bytes.toPrecision(3)} ${units[unit]}`;
+}
+
+function timeText(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  const digits = (n: number) => String(n).padStart(2, "0");
+  return `${hours > 0 ? `${hours}:${digits(minutes)}` : minutes}:${digits(whole % 60)}`;
+}

@@ -1,0 +1,73 @@
+/**
+ * `ciphers` and `doctor`: what this system has.
+ *
+ * @module
+ */
+
+import { type CipherInfo, listCiphers, probe } from "../../mod.ts";
+import type { Arguments } from "./arguments.ts";
+import { print } from "./descriptors.ts";
+import { wrap } from "./text.ts";
+
+const USES: Readonly<Record<CipherInfo["kind"], string>> = {
+  stream: "stream",
+  counter: "stream",
+  sector: "sectors",
+  message: "message",
+};
+
+export function ciphers(given: Arguments): Promise<number> {
+  probe(); // has the kernel load the usual modules: it lists no others
+  const all = listCiphers();
+  if (given.has("json")) return print(`${JSON.stringify(all, undefined, 2)}\n`);
+  // The first of a name is the one that is used.
+  const rows = all.filter(({ name }, i) => all[i - 1]?.name !== name).map((cipher) => [
+    cipher.name,
+    USES[cipher.kind],
+    cipher.minKeySize === cipher.maxKeySize
+      ? `${8 * cipher.maxKeySize}`
+      : `${8 * cipher.minKeySize}-${8 * cipher.maxKeySize}`,
+    String(8 * cipher.ivSize),
+    cipher.engines.includes("kernel") ? "yes" : "-",
+    cipher.engines.includes("userspace") ? "yes" : "-",
+    cipher.driver ?? "",
+  ]);
+  return print(table([["CIPHER", "USE", "KEY BITS", "IV BITS", "KERNEL", "USERSPACE", "KERNEL'S DRIVER"], ...rows]));
+}
+
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("");
+}
+
+export async function doctor(given: Arguments): Promise<number> {
+  const report = probe();
+  const isUsable = report.ciphers.kernel.length > 0;
+  if (given.has("json")) {
+    await print(`${JSON.stringify(report, undefined, 2)}\n`);
+    return isUsable ? 0 : 1;
+  }
+  const { runtime, platform, arch, kernel, ffi, library, afAlg, netlinkCrypto, afAlgRestrict, privileges } = report;
+  const capabilities = [privileges?.netAdmin ? "CAP_NET_ADMIN" : "", privileges?.sysAdmin ? "CAP_SYS_ADMIN" : ""];
+  const facts: [string, string | number | null | undefined][] = [
+    ["runtime", `${runtime.name} ${runtime.version}, ${platform} ${arch}`],
+    ["kernel", kernel],
+    ["user", privileges && [`id ${privileges.uid}`, ...capabilities].filter(Boolean).join(", ")],
+    ["FFI", ffi],
+    ["libkcapi", library ? `${library.version}, ${library.path}` : "not loaded"],
+    ["AF_ALG", afAlg],
+    ["NETLINK_CRYPTO", netlinkCrypto],
+    ["crypto.af_alg_restrict", afAlgRestrict],
+    ["window", report.window && `${report.window} bytes`],
+    ["kernel engine", report.ciphers.kernel.join(", ") || "no cipher"],
+    ["userspace engine", report.ciphers.userspace.join(", ")],
+  ];
+  const known = facts.filter(([, value]) => value !== null && value !== undefined);
+  const problems = report.problems.map(({ what, cause, cure }) =>
+    ["", ...wrap(what, "problem: "), ...wrap(cause, "  why:   "), ...wrap(cure, "  cure:  "), ""].join("\n")
+  );
+  const verdict = `\nThe kernel engine is ${isUsable ? "usable" : "not usable; the userspace engine is"}.\n`;
+  await print([...known.flatMap(([name, value]) => wrap(String(value), `${name}:`.padEnd(24))), ""].join("\n"));
+  await print(problems.join("") + verdict);
+  return isUsable ? 0 : 1;
+}

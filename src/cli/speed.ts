@@ -1,0 +1,105 @@
+/**
+ * `speed`: the engines, measured.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { encrypt } from "../../mod.ts";
+import { type Arguments, wholeNumber } from "./arguments.ts";
+import { print } from "./descriptors.ts";
+import { codeOf, wrongUsage } from "./failures.ts";
+import { type Plan, sizesOf } from "./plan.ts";
+
+export const DEFAULT_SIZES = ["4096", "65536", "1048576"];
+
+interface Measurement {
+  cipher: string;
+  size: number;
+  engine: "kernel" | "userspace";
+  /** 10^6 bytes per second. */
+  rate?: number;
+  /** Why there is no rate. */
+  error?: string;
+}
+
+export async function speed(given: Arguments): Promise<number> {
+  const names = given.has("cipher") ? given.all("cipher") : ["cbc(aes)", "ctr(aes)", "xts(aes)"];
+  const sizes = (given.has("size") ? given.all("size") : DEFAULT_SIZES)
+    .map((size) => wholeNumber("size", size, 1, 2 ** 28));
+  const seconds = Number(given.get("seconds") ?? 0.5);
+  if (!(seconds > 0 && seconds <= 60)) throw wrongUsage("--seconds expects a number above 0 and up to 60");
+  const all: Measurement[] = [];
+  for (const cipher of names) {
+    const measured: Measurement[] = [];
+    for (const size of sizes) {
+      for (const engine of ["kernel", "userspace"] as const) {
+        measured.push(await measure({ cipher, size, engine }, 1000 * seconds));
+      }
+    }
+    if (!given.has("json")) await print(chart(cipher, measured));
+    all.push(...measured);
+  }
+  return given.has("json") ? await print(`${JSON.stringify(all, undefined, 2)}\n`) : 0;
+}
+
+/** Encrypts one chunk again and again, in place, until the time is up. */
+export async function measure(
+  what: Pick<Measurement, "cipher" | "size" | "engine">,
+  time: number,
+): Promise<Measurement> {
+  const { cipher, size, engine } = what;
+  const chunk = crypto.getRandomValues(new Uint8Array(Math.min(size, 65536)));
+  const memory = new Uint8Array(size);
+  for (let offset = 0; offset < size; offset += chunk.length) memory.set(chunk.subarray(0, size - offset), offset);
+  const isSectors = /^(?:xts|essiv|adiantum|hctr2)\b/.test(cipher);
+  const plan: Plan = {
+    cipher,
+    keySize: undefined,
+    engine,
+    padding: undefined,
+    sectorSize: isSectors ? 4096 : undefined,
+    sector: undefined,
+    inPlace: true,
+  };
+  try {
+    const { keySize, ivSize } = sizesOf(plan);
+    const key = crypto.getRandomValues(new Uint8Array(keySize));
+    const iv = ivSize > 0 ? crypto.getRandomValues(new Uint8Array(ivSize)) : undefined;
+    let end = Infinity;
+    const source = (function* () {
+      yield memory;
+      do yield memory; while (performance.now() < end);
+    })();
+    const pieces = encrypt(cipher, { ...plan, key, iv }, source);
+    await pieces.next(); // opens the cipher and loads what it takes
+    const start = performance.now();
+    end = start + time;
+    let bytes = 0;
+    for await (const piece of pieces) bytes += piece.length;
+    return { ...what, rate: bytes / 1000 / (performance.now() - start) };
+  } catch (error) {
+    return { ...what, error: codeOf(error) ?? (error as Error).message };
+  }
+}
+
+function chart(cipher: string, measured: readonly Measurement[]): string {
+  const width = 40;
+  const most = Math.max(...measured.map(({ rate = 0 }) => rate));
+  const bar = /utf-?8/i.test(process.env.LC_ALL || process.env.LC_CTYPE || process.env.LANG || "") ? "█" : "#";
+  const lines = measured.map(({ size, engine, rate, error }, i) => {
+    const label = i % 2 === 0 ? binaryText(size) : "";
+    const figure = rate === undefined
+      ? `not available: ${error}`
+      : `${bar.repeat(Math.max(1, Math.round(width * rate / most))).padEnd(width)} ${
+        rate.toFixed(rate < 10 ? 1 : 0).padStart(6)
+      } MB/s`;
+    return `${label.padStart(10)}  ${engine.padEnd(9)}  ${figure}\n`;
+  });
+  return `${cipher}\n${lines.join("")}\n`;
+}
+
+function binaryText(bytes: number): string {
+  if (bytes % 2 ** 20 === 0) return `${bytes / 2 ** 20} MiB`;
+  return bytes % 1024 === 0 ? `${bytes / 1024} KiB` : `${bytes} B`;
+}

@@ -1,0 +1,29 @@
+/**
+ * Text in lines and columns.
+ *
+ * @module
+ */
+
+const WIDTH = 80;
+
+/** Breaks text into lines; the first begins with `first`, the others with as much space. */
+export function wrap(text: string, first: string, width = WIDTH): string[] {
+  const lines: string[] = [];
+  let line = first;
+  let isEmpty = true;
+  for (const word of text.split(/\s+/)) {
+    if (!isEmpty && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = " ".repeat(first.length);
+      isEmpty = true;
+    }
+    line += isEmpty ? word : ` ${word}`;
+    isEmpty = false;
+  }
+  return [...lines, line];
+}
+
+export function list(entries: readonly (readonly [term: string, text: string])[]): string {
+  const column = Math.max(...entries.map(([term]) => term.length)) + 4;
+  return entries.flatMap(([term, text]) => wrap(text, `  ${term}`.padEnd(column))).join("\n");
+}
