@@ -9,7 +9,7 @@
 
 import process from "node:process";
 import { NAME, VERSION } from "./cli/about.ts";
-import { parse } from "./cli/arguments.ts";
+import { parse, unknown } from "./cli/arguments.ts";
 import { COMMANDS } from "./cli/commands.ts";
 import { complain, print } from "./cli/descriptors.ts";
 import { failureOf, wrongUsage } from "./cli/failures.ts";
@@ -48,7 +48,8 @@ async function dispatch([name, ...args]: readonly string[]): Promise<number> {
   if (name === "--help" || name === "-h" || name === "help") return await print(overview(COMMANDS));
   const command = COMMANDS.find((command) => command.name === name);
   if (!command) {
-    throw wrongUsage(`${name === undefined ? "no command" : "unknown command"} (see ${NAME} --help)`);
+    const problem = name === undefined ? "no command" : unknown("command", name, COMMANDS.map(({ name }) => name));
+    throw wrongUsage(`${problem} (see ${NAME} --help)`);
   }
   const given = parse(command, args);
   return given.has("help") ? await print(help(command)) : await command.run(given);

@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "node:util";
+import { edits } from "../edits.ts";
 import { NAME } from "./about.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
 
@@ -77,7 +78,7 @@ export function parse({ name, options }: Command, args: readonly string[]): Argu
       tokens: true,
     }));
   } catch (error) {
-    throw wrongUsage(`${problemOf(error)} (see ${NAME} ${name} --help)`);
+    throw wrongUsage(`${problemOf(error, options)} (see ${NAME} ${name} --help)`);
   }
   const values = new Map<string, string[]>();
   for (const token of tokens) {
@@ -94,14 +95,27 @@ export function parse({ name, options }: Command, args: readonly string[]): Argu
   return new Arguments(values);
 }
 
+/**
+ * What was given where one of `known` was expected, and the nearest of them. It is quoted only where it looks like one: it
+ * may be a secret in a wrong place.
+ */
+export function unknown(what: string, given: string, known: readonly string[]): string {
+  if (!/^[\w-]{1,20}$/.test(given)) return `unknown ${what}`;
+  const distances = known.map((name) => edits(given, name));
+  const least = Math.min(...distances);
+  const nearest = least <= Math.max(1, given.length / 3) ? known[distances.indexOf(least)] : undefined;
+  return `unknown ${what} "${given}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
+}
+
 /** What is wrong with the arguments, without their values: one of them may be a secret in a wrong place. */
-function problemOf(error: unknown): string {
+function problemOf(error: unknown, options: readonly Option[]): string {
   const [sentence = ""] = (error as Error).message.split(/\.\s|\n/);
   switch (codeOf(error)) {
-    case "ERR_PARSE_ARGS_UNKNOWN_OPTION":
-      return `unknown option ${
-        /'-*([^'=]*)/.exec(sentence)?.[1]?.replace(/^(?=.)/, (_) => sentence.includes("'--") ? "--" : "-")
-      }`;
+    case "ERR_PARSE_ARGS_UNKNOWN_OPTION": {
+      // Not every runtime tells the dashes of a short one.
+      const [, dashes, name] = /'(-*)([^'=]*)/.exec(sentence) ?? [];
+      return unknown("option", `${dashes || "-"}${name}`, options.map(({ name }) => `--${name}`));
+    }
     case "ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL":
       return "an argument that is no option: files are given with --in and --out";
     default:

@@ -9,10 +9,12 @@ import { DEFAULT_CIPHER } from "./plan.ts";
 import { DEFAULT_SIZES } from "./speed.ts";
 import { NAME } from "./about.ts";
 import type { Command, Option } from "./arguments.ts";
-import { completions } from "./completions.ts";
+import { completions, SHELLS } from "./completions.ts";
 import { crypt } from "./crypt.ts";
 import { print } from "./descriptors.ts";
 import { manual } from "./manual.ts";
+import { DEFAULT_FORMAT, FORMAT_NAMES } from "../sealed/format.ts";
+import { keygen, sealFile, unsealFile } from "./seal.ts";
 import { ciphers, doctor } from "./report.ts";
 import { speed } from "./speed.ts";
 
@@ -22,9 +24,20 @@ const USUAL_CIPHERS = ["cbc(aes)", "ctr(aes)", "xts(aes)", "ecb(aes)", "chacha20
 const HELP: Option = { name: "help", short: "h", text: "show this help" };
 const JSON_OPTION: Option = { name: "json", text: "write JSON" };
 
+const IN: Option = { name: "in", short: "i", value: "FILE", text: "read FILE (default, and -: standard input)" };
+const OUT: Option = { name: "out", short: "o", value: "FILE", text: "write FILE (default, and -: standard output)" };
+const KEY_FILE: Option = { name: "key-file", value: "FILE", text: "the key: all bytes of FILE, as they are" };
+const KEY_FD: Option = { name: "key-fd", value: "N", text: "the key: all bytes of descriptor N" };
+const ENGINE: Option = {
+  name: "engine",
+  value: "ENGINE",
+  choices: ENGINES,
+  text: "kernel, userspace or auto: the kernel where it has the cipher (default: auto)",
+};
+
 const CRYPT_OPTIONS: readonly Option[] = [
-  { name: "in", short: "i", value: "FILE", text: "read FILE (default, and -: standard input)" },
-  { name: "out", short: "o", value: "FILE", text: "write FILE (default, and -: standard output)" },
+  IN,
+  OUT,
   {
     name: "cipher",
     short: "c",
@@ -32,8 +45,8 @@ const CRYPT_OPTIONS: readonly Option[] = [
     choices: USUAL_CIPHERS,
     text: `the kernel's name of the cipher, or OpenSSL's, such as aes-128-ctr (default: ${DEFAULT_CIPHER})`,
   },
-  { name: "key-file", value: "FILE", text: "the key: all bytes of FILE, as they are" },
-  { name: "key-fd", value: "N", text: "the key: all bytes of descriptor N" },
+  KEY_FILE,
+  KEY_FD,
   { name: "passphrase-file", value: "FILE", text: "the passphrase: the first line of FILE" },
   { name: "passphrase-fd", value: "N", text: "the passphrase: the first line of descriptor N" },
   { name: "iter", value: "N", text: `passphrase: rounds of PBKDF2 (default: ${DEFAULT_ITERATIONS})` },
@@ -52,14 +65,27 @@ const CRYPT_OPTIONS: readonly Option[] = [
     text: "sector modes (xts …): bytes in a sector, whose IV is its number (plain64)",
   },
   { name: "sector", value: "N", text: "the number of the first sector (default: 0)" },
-  {
-    name: "engine",
-    value: "ENGINE",
-    choices: ENGINES,
-    text: "kernel, userspace or auto: the kernel where it has the cipher (default: auto)",
-  },
+  ENGINE,
   HELP,
 ];
+
+const SEAL_OPTIONS: readonly Option[] = [
+  IN,
+  OUT,
+  KEY_FILE,
+  KEY_FD,
+  { name: "associated-data", value: "TEXT", text: "what the data is bound to, such as its name; not stored" },
+  {
+    name: "format",
+    value: "FORMAT",
+    choices: FORMAT_NAMES,
+    text: `Tink's name of the format; not stored (default: ${DEFAULT_FORMAT})`,
+  },
+  ENGINE,
+];
+
+const SEAL_TEXT = "The key is one of at least 32 bytes, such as keygen makes, for any number of files. The format is " +
+  "Tink's streaming AEAD (AES-CTR-HMAC or AES-GCM-HKDF).";
 
 const SECRETS_TEXT =
   `Without a key or passphrase option, the passphrase is asked for on the terminal. Passphrases make OpenSSL's format ` +
@@ -68,9 +94,48 @@ const SECRETS_TEXT =
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: "seal",
+    summary: "encrypts and authenticates a file or standard input",
+    text: SEAL_TEXT,
+    options: [...SEAL_OPTIONS, HELP],
+    run: sealFile,
+  },
+  {
+    name: "unseal",
+    summary: "verifies and decrypts what was sealed",
+    text:
+      `${SEAL_TEXT} Exits with 3 if anything is wrong: a file then does not appear under its name; what was written to ` +
+      "standard output before is true, but not all there was.",
+    options: [
+      ...SEAL_OPTIONS,
+      {
+        name: "range",
+        value: "A-B",
+        text:
+          "only the bytes from A to B, both included (A-: to the end; --range=-N: the last N), and no more is read than that " +
+          "takes, and the end",
+      },
+      HELP,
+    ],
+    run: unsealFile,
+  },
+  {
+    name: "keygen",
+    summary: "makes a random key",
+    text: "A file is the user's alone, and is never written over.",
+    options: [
+      { name: "bits", value: "N", text: "its length (default: 256)" },
+      { name: "out", short: "o", value: "FILE", text: "write FILE (default: standard output, if that is no terminal)" },
+      HELP,
+    ],
+    run: keygen,
+  },
+  {
     name: "encrypt",
     summary: "encrypts a file or standard input",
-    text: SECRETS_TEXT,
+    text:
+      "Most people want seal, which also finds out whether the data was changed; this is for what others wrote or read, " +
+      `and for disks. ${SECRETS_TEXT}`,
     options: CRYPT_OPTIONS,
     run: (given) => crypt("encrypt", given),
   },
@@ -125,10 +190,11 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: "completions",
-    summary: "writes the completions for bash",
-    text: `To have them: source <(${NAME} completions)`,
-    options: [HELP],
-    run: () => print(completions(COMMANDS)),
+    summary: "writes the completions for bash, zsh or fish",
+    text: `To have them: source <(${NAME} completions), in zsh with --shell zsh; in fish ` +
+      `${NAME} completions --shell fish | source`,
+    options: [{ name: "shell", value: "SHELL", choices: SHELLS, text: "the shell (default: bash)" }, HELP],
+    run: (given) => print(completions(given.get("shell") ?? "bash", COMMANDS)),
   },
   {
     name: "man",

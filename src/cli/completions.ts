@@ -7,8 +7,21 @@
 import { NAME } from "./about.ts";
 import type { Command, Option } from "./arguments.ts";
 
+/** The shells there are completions for. */
+export const SHELLS = ["bash", "zsh", "fish"];
+
+/** The completions for one of {@linkcode SHELLS}. */
+export function completions(shell: string, commands: readonly Command[]): string {
+  return shell === "zsh" ? zsh(commands) : shell === "fish" ? fish(commands) : bash(commands);
+}
+
+/** Text within single quotes, which every shell takes as it is but for these quotes themselves. */
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 /** A function for bash; cipher names are quoted, for their parentheses mean something to it. */
-export function completions(commands: readonly Command[]): string {
+function bash(commands: readonly Command[]): string {
   const words = (options: readonly Option[]) =>
     options.flatMap(({ name, short }) => short ? [`--${name}`, `-${short}`] : [`--${name}`]).join(" ");
   const names = (option: Option) => option.short ? `--${option.name}|-${option.short}` : `--${option.name}`;
@@ -47,4 +60,61 @@ ${cases.join("\n")}
 }
 complete -F _kcapi_streams ${NAME}
 `;
+}
+
+/** A function for zsh. Its \_arguments takes brackets, colons and parentheses for its own unless they are escaped. */
+function zsh(commands: readonly Command[]): string {
+  const escaped = (text: string) => text.replace(/[[\]:()\\]/g, "\\$&");
+  const value = ({ value, choices }: Option) => {
+    if (!value) return "";
+    const action = choices ? `(${choices.map(escaped).join(" ")})` : value === "FILE" ? "_files" : " ";
+    return `:${value}:${action}`;
+  };
+  const argument = (option: Option) => {
+    const { name, short, many, text } = option;
+    const names = short ? [`-${short}`, `--${name}`] : [`--${name}`];
+    const others = many ? "*" : names.length > 1 ? `(${names.join(" ")})` : "";
+    return names.map((each) => quoted(`${others}${each}[${escaped(text)}]${value(option)}`)).join(" ");
+  };
+  const list = commands.map(({ name, summary }) => quoted(`${name}:${escaped(summary)}`)).join(" ");
+  const cases = commands.map(({ name, options }) =>
+    `    ${name}) _arguments ${options.map(argument).join(" \\\n      ")} ;;`
+  );
+  return `#compdef ${NAME}
+# zsh completions for ${NAME}: source this, or put it into a directory of fpath as _${NAME}
+_kcapi_streams() {
+  if ((CURRENT == 2)); then
+    local -a commands=(${list} '--help:help' '--version:the version')
+    _describe command commands
+    return
+  fi
+  shift words
+  ((CURRENT--))
+  case $words[1] in
+${cases.join("\n")}
+  esac
+}
+compdef _kcapi_streams ${NAME}
+`;
+}
+
+/** Lines for fish; it evaluates lists of words, so these are quoted within the quotes. */
+function fish(commands: readonly Command[]): string {
+  const escaped = (text: string) => `'${text.replace(/['\\]/g, "\\$&")}'`;
+  const line = (command: string, { name, short, value, choices, text }: Option) => {
+    const takes = choices ? `-x -a ${escaped(choices.map(escaped).join(" "))}` : value === "FILE" ? "-r -F" : "-x";
+    return `complete -c ${NAME} -n '__fish_seen_subcommand_from ${command}' -l ${name}${short ? ` -s ${short}` : ""}${
+      value ? ` ${takes}` : ""
+    } -d ${escaped(text)}`;
+  };
+  return [
+    `# fish completions for ${NAME}: source this`,
+    `complete -c ${NAME} -f`,
+    ...["help", "version"].map((name) => `complete -c ${NAME} -n __fish_use_subcommand -l ${name}`),
+    ...commands.flatMap(({ name, summary, options }) => [
+      `complete -c ${NAME} -n __fish_use_subcommand -a ${name} -d ${escaped(summary)}`,
+      ...options.map((option) => line(name, option)),
+    ]),
+    "",
+  ].join("\n");
 }

@@ -5,16 +5,15 @@
  */
 
 import { Buffer } from "node:buffer";
-import { isatty } from "node:tty";
-import { type CipherIterable, type CipherStreamOptions, decrypt, encrypt } from "../../mod.ts";
+import { type CipherStreamOptions, decrypt, encrypt } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Arguments } from "./arguments.ts";
 import { fill } from "./descriptors.ts";
 import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
-import { openOutput, type Output } from "./output.ts";
+import { openOutput, refuseTerminal } from "./output.ts";
 import { asUsage, ivSizeOf, type Plan, planOf, sizesOf } from "./plan.ts";
-import { Progress } from "./progress.ts";
+import { Progress, pump } from "./progress.ts";
 import { readSecret } from "./secrets.ts";
 
 /** Rounds of PBKDF2. */
@@ -43,27 +42,13 @@ export async function crypt(direction: Direction, given: Arguments): Promise<num
   options.key.fill(0);
   secret.bytes.fill(0);
   const size = input.size === undefined ? undefined : input.size - (direction === "decrypt" ? header.length : 0);
-  // Plaintext on the same terminal would be garbled.
-  const isShown = isatty(2) && (given.file("out") !== undefined || !isatty(1));
-  const progress = new Progress(direction, pieces, size, isShown);
-  await pump(pieces, output, progress, direction === "encrypt" ? header : undefined);
+  await pump(
+    pieces,
+    output,
+    new Progress(direction, pieces, size, given),
+    direction === "encrypt" ? header : undefined,
+  );
   return 0;
-}
-
-async function pump(pieces: CipherIterable, output: Output, progress: Progress, header: Bytes | undefined) {
-  try {
-    if (header) await output.write(header);
-    for await (const piece of pieces) {
-      await output.write(piece);
-      progress.add(piece.length);
-    }
-    await output.finish();
-  } catch (error) {
-    progress.clear();
-    // Only what is wrong with the data shows this late.
-    throw error instanceof RangeError ? new Failure(3, error.message) : error;
-  }
-  progress.finish();
 }
 
 /** The key and the IV, and what stands in front of the ciphertext. */
@@ -138,12 +123,6 @@ async function readHeader(input: Input, size: number, what: string): Promise<Byt
   }
   if (header.length < size) throw new Failure(3, `${input.name} is cut short: it ends within ${what}`);
   return header;
-}
-
-function refuseTerminal(given: Arguments): void {
-  if (!given.file("out") && isatty(1)) {
-    throw wrongUsage("standard output is a terminal, which ciphertext would garble: use --out FILE or a pipe");
-  }
 }
 
 function fromHex(hex: string): Bytes {

@@ -47,6 +47,12 @@ export function fileFailure(what: string, error: unknown): Failure {
 export function failureOf(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (error instanceof KcapiError) {
+    if (error.code === "EBADMSG" && error.operation === "unseal") {
+      return new Failure(
+        3,
+        "the data does not verify: wrong key, associated data or format, or it is damaged or cut short",
+      );
+    }
     return error.code === "EBADMSG"
       ? new Failure(3, "the data does not decrypt: wrong key or passphrase, or it is damaged or cut short")
       : new Failure(4, error.message);

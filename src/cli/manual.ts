@@ -59,7 +59,7 @@ const FILES_TEXT =
   "the tool shows its progress if standard error is a terminal.";
 
 const SECURITY_TEXT =
-  "Nothing is authenticated: whoever can change the ciphertext can change the plaintext, and a wrong key " +
+  "What is sealed is authenticated; that there is no more is known at its end. Of encrypt and decrypt, nothing is: whoever can change the ciphertext can change the plaintext, and a wrong key " +
   "shows only where there is padding, and then not always. Never use an IV twice with the same key. Secrets are never " +
   "taken from the command line or the environment, where other users could see them.";
 
@@ -82,6 +82,12 @@ const COMPATIBILITY: readonly (readonly [tool: string, text: string])[] = [
 ];
 
 const EXAMPLES: readonly (readonly [string, string])[] = [
+  [
+    "A key, and a backup sealed with it",
+    `${NAME} keygen -o key; tar c /home | ${NAME} seal --key-file key -o home.sealed`,
+  ],
+  ["The backup back", `${NAME} unseal --key-file key -i home.sealed | tar x`],
+  ["A part of a sealed file", `${NAME} unseal --key-file key -i film.sealed --range 1000000-1999999`],
   ["A file with a passphrase, asked for on the terminal", `${NAME} encrypt -i notes -o notes.enc`],
   ["The same file back, by OpenSSL", `openssl enc -d -aes-256-cbc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -in notes.enc`],
   [

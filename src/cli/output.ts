@@ -7,11 +7,13 @@
 import { Buffer } from "node:buffer";
 import * as fs from "node:fs";
 import { dirname, join } from "node:path";
+import { isatty } from "node:tty";
 import { promisify } from "node:util";
 import type { Bytes } from "../bytes.ts";
 import { NAME } from "./about.ts";
+import type { Arguments } from "./arguments.ts";
 import { isNonblocking, openFile, writeAll } from "./descriptors.ts";
-import { Failure, fileFailure } from "./failures.ts";
+import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { cleanups } from "./signals.ts";
 
 /** Where output goes; one write is under way while the next piece is made. */
@@ -123,5 +125,12 @@ function syncDirectory(directory: string): void {
     }
   } catch {
     // As it was before.
+  }
+}
+
+/** What is no text is not for the terminal. */
+export function refuseTerminal(given: Arguments): void {
+  if (!given.file("out") && isatty(1)) {
+    throw wrongUsage("standard output is a terminal, which it would garble: use --out FILE or a pipe");
   }
 }

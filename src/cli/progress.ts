@@ -4,21 +4,49 @@
  * @module
  */
 
-import type { CipherIterable } from "../../mod.ts";
+import { isatty } from "node:tty";
+import type { EngineName } from "../../mod.ts";
+import type { Bytes } from "../bytes.ts";
+import type { Arguments } from "./arguments.ts";
 import { complain } from "./descriptors.ts";
+import { Failure } from "./failures.ts";
+import type { Output } from "./output.ts";
+
+/** What tells which engine runs. */
+interface WithEngine {
+  readonly engine: EngineName;
+}
+
+/** Writes what comes, and then gives the output its name. */
+export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progress: Progress, header?: Bytes) {
+  try {
+    if (header) await output.write(header);
+    for await (const piece of pieces) {
+      await output.write(piece);
+      progress.add(piece.length);
+    }
+    await output.finish();
+  } catch (error) {
+    progress.clear();
+    // Only what is wrong with the data shows this late.
+    throw error instanceof RangeError ? new Failure(3, error.message) : error;
+  }
+  progress.finish();
+}
 
 /** How far the work is, in one line on standard error that is kept up to date, if it is to be shown. */
 export class Progress {
   readonly #what: string;
-  readonly #pieces: CipherIterable;
+  readonly #pieces: WithEngine;
   readonly #size: number | undefined;
   readonly #isShown: boolean;
   readonly #start = performance.now();
   #shown = -Infinity;
   #bytes = 0;
 
-  constructor(what: string, pieces: CipherIterable, size: number | undefined, isShown: boolean) {
-    this.#isShown = isShown;
+  constructor(what: string, pieces: WithEngine, size: number | undefined, given: Arguments) {
+    // Plaintext on the same terminal would be garbled.
+    this.#isShown = isatty(2) && (given.file("out") !== undefined || !isatty(1));
     this.#what = what;
     this.#pieces = pieces;
     this.#size = size;

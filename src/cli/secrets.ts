@@ -6,12 +6,13 @@
 
 import * as fs from "node:fs";
 import type { Bytes } from "../bytes.ts";
+import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
 import { fill, openFile } from "./descriptors.ts";
 import { fileFailure, wrongUsage } from "./failures.ts";
 import { askPassphrase, checkPassphrase } from "./passphrase.ts";
 
-interface Secret {
+export interface Secret {
   readonly kind: "key" | "passphrase";
   readonly bytes: Bytes;
   /** The file or descriptor it came from; absent for the terminal. */
@@ -33,6 +34,12 @@ export async function readSecret(given: Arguments, confirm: boolean): Promise<Se
   }
   const end = bytes.indexOf(10);
   return { kind: "passphrase", bytes: checkPassphrase(end < 0 ? bytes : bytes.subarray(0, end)), stats };
+}
+
+/** A key, where nothing else will do. */
+export async function readKey(given: Arguments): Promise<Secret> {
+  if (given.has("key-file") || given.has("key-fd")) return await readSecret(given, false);
+  throw wrongUsage(`no key: give --key-file or --key-fd (${NAME} keygen makes one)`);
 }
 
 async function readSecretFile(given: Arguments, name: string): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {

@@ -63,7 +63,7 @@ const HASH_SIZES: Readonly<Record<SealedHash, number>> = { "SHA-1": 20, "SHA-256
 const SEGMENT_SIZES = { "4KB": 4096, "64KB": 65_536, "1MB": 1_048_576 };
 
 /** The default: what the kernel can run, in segments of which a thousand streams can hold one each. */
-const DEFAULT: SealedFormatName = "AES256_CTR_HMAC_SHA256_64KB";
+export const DEFAULT_FORMAT: SealedFormatName = "AES256_CTR_HMAC_SHA256_64KB";
 
 const NAMED: ReadonlyMap<string, Format> = new Map(
   (["CTR_HMAC_SHA256", "GCM_HKDF"] as const).flatMap((cipher) =>
@@ -87,8 +87,11 @@ const NAMED: ReadonlyMap<string, Format> = new Map(
   ),
 );
 
+/** The names there are. */
+export const FORMAT_NAMES: readonly string[] = [...NAMED.keys()];
+
 /** The format asked for. */
-export function checkFormat(format: unknown = DEFAULT): Format {
+export function checkFormat(format: unknown = DEFAULT_FORMAT): Format {
   if (typeof format === "object" && format !== null) return checkParameters(format as SealedParameters);
   if (typeof format !== "string") {
     throw new TypeError(`"format" expected a name or parameters, got ${describe(format)}`);
@@ -96,7 +99,7 @@ export function checkFormat(format: unknown = DEFAULT): Format {
   const named = NAMED.get(format);
   if (named) return named;
   throw new TypeError(
-    `"format" expected one of ${[...NAMED.keys()].join(", ")}, got ${JSON.stringify(format.slice(0, 40))}`,
+    `"format" expected one of ${FORMAT_NAMES.join(", ")}, got ${JSON.stringify(format.slice(0, 40))}`,
   );
 }
 

@@ -5,6 +5,7 @@
  */
 
 import { CIPHERS, MODES } from "../algorithms.ts";
+import { edits } from "../edits.ts";
 import { kernelCiphers, type System, thisSystem } from "./files.ts";
 
 /**
@@ -84,19 +85,4 @@ function wordDistance(a: string, b: string): number {
   if (RIGHT_WORDS.has(a) || a.replace(/\D/g, "") !== b.replace(/\D/g, "")) return Infinity;
   const distance = edits(a, b);
   return distance <= (b.length > 5 ? 2 : 1) ? distance : Infinity;
-}
-
-/** Letters to insert, delete, replace, or exchange with the next one, that turn `a` into `b`. */
-function edits(a: string, b: string): number {
-  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    const above = rows[i - 1]!;
-    for (let j = 1; j <= b.length; j++) {
-      row[j] = Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-      if (a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) row[j] = Math.min(row[j]!, rows[i - 2]![j - 2]! + 1);
-    }
-    rows.push(row);
-  }
-  return rows[a.length]![b.length]!;
 }

@@ -1,0 +1,153 @@
+/**
+ * `keygen`, `seal` and `unseal`.
+ *
+ * @module
+ */
+
+import * as fs from "node:fs";
+import { promisify } from "node:util";
+import { type EngineChoice, openSealed, seal, type SealedFormatName, type SealOptions, unseal } from "../../mod.ts";
+import { checkSealOptions } from "../sealed/options.ts";
+import type { Arguments } from "./arguments.ts";
+import { writeAll } from "./descriptors.ts";
+import { Failure, fileFailure, wrongUsage } from "./failures.ts";
+import { chunksOf, type Input, openInput } from "./input.ts";
+import { openOutput, type Output, refuseTerminal } from "./output.ts";
+import { asUsage } from "./plan.ts";
+import { Progress, pump } from "./progress.ts";
+import { readKey } from "./secrets.ts";
+
+const LONGEST = 8 * 4096;
+
+/** Writes a random key, to a file that is there for nobody but the user, or to a pipe. */
+export async function keygen(given: Arguments): Promise<number> {
+  const bits = given.integer("bits", 8, LONGEST) ?? 256;
+  if (bits % 8 !== 0) throw wrongUsage("--bits expects a multiple of 8");
+  refuseTerminal(given);
+  const key = crypto.getRandomValues(new Uint8Array(bits / 8));
+  const path = given.file("out");
+  try {
+    if (path === undefined) await writeAll(1, key);
+    else writeNew(path, key);
+    return 0;
+  } catch (error) {
+    throw fileFailure(`cannot write ${path ?? "standard output"}`, error);
+  } finally {
+    key.fill(0);
+  }
+}
+
+/** Never over what is there: it may be the only copy of another key. */
+function writeNew(path: string, key: Uint8Array): void {
+  const fd = fs.openSync(path, "wx", 0o600);
+  try {
+    fs.writeSync(fd, key);
+    fs.fsyncSync(fd);
+  } catch (error) {
+    fs.unlinkSync(path);
+    throw error;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+export async function sealFile(given: Arguments): Promise<number> {
+  const input = await openInput(given.file("in"));
+  refuseTerminal(given);
+  await withOptions(given, input, 0o666, async (options, output) => {
+    const pieces = asUsage(() => seal({ ...options, inPlace: true }, chunksOf(input, output.free)));
+    await pump(pieces, output, new Progress("seal", pieces, input.size, given));
+  });
+  return 0;
+}
+
+export async function unsealFile(given: Arguments): Promise<number> {
+  const input = await openInput(given.file("in"));
+  const range = rangeOf(given.get("range"));
+  if (range && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
+  await withOptions(given, input, 0o600, async (options, output) => {
+    if (range) return await unsealRange(range, options, input, output, given);
+    const pieces = asUsage(() => unseal({ ...options, inPlace: true }, chunksOf(input, output.free)));
+    await pump(pieces, output, new Progress("unseal", pieces, input.size, given));
+  });
+  return 0;
+}
+
+/** Opens the output and reads the key, which is forgotten at the end. */
+async function withOptions(
+  given: Arguments,
+  input: Input,
+  mode: number,
+  run: (options: SealOptions, output: Output) => Promise<void>,
+): Promise<void> {
+  const key = await readKey(given);
+  const precious = { input: input.stats, ...(key.stats && { key: key.stats }) };
+  const output = await openOutput(given.file("out"), precious, mode);
+  try {
+    await run({
+      key: key.bytes,
+      associatedData: new TextEncoder().encode(given.get("associated-data") ?? ""),
+      format: given.get("format") as SealedFormatName | undefined,
+      engine: (given.get("engine") ?? "auto") as EngineChoice,
+    }, output);
+  } finally {
+    key.bytes.fill(0);
+  }
+}
+
+/** The first byte and the last one, as in HTTP's Range: the first alone, or how many from the end. */
+interface Range {
+  readonly first: number | undefined;
+  readonly last: number | undefined;
+}
+
+function rangeOf(text: string | undefined): Range | undefined {
+  if (text === undefined) return undefined;
+  const [, first, last] = /^(\d{0,15})-(\d{0,15})$/.exec(text) ?? [];
+  const range = { first: first ? Number(first) : undefined, last: last ? Number(last) : undefined };
+  if (range.first === undefined ? range.last === undefined : range.first > (range.last ?? Infinity)) {
+    throw wrongUsage(
+      "--range expects A-B, A- or (as --range=-N) -N: the bytes from A to B, both included, or the last N",
+    );
+  }
+  return range;
+}
+
+async function unsealRange(
+  { first, last }: Range,
+  options: SealOptions,
+  input: Input,
+  output: Output,
+  given: Arguments,
+): Promise<void> {
+  const source = { size: input.size!, read: (start: number, end: number) => readRange(input, start, end) };
+  asUsage(() => checkSealOptions(options));
+  using file = await openSealed(source, options);
+  const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
+  if (isNone) throw wrongUsage(`--range is of none of the ${file.size} bytes there are`);
+  const [start, end] = first === undefined ? [-last!] : [first, last === undefined ? undefined : last + 1];
+  await pump(file.stream(start, end), output, new Progress("unseal", file, undefined, given));
+}
+
+const readAt = promisify(fs.read) as (
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+) => Promise<{ bytesRead: number }>;
+
+async function readRange({ fd, name }: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(end - start);
+  let length = 0;
+  try {
+    while (length < bytes.length) {
+      const { bytesRead } = await readAt(fd, bytes, length, bytes.length - length, start + length);
+      if (bytesRead === 0) throw new Failure(3, `${name} was cut while it was read`);
+      length += bytesRead;
+    }
+  } catch (error) {
+    throw error instanceof Failure ? error : fileFailure(`cannot read ${name}`, error);
+  }
+  return bytes;
+}
