@@ -469,7 +469,9 @@ independent("a signal ends the tool where it waits for the other end of a named 
   assertEquals(await closed, 143);
 });
 
-const ignoring = runtime === "bun" ? independent : test.if(false, "Deno itself takes signals that its parent ignores");
+const ignoring = runtime === "bun"
+  ? independent
+  : test.if(false, "Deno and Node take signals that their parents ignore");
 
 ignoring("what whoever started the tool ignores, it ignores: nohup works", async () => {
   const { at, plain } = await place(16);
@@ -672,9 +674,10 @@ test("doctor says what works and why the rest does not, and exits with 1 without
   }
 });
 
-test.if(runtime === "deno", "only Deno has permissions")("doctor exits with 1 where FFI is not permitted", async () => {
+test.if(runtime !== "bun", "Bun has no permissions")("doctor exits with 1 where FFI is not permitted", async () => {
+  const flags = runtime === "deno" ? ["run", "--no-prompt"] : ["--permission", "--allow-fs-read=*"];
   // By exec, or Deno's child_process would find the Deno in it and hand its permissions down.
-  const { code, stdout } = await spawn(["sh", "-c", `exec '${tool[0]}' run --no-prompt '${tool.at(-1)}' doctor`]);
+  const { code, stdout } = await spawn(["sh", "-c", `exec '${tool[0]}' ${flags.join(" ")} '${tool.at(-1)}' doctor`]);
   assertEquals(code, 1);
   assertStringIncludes(stdout, "--allow-ffi");
 });

@@ -91,11 +91,20 @@ export function complain(text: string): void {
 
 /** Not by openSync(): to open a named pipe may take as long as the other end likes. */
 export async function openFile(path: string, flags: "r" | "w"): Promise<number> {
+  const stopWaiting = () => openOtherEnd(path);
+  cleanups.add(stopWaiting);
   try {
     const fd = await promisify(fs.open)(path, flags);
     cleanups.add(() => fs.closeSync(fd));
     return fd;
   } catch (error) {
     throw fileFailure(`cannot open ${path}`, error);
+  } finally {
+    cleanups.delete(stopWaiting);
   }
+}
+
+/** Ends the wait for the other end of a named pipe: not every runtime exits while a thread of its waits for that. */
+function openOtherEnd(path: string): void {
+  if (fs.statSync(path).isFIFO()) fs.closeSync(fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NONBLOCK));
 }
