@@ -6,7 +6,7 @@
 
 import type { CType, symbols } from "./symbols.ts";
 
-/** A pointer or a size_t, as the runtime passes it fastest: a bigint in Deno, a number in Bun. */
+/** A pointer or a size_t, as the runtime passes it fastest: a bigint in Deno and Node, a number in Bun. */
 export type Address = number | bigint;
 
 type Value<T extends CType> = T extends "buffer" ? Uint8Array | null
@@ -56,4 +56,20 @@ export interface Adapter {
   mayRead(path: string): boolean;
   /** An environment variable, if it may be read without asking the user. */
   environment(name: string): string | undefined;
+}
+
+/**
+ * Where the system's library may be, for a runtime that hands bare names on to the dynamic linker: that name first, for
+ * the linker knows where the system keeps its libraries.
+ *
+ * @param arch As `process.arch` has it.
+ */
+export function systemPaths(arch: string): readonly string[] {
+  return [
+    "libkcapi.so.1",
+    `/usr/lib/${arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu/libkcapi.so.1`,
+    "/usr/lib64/libkcapi.so.1",
+    "/usr/lib/libkcapi.so.1",
+    "/usr/local/lib/libkcapi.so.1",
+  ];
 }

@@ -5,7 +5,7 @@
  */
 
 import type { FFIFunction } from "bun:ffi";
-import type { Adapter, Calls } from "./adapter.ts";
+import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 /** The part of `bun:ffi` in use. */
@@ -37,16 +37,8 @@ const HIGH_WORD = 2 ** 32;
  * @param system The module `node:process`, or what stands for it in a test.
  */
 export function bunAdapter(ffi: BunFFI, system: BunSystem): Adapter {
-  const arch = system.arch === "arm64" ? "aarch64" : "x86_64";
   return {
-    // The bare name first: the dynamic linker knows where the system keeps its libraries.
-    paths: [
-      "libkcapi.so.1",
-      `/usr/lib/${arch}-linux-gnu/libkcapi.so.1`,
-      "/usr/lib64/libkcapi.so.1",
-      "/usr/lib/libkcapi.so.1",
-      "/usr/local/lib/libkcapi.so.1",
-    ],
+    paths: systemPaths(system.arch),
     open(path) {
       const { symbols: call } = ffi.dlopen(path, nativeSymbols());
       return {

@@ -8,13 +8,13 @@ import { KcapiError } from "../src/errors.ts";
 import type { Adapter, Library } from "./adapter.ts";
 import { bunAdapter, type BunFFI, type BunSystem } from "./bun.ts";
 import { denoAdapter } from "./deno.ts";
+import { nodeAdapter, type NodeFFI, type NodeSystem } from "./node.ts";
 
-/** What both runtimes have of Node's; looked up when needed, for modules of Node's take Deno long to start with. */
+/** What all runtimes have of Node's; looked up when needed, for modules of Node's take Deno long to start with. */
 interface NodeGlobals {
-  readonly process?: BunSystem & {
+  readonly process?: BunSystem & NodeSystem & {
     readonly platform: string;
     readonly versions: Readonly<Record<string, string>>;
-    getBuiltinModule?(name: string): unknown;
   };
   setImmediate(callback: () => void): unknown;
 }
@@ -26,8 +26,25 @@ function currentAdapter(): Adapter | undefined {
   if (adapter) return adapter;
   if ("Deno" in globalThis) return adapter = denoAdapter(Deno);
   const { process } = globalThis as unknown as NodeGlobals;
-  const bunFFI = process?.getBuiltinModule?.("bun:ffi") as BunFFI | undefined;
-  return bunFFI && (adapter = bunAdapter(bunFFI, process!));
+  const bunFFI = process?.getBuiltinModule("bun:ffi") as BunFFI | undefined;
+  if (bunFFI) return adapter = bunAdapter(bunFFI, process!);
+  const nodeFFI = process && nodeFFIOf(process);
+  return nodeFFI && (adapter = nodeAdapter(nodeFFI, process));
+}
+
+/** `node:ffi`, loaded when it is first used, where this Node has it. */
+function nodeFFIOf({ getBuiltinModule }: NodeSystem): NodeFFI | undefined {
+  const { isBuiltin } = getBuiltinModule("node:module") as typeof import("node:module");
+  const ffi = () => getBuiltinModule("node:ffi") as NodeFFI;
+  if (!isBuiltin("node:ffi")) return undefined;
+  return {
+    get dlopen() {
+      return ffi().dlopen;
+    },
+    get getRawPointer() {
+      return ffi().getRawPointer;
+    },
+  };
 }
 
 /** The library if it may be loaded without asking the user for a permission; else the reason, as an error. */
@@ -58,7 +75,7 @@ function loadFrom(from: Adapter | undefined, mayAsk: boolean): Library {
 export function open(from: Adapter | undefined, mayAsk: boolean): Library {
   if (!from) {
     throw new KcapiError("ELIBACC", "dlopen", "this runtime has no foreign function interface this module knows", {
-      hint: "use Deno or Bun, or the userspace engine",
+      hint: "use Deno, Bun or Node 26.9 (from 26.1 on with --experimental-ffi), or the userspace engine",
     });
   }
   const named = from.environment("KCAPI_LIBRARY");
@@ -68,8 +85,10 @@ export function open(from: Adapter | undefined, mayAsk: boolean): Library {
   const mustAsk = granted.length === 0;
   const failures: string[] = [];
   let cause: unknown;
+  // Where the attempt itself would show: a question to the user, or in Node a warning that nobody asked for.
+  const looksFirst = mustAsk || !mayAsk;
   for (const path of mustAsk ? paths : granted) {
-    if (mustAsk && from.mayExist?.(path) === false) {
+    if (looksFirst && from.mayExist?.(path) === false) {
       failures.push(`${path}: not found`);
       continue;
     }
@@ -79,6 +98,7 @@ export function open(from: Adapter | undefined, mayAsk: boolean): Library {
       opened.call.kcapi_set_verbosity(0);
       return opened;
     } catch (error) {
+      if (error instanceof KcapiError) throw error;
       // A refusal is meant: the next path would be another question.
       if (mustAsk && !from.mayLoad(path)) throw notPermitted(paths, error);
       failures.push(`${path}: ${error instanceof Error ? error.message : String(error)}`);
@@ -95,16 +115,22 @@ export function open(from: Adapter | undefined, mayAsk: boolean): Library {
 function notPermitted(paths: readonly string[], cause?: unknown): KcapiError {
   return new KcapiError("EACCES", "dlopen", `FFI is not permitted for any of ${paths.join(", ")}`, {
     cause,
-    hint: `run with --allow-ffi, or with --allow-ffi=PATH where PATH is the library's absolute path`,
+    hint: "run with --allow-ffi, or in Deno with --allow-ffi=PATH where PATH is the library's absolute path",
   });
 }
 
-/** What this program runs on. */
-export function host(): { runtime: { name: string; version: string }; platform: string; arch: string } {
+/** What this program runs on, and whether libraries can be called there. */
+export function host(): {
+  runtime: { name: string; version: string };
+  platform: string;
+  arch: string;
+  hasFFI: boolean;
+} {
   const { versions = {}, platform = "unknown", arch = "unknown" } = (globalThis as unknown as NodeGlobals).process ??
     {};
   const name = ["bun", "deno", "node"].find((each) => each in versions) ?? "unknown";
-  return { runtime: { name, version: versions[name] ?? "unknown" }, platform, arch };
+  const runtime = { name, version: versions[name] ?? "unknown" };
+  return { runtime, platform, arch, hasFFI: currentAdapter() !== undefined };
 }
 
 /** Calls `callback` in the next turn of the event loop. */
@@ -117,7 +143,7 @@ export function readSystemFile(path: string): string | Error {
   const from = currentAdapter();
   if (from && !from.mayRead(path)) return new Error(`reading ${path} is not permitted (Deno: --allow-all)`);
   try {
-    const fs = (globalThis as unknown as NodeGlobals).process!.getBuiltinModule!("node:fs");
+    const fs = (globalThis as unknown as NodeGlobals).process!.getBuiltinModule("node:fs");
     return (fs as typeof import("node:fs")).readFileSync(path, "utf8");
   } catch (error) {
     return error as Error;

@@ -9,10 +9,10 @@
  * The C types used here, as each adapter maps them:
  *
  * - `buffer`: the address of a Uint8Array's first byte, for the time of the call (null: NULL)
- * - `address`: a pointer as a value: a bigint in Deno, a number in Bun
+ * - `address`: a pointer as a value: a bigint in Deno and Node, a number in Bun
  * - `size`: size_t, likewise
  * - `i32`: int, and ssize_t too: counts stay below 2³¹ and errors are a negative errno, so that the low half is
- *   the whole truth on little-endian machines, and a plain number in both runtimes
+ *   the whole truth on little-endian machines, and a plain number in all runtimes
  */
 export type CType = "buffer" | "address" | "size" | "i32" | "u32" | "void";
 

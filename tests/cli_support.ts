@@ -3,15 +3,13 @@
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { main } from "../src/cli.ts";
-import { assertEquals, runtime, spawn, tempDir } from "./deps.ts";
+import { assertEquals, runtimeArgv, spawn, tempDir } from "./deps.ts";
 
 /** This runtime, about to run `script`. */
 export function runtimeCommand(script: string): string[] {
-  const path = fileURLToPath(new URL(script, import.meta.url));
-  return [process.execPath, ...runtime === "deno" ? ["run", "-A", path] : [path]];
+  return [...runtimeArgv, fileURLToPath(new URL(script, import.meta.url))];
 }
 
 /** The tool as a process of its own. */

@@ -1,6 +1,6 @@
 /**
  * What every test imports: assertions and stream helpers (from `@std/assert` and `@std/streams` where JSR can be
- * reached, else stand-ins of our own), `test()` for both runtimes, and a few helpers that know no runtime.
+ * reached, else stand-ins of our own), `test()` for all runtimes, and a few helpers that know no runtime.
  */
 import { Buffer } from "node:buffer";
 import { spawn as spawnProcess } from "node:child_process";
@@ -11,7 +11,13 @@ import process from "node:process";
 import { loadIfGranted } from "../ffi/mod.ts";
 import * as standins from "./std_standins.ts";
 
-export const runtime: "deno" | "bun" = "Bun" in globalThis ? "bun" : "deno";
+export const runtime: "deno" | "bun" | "node" = "Bun" in globalThis ? "bun" : "Deno" in globalThis ? "deno" : "node";
+
+/** This runtime, about to run the script that follows: in Deno with every permission, in Node without its warnings. */
+export const runtimeArgv: readonly string[] = [
+  process.execPath,
+  ...{ deno: ["run", "--no-check", "-A"], bun: [], node: ["--disable-warning=ExperimentalWarning"] }[runtime],
+];
 
 /** The engine that this run of the suite is to exercise. */
 export const engine: "kernel" | "userspace" = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
@@ -121,6 +127,13 @@ async function registrars(): Promise<{ run: Register; unsanitized: Register; ign
       ignore: (name, body) => Deno.test({ name, fn: async () => await body(), ignore: true }),
     };
   }
+  if (runtime === "node") {
+    const node = await import("node:test");
+    const { suite } = globalThis as { suite?: (() => void)[] }; // see node_suite.mjs
+    const register = (action: () => void) => void (suite ? suite.push(action) : action());
+    const run: Register = (name, body) => register(() => void node.test(name, limited(name, body)));
+    return { run, unsanitized: run, ignore: (name, body) => register(() => void node.test.skip(name, body)) };
+  }
   const specifier = "bun:test"; // not a literal, or Deno would look for the module
   const bun = await import(specifier);
   const run: Register = (name, body) => bun.test(name, limited(name, body), 2 * testTimeout);
@@ -163,12 +176,13 @@ export function openFiles(): number {
   return descriptors().filter((descriptor) => !earlier.has(descriptor)).length;
 }
 
-/** The file descriptors that this process has open, each with what it is of. */
+/** The file descriptors that this process has open, each with what it is of; without the runner's own report. */
 function descriptors(): string[] {
   const directory = "/proc/self/fd";
   return readdirSync(directory).flatMap((fd) => {
     try {
-      return [`${fd} ${readlinkSync(join(directory, fd))}`];
+      const file = readlinkSync(join(directory, fd));
+      return file.endsWith("/junit.xml") ? [] : [`${fd} ${file}`];
     } catch {
       return []; // that of the directory itself
     }

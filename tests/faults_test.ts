@@ -2,10 +2,9 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, encrypt, EncryptionStream } from "../mod.ts";
-import { assert, assertEquals, engine, openFiles, runtime, spawn, tempDir, test } from "./deps.ts";
+import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
 import { type Bytes, bytes, concat, cut, reference, streamOf, turns, WINDOW } from "./support.ts";
 
 const KEY = bytes(32, 2);
@@ -138,7 +137,7 @@ for (const [name, { padding, run }] of Object.entries(SCENARIOS)) {
 
 function childCommand(name: string): string[] {
   const child = fileURLToPath(new URL(`./children/${name}`, import.meta.url));
-  return [process.execPath, ...runtime === "deno" ? ["run", "--no-check", "-A"] : [], child];
+  return [...runtimeArgv, child];
 }
 
 const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).join(" ");

@@ -1,6 +1,7 @@
 /**
- * ffi/: the two adapters over the raw API of their runtime, finding the library, and what Deno's permissions allow.
+ * ffi/: the adapters over the raw API of their runtime, finding the library, and what Deno's permissions allow.
  */
+import { Buffer } from "node:buffer";
 import { spawn as spawnProcess } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +9,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { bunAdapter, type BunFFI } from "../ffi/bun.ts";
 import { denoAdapter } from "../ffi/deno.ts";
+import { nodeAdapter, type NodeFFI, type NodeSystem } from "../ffi/node.ts";
 import type { Adapter, Calls, Library } from "../ffi/adapter.ts";
 import { load, loadIfGranted, open } from "../ffi/mod.ts";
 import { type CType, symbols } from "../ffi/symbols.ts";
@@ -22,6 +24,7 @@ import {
   engine,
   LIBRARY_FLAGS,
   runtime,
+  runtimeArgv,
   spawn,
   tempDir,
   test,
@@ -78,51 +81,116 @@ function fakeBunFFI() {
   return { api, dlopens };
 }
 
+interface FakeNode {
+  /** In place of functions that do what memmove and getpagesize do. */
+  readonly functions?: object;
+  /** With `--permission`: what is granted. */
+  readonly granted?: readonly string[];
+  /** Files, and what is in them. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Files that the permission model keeps from being read. */
+  readonly refused?: readonly string[];
+  readonly env?: Record<string, string>;
+  readonly arch?: string;
+}
+
+/** What stands for `node:ffi` and `node:process`: memory of this process by addresses that are made up. */
+function fakeNode({ functions, granted, files = {}, refused = [], env = {}, arch = "x64" }: FakeNode = {}) {
+  const dlopens: Dlopen[] = [];
+  const memory = new Map<bigint, Uint8Array>();
+  const addressOf = (bytes: Uint8Array) => {
+    const address = 0x7fed_0000_0000n + BigInt(memory.size);
+    memory.set(address, bytes);
+    return [...memory].find(([, each]) => each === bytes)![0];
+  };
+  const memmove = (to: Uint8Array, from: bigint, length: bigint) => {
+    if (length > 0n) to.set(memory.get(from)!.subarray(0, Number(length)));
+    return addressOf(to);
+  };
+  const ffi: NodeFFI = {
+    dlopen(path, symbols) {
+      dlopens.push({ path, symbols });
+      return { functions: functions ?? { memmove, getpagesize: () => 4096, called: true } };
+    },
+    getRawPointer: addressOf,
+  };
+  const read = (file: string) => {
+    const code = refused.includes(file) ? "ERR_ACCESS_DENIED" : "ENOENT";
+    if (!(file in files)) throw Object.assign(new Error(code), { code });
+    return new TextEncoder().encode(files[file]);
+  };
+  const system: NodeSystem = {
+    env,
+    arch,
+    version: "v99.0.0",
+    permission: granted && { has: (scope) => granted.includes(scope) },
+    getBuiltinModule: () => ({ accessSync: read, readFileSync: (file: string) => Buffer.from(read(file)) }),
+  };
+  return { ffi, system, dlopens };
+}
+
 /** Types as the runtimes name them. */
-const NATIVE: Record<"deno" | "bun", Record<CType, string>> = {
+const NATIVE: Record<"deno" | "bun" | "node", Record<CType, string>> = {
   deno: { buffer: "buffer", address: "u64", size: "usize", i32: "i32", u32: "u32", void: "void" },
   bun: { buffer: "ptr", address: "ptr", size: "usize", i32: "i32", u32: "u32", void: "void" },
+  node: { buffer: "buffer", address: "u64", size: "u64", i32: "i32", u32: "u32", void: "void" },
 };
 
-test("both adapters declare every function of symbols.ts, with the types of their runtime", () => {
+/** A function's signature as the runtimes have it. */
+const SIGNATURE = {
+  deno: (types: string[], result: string) => ({ parameters: types, result }),
+  bun: (types: string[], result: string) => ({ args: types, returns: result }),
+  node: (types: string[], result: string) => ({ arguments: types, return: result }),
+};
+
+test("each adapter declares every function of symbols.ts, with the types of their runtime", () => {
   const deno = fakeDeno();
   const bun = fakeBunFFI();
+  const node = fakeNode();
   assertEquals(denoAdapter(deno.api).open("/x.so").call as object, { called: true });
   assertEquals(bunAdapter(bun.api, { env: {}, arch: "x64" }).open("/x.so").call as object, { called: true });
-  for (const [runtime, [dlopen]] of [["deno", deno.dlopens], ["bun", bun.dlopens]] as const) {
+  assert("called" in nodeAdapter(node.ffi, node.system).open("/x.so").call);
+  const all = [["deno", deno.dlopens], ["bun", bun.dlopens], ["node", node.dlopens]] as const;
+  for (const [runtime, [dlopen]] of all) {
     assertEquals(dlopen!.path, "/x.so");
     const native = NATIVE[runtime];
     const expected = Object.entries(symbols).map(([name, { parameters, result }]) => {
-      const types = parameters.map((type) => native[type]);
-      return [
-        name,
-        runtime === "deno" ? { parameters: types, result: native[result] } : { args: types, returns: native[result] },
-      ];
+      return [name, SIGNATURE[runtime](parameters.map((type) => native[type]), native[result])];
     });
     assertEquals(dlopen!.symbols, Object.fromEntries(expected));
   }
 });
 
-test("both adapters keep addresses of more than 32 bits, Deno's as bigints and Bun's as numbers", () => {
+test("each adapter keeps addresses of more than 32 bits, Bun's as numbers and the others' as bigints", () => {
   const memory = new ArrayBuffer(32);
   const words = new BigUint64Array(memory);
   const address = 0x7fed_cba9_8765;
   const deno = denoAdapter(fakeDeno().api).open("");
   const bun = bunAdapter(fakeBunFFI().api, { env: {}, arch: "x64" }).open("");
+  const { ffi, system } = fakeNode();
+  const node = nodeAdapter(ffi, system).open("");
   deno.cells(memory).set(1, BigInt(address));
   bun.cells(memory).set(2, address);
-  assertEquals([...words], [0n, BigInt(address), BigInt(address), 0n]);
-  assertEquals([deno.cells(memory).get(2), bun.cells(memory).get(1)], [BigInt(address), address]);
-  assertEquals([deno.word(17), bun.word(17)], [17n, 17]);
+  node.cells(memory).set(3, BigInt(address));
+  assertEquals([...words], [0n, ...Array<bigint>(3).fill(BigInt(address))]);
+  assertEquals([deno.cells(memory).get(2), bun.cells(memory).get(3), node.cells(memory).get(1)], [
+    BigInt(address),
+    address,
+    BigInt(address),
+  ]);
+  assertEquals([deno.word(17), bun.word(17), node.word(17)], [17n, 17, 17n]);
 });
 
-test("both adapters know the paths of their architecture, Deno's are absolute", () => {
+test("each adapter knows the paths of its architecture, Deno's are absolute, the others' begin with the bare name", () => {
   const deno = denoAdapter(fakeDeno().api).paths;
   assert(deno.every((path) => path.startsWith("/")));
   assert(deno.includes("/usr/lib/aarch64-linux-gnu/libkcapi.so.1"), `${deno}`);
   const bun = (arch: string) => bunAdapter(fakeBunFFI().api, { env: {}, arch }).paths;
   assert(bun("arm64").includes("/usr/lib/aarch64-linux-gnu/libkcapi.so.1"));
   assert(bun("x64").includes("/usr/lib/x86_64-linux-gnu/libkcapi.so.1"));
+  const { ffi, system } = fakeNode({ arch: "arm64" });
+  assertEquals(nodeAdapter(ffi, system).paths, bun("arm64"));
+  assertEquals(bun("arm64")[0], "libkcapi.so.1");
 });
 
 test("the adapter for Deno only queries permissions: files of the system take all of them, a variable its own", () => {
@@ -151,6 +219,83 @@ test("the adapter for Deno looks whether a library is there only where it may re
   assertEquals(blind.looked, []);
   const seeing = fakeDeno(["read"], {}, path);
   assertEquals([path, "/usr/lib/libkcapi.so.1"].map(denoAdapter(seeing.api).mayExist!), [true, false]);
+});
+
+test("the adapter for Node proves the binding when it loads: what does not do as it should is ELIBACC, and says so", () => {
+  const [right] = [fakeNode()];
+  const adapter = nodeAdapter(right.ffi, right.system);
+  const { call, word } = adapter.open("/x.so");
+  const from = Uint8Array.from([1, 2, 3]);
+  const to = new Uint8Array(3);
+  const address = call.memmove(from, word(0), word(0));
+  call.memmove(to, address, word(3));
+  assertEquals(to, from);
+  const { memmove, getpagesize } = right.ffi.dlopen("", {}).functions as Calls;
+  const wrong: Record<string, object> = {
+    "no result": { memmove: () => undefined, getpagesize },
+    "the right result of no copy": { memmove: (to: Uint8Array) => right.ffi.getRawPointer(to), getpagesize },
+    "a copy and another result": {
+      memmove: (...args: Parameters<Calls["memmove"]>) => (memmove(...args), 1n),
+      getpagesize,
+    },
+    "a refusal of the arguments": {
+      memmove: () => {
+        throw new TypeError("Invalid argument count: expected 0, got 3");
+      },
+      getpagesize,
+    },
+    "no number": { memmove, getpagesize: () => undefined },
+  };
+  for (const [what, functions] of Object.entries(wrong)) {
+    const { system, dlopens } = fakeNode();
+    const ffi: NodeFFI = {
+      ...right.ffi,
+      dlopen: (path, symbols) => (dlopens.push({ path, symbols }), { functions }),
+    };
+    const error = assertThrows(() => open(nodeAdapter(ffi, system), true), KcapiError);
+    assertEquals([error.code, error.operation, dlopens.length], ["ELIBACC", "dlopen", 1], what);
+    assertStringIncludes(error.message, "v99.0.0");
+    assertStringIncludes(error.hint ?? "", "Node 26");
+  }
+});
+
+test("the adapter for Node asks nothing of node:ffi, which would warn, before there is something to load", () => {
+  const { ffi, system, dlopens } = fakeNode();
+  const untouched = new Proxy(ffi, {
+    get: (_, name) => {
+      throw new Error(`${String(name)} was asked for`);
+    },
+  });
+  const error = assertThrows(() => open(nodeAdapter(untouched, system), false), KcapiError);
+  assertEquals([error.code, dlopens], ["ELIBACC", []]);
+  assertStringIncludes(error.message, "libkcapi.so.1: not found");
+  assertStringIncludes(error.hint ?? "", "libkcapi1");
+});
+
+test("the adapter for Node looks for a library where the dynamic linker does, and takes what it may not read for there", () => {
+  const cache = "/etc/ld.so.cache";
+  const bare = "libkcapi.so.1";
+  const path = "/usr/lib64/libkcapi.so.1";
+  const mayExist = (found: FakeNode, path: string) => {
+    const { ffi, system } = fakeNode(found);
+    return nodeAdapter(ffi, system).mayExist!(path);
+  };
+  assertEquals([mayExist({}, bare), mayExist({}, path)], [false, false]);
+  assertEquals([mayExist({ files: { [path]: "" } }, path), mayExist({ files: { [path]: "" } }, bare)], [true, false]);
+  assertEquals(mayExist({ files: { [cache]: "\0libkcapi.so.1\0/lib/libkcapi.so.1\0" } }, bare), true);
+  assertEquals(mayExist({ files: { [cache]: "\0libc.so.6\0" } }, bare), false);
+  assertEquals(mayExist({ env: { LD_LIBRARY_PATH: "/a:/b" }, files: { [`/b/${bare}`]: "" } }, bare), true);
+  assertEquals(mayExist({ env: { LD_LIBRARY_PATH: "/a:/b" } }, bare), false);
+  assertEquals([mayExist({ refused: [cache] }, bare), mayExist({ refused: [path] }, path)], [true, true]);
+});
+
+test("the adapter for Node opens nothing under --permission without --allow-ffi, which the hint names", () => {
+  const { ffi, system, dlopens } = fakeNode({ granted: [], files: { "/usr/lib/libkcapi.so.1": "" } });
+  const error = assertThrows(() => open(nodeAdapter(ffi, system), false), KcapiError);
+  assertEquals([error.code, dlopens], ["EACCES", []]);
+  assertStringIncludes(error.hint ?? "", "--allow-ffi");
+  const granted = fakeNode({ granted: ["ffi"] });
+  assert(nodeAdapter(granted.ffi, granted.system).mayLoad("libkcapi.so.1"));
 });
 
 // ---- finding the library ----------------------------------------------------------------------------------------
@@ -252,7 +397,7 @@ test("open() with a permission for one path opens that one, and asks for no othe
   assertEquals(gone.opened, [path]);
 });
 
-test("open() in a runtime that is neither Deno nor Bun says what to use", () => {
+test("open() in a runtime without FFI says what to use", () => {
   const error = assertThrows(() => open(undefined, true), KcapiError, "no foreign function interface");
   assertEquals([error.code, error.hint?.includes("userspace")], ["ELIBACC", true]);
 });
@@ -261,10 +406,12 @@ test("open() in a runtime that is neither Deno nor Bun says what to use", () => 
 
 /** This runtime's own adapter, on a system that has these libraries and no other. */
 function realAdapter(...paths: string[]): Adapter {
-  const adapter = runtime === "deno"
-    ? denoAdapter({ ...Deno, dlopen: openForNow })
-    : bunAdapter(process.getBuiltinModule("bun:ffi" as "fs") as unknown as BunFFI, process);
-  return { ...adapter, paths, environment: () => undefined };
+  const adapters = {
+    deno: () => denoAdapter({ ...Deno, dlopen: openForNow }),
+    bun: () => bunAdapter(process.getBuiltinModule("bun:ffi" as "fs") as unknown as BunFFI, process),
+    node: () => nodeAdapter(process.getBuiltinModule("node:ffi"), process),
+  };
+  return { ...adapters[runtime](), paths, environment: () => undefined };
 }
 
 const openNow: { close(): void }[] = [];
@@ -358,8 +505,7 @@ withLibrary("memory for an op is a plain Uint8Array over a buffer of its own, as
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
 withLibrary("the library is loaded on first use: not by the import, and not for the userspace engine", async () => {
-  const run = runtime === "deno" ? ["run", "--no-check", "-A"] : [];
-  const { code, stdout, stderr } = await spawn([process.execPath, ...run, child("lazy")]);
+  const { code, stdout, stderr } = await spawn([...runtimeArgv, child("lazy")]);
   assertEquals([code, stderr], [0, ""]);
   assertEquals(JSON.parse(stdout), [false, false, true]);
 });
@@ -456,4 +602,45 @@ withTerminals("in a terminal, kernel asks once for FFI, and takes no for an answ
   assertEquals(questions, 1, output);
   assertStringIncludes(output, `Deno requests ffi access to "${denoAdapter(Deno).paths[0]}"`);
   assertStringIncludes(output, '{"code":"EACCES","operation":"dlopen"');
+});
+
+// ---- Node's permissions and warnings ----------------------------------------------------------------------------
+
+const inNode = test.if(runtime === "node", "needs Node");
+const READ_ALL = ["--permission", "--allow-fs-read=*"];
+
+/** A script's JSON, and what Node says on standard error. */
+async function runNode(...args: string[]) {
+  const { code, stdout, stderr } = await spawn([process.execPath, ...args]);
+  assertEquals(code, 0, stderr);
+  return { ...JSON.parse(stdout), stderr };
+}
+
+inNode("with --permission and without --allow-ffi, auto is userspace without a word, and kernel EACCES", async () => {
+  const auto = await runNode(...READ_ALL, child("no_permission"));
+  assertEquals([auto.engine, auto.output, auto.stderr], ["userspace", ZEROS, ""]);
+  assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
+  const kernel = await runNode(...READ_ALL, child("no_permission"), "kernel");
+  assertEquals([kernel.code, kernel.operation], ["EACCES", "dlopen"]);
+  assertStringIncludes(kernel.hint, "--allow-ffi");
+  assertStringIncludes(kernel.cause, "--allow-ffi");
+});
+
+inNode("with --permission and --allow-ffi the library is used, be the linker's cache readable or not", async () => {
+  const roots = [fileURLToPath(new URL("..", import.meta.url))];
+  for (const read of [["*"], roots]) {
+    const flags = ["--permission", "--allow-ffi", ...read.map((path) => `--allow-fs-read=${path}`)];
+    const { report, engine: used } = await runNode(...flags, child("no_permission"));
+    assertEquals([report.ffi, used], ["granted", engine]);
+    assertEquals(report.library !== null, hasLibrary);
+  }
+});
+
+inNode("with --no-experimental-ffi auto is userspace, kernel is ELIBACC, and both hint and report tell", async () => {
+  const flag = "--no-experimental-ffi";
+  const auto = await runNode(flag, child("no_permission"));
+  assertEquals([auto.engine, auto.output, auto.stderr, auto.report.ffi], ["userspace", ZEROS, "", "missing"]);
+  const kernel = await runNode(flag, child("no_permission"), "kernel");
+  assertEquals([kernel.code, kernel.operation], ["ELIBACC", "dlopen"]);
+  assertStringIncludes(kernel.hint, "Node 26");
 });

@@ -3,8 +3,18 @@
  */
 import { Buffer } from "node:buffer";
 import { randomFillSync } from "node:crypto";
-import { closeSync, openSync, readSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  createReadStream,
+  createWriteStream,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
+import { Readable, Writable } from "node:stream";
 import { DecryptionStream, EncryptionStream } from "../mod.ts";
 import { assertEquals, engine, runtime, spawn, tempDir, test } from "./deps.ts";
 import { type Bytes, bytes } from "./support.ts";
@@ -48,7 +58,12 @@ const bunFiles: FileAPI = {
   },
 };
 
-const files = runtime === "deno" ? denoFiles : bunFiles;
+const nodeFiles: FileAPI = {
+  readable: (path) => Promise.resolve(Readable.toWeb(createReadStream(path)) as unknown as ReadableStream<Bytes>),
+  writable: (path) => Promise.resolve(Writable.toWeb(createWriteStream(path))),
+};
+
+const files = { deno: denoFiles, bun: bunFiles, node: nodeFiles }[runtime];
 
 // ---- Helpers ----------------------------------------------------------------------------------------------------
 

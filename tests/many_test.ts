@@ -1,9 +1,8 @@
 /** Many streams at once, and no descriptors left for one more. */
 import fc from "fast-check";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, EncryptionStream } from "../mod.ts";
-import { assert, assertEquals, engine, openFiles, runtime, spawn, test } from "./deps.ts";
+import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, test } from "./deps.ts";
 import { type Bytes, bytes, collect, concat, reference } from "./support.ts";
 
 const COUNT = 1000;
@@ -78,7 +77,7 @@ test.if(engine === "kernel", "only the kernel's streams take descriptors")(
   "out of descriptors is EMFILE for that stream alone, however many are left, and the others go on",
   async () => {
     const child = fileURLToPath(new URL("./children/descriptors.ts", import.meta.url));
-    const command = [process.execPath, ...runtime === "deno" ? ["run", "--no-check", "-A"] : [], child];
+    const command = [...runtimeArgv, child];
     const quoted = command.map((word) => `'${word}'`).join(" ");
     const { code, stdout, stderr } = await spawn(["sh", "-c", `ulimit -n 120 && exec ${quoted}`]);
     assertEquals([code, stderr], [0, ""]);

@@ -2,7 +2,6 @@
  * No pointer is wrong: `children/checked.ts` over a libkcapi that checks each one it is given. It needs no AF_ALG.
  */
 import { join } from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import {
   assert,
@@ -10,6 +9,7 @@ import {
   assertStringIncludes,
   engine,
   runtime,
+  runtimeArgv,
   spawn,
   type SpawnResult,
   tempDir,
@@ -17,11 +17,7 @@ import {
 } from "./deps.ts";
 
 const SOURCE = fileURLToPath(new URL("./checking_kcapi.c", import.meta.url));
-const CHILD = [
-  process.execPath,
-  ...runtime === "deno" ? ["run", "--no-check", "-A"] : [],
-  fileURLToPath(new URL("./children/checked.ts", import.meta.url)),
-];
+const CHILD = [...runtimeArgv, fileURLToPath(new URL("./children/checked.ts", import.meta.url))];
 
 const hasCompiler = await spawn(["cc", "--version"]).then(({ code }) => code === 0, () => false);
 /** The sanitizer's own library, which the runtime must be started with; undefined where the compiler has none. */

@@ -12,7 +12,7 @@ import {
   assertStringIncludes,
   engine,
   ownsKernel,
-  runtime,
+  runtimeArgv,
   spawn,
   tempDir,
   test,
@@ -21,11 +21,7 @@ import { collectGarbage } from "./support.ts";
 
 const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
 
-const CHILD = [
-  process.execPath,
-  ...runtime === "deno" ? ["run", "--no-check", "-A"] : [],
-  fileURLToPath(new URL("./children/refused.ts", import.meta.url)),
-];
+const CHILD = [...runtimeArgv, fileURLToPath(new URL("./children/refused.ts", import.meta.url))];
 
 type Outcomes = Record<"auto" | "kernel" | "userspace", Outcome>;
 

@@ -15,7 +15,7 @@ import {
   assertThrows,
   engine,
   openFiles,
-  runtime,
+  runtimeArgv,
   spawn,
   test,
 } from "./deps.ts";
@@ -350,8 +350,7 @@ function runsOf(byte: number): RegExp {
 
 test("console.log and inspect of a handle, a stream, an iterable and an error show no key, no IV and no data", async () => {
   const child = fileURLToPath(new URL("./children/print.ts", import.meta.url));
-  const run = runtime === "deno" ? ["run", "--no-check", "-A"] : [];
-  const { code, stdout, stderr } = await spawn([process.execPath, ...run, child]);
+  const { code, stdout, stderr } = await spawn([...runtimeArgv, child]);
   assertEquals([code, stderr], [0, ""]);
   const [control, printed] = stdout.split("end of control");
   for (const byte of [0xc7, 0xb3, 0xd5, 0xd6]) {

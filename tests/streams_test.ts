@@ -3,7 +3,6 @@
  */
 import { Buffer } from "node:buffer";
 import { getEventListeners } from "node:events";
-import process from "node:process";
 import { setImmediate } from "node:timers";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, type CipherStreamOptions, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
@@ -16,7 +15,7 @@ import {
   assertThrows,
   engine,
   openFiles,
-  runtime,
+  runtimeArgv,
   spawn,
   test,
 } from "./deps.ts";
@@ -324,8 +323,7 @@ test("a large chunk leaves the event loop its turns", async () => {
 
 test("what waits for a reader or a writer does not keep the process alive: nothing polls", async () => {
   const child = fileURLToPath(new URL("./children/unread.ts", import.meta.url));
-  const run = runtime === "deno" ? ["run", "-A", "--no-check"] : [];
-  const { code, signal, stdout, stderr } = await spawn([process.execPath, ...run, child]);
+  const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);
   assertEquals([code, signal, stdout], [0, null, "ended\n"], stderr);
 });
 

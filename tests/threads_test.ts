@@ -1,10 +1,10 @@
 /** Real threads: each Worker with handles of its own, while others and the main thread stream as well. */
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { loadIfGranted } from "../ffi/mod.ts";
 import { KcapiError } from "../mod.ts";
 import { inputOf, ivOf, KEY, type Order, stream, THREADS } from "./children/streaming.ts";
-import { assertEquals, engine, runtime, spawn, test } from "./deps.ts";
+import { WebWorker } from "./children/web_worker.ts";
+import { assertEquals, engine, runtimeArgv, spawn, test } from "./deps.ts";
 import { type Bytes, reference } from "./support.ts";
 
 interface Thread extends Disposable {
@@ -15,7 +15,7 @@ interface Thread extends Disposable {
 }
 
 function start(order: Order): Thread {
-  const worker = new Worker(new URL("./children/worker.ts", import.meta.url), { type: "module" });
+  const worker = new WebWorker(new URL("./children/worker.ts", import.meta.url), { type: "module" });
   const outputs = Promise.withResolvers<Bytes[]>();
   const started = Promise.withResolvers<void>();
   worker.onmessage = ({ data }) => data === "round" ? started.resolve() : outputs.resolve(data);
@@ -67,8 +67,7 @@ test.if(hasLibrary, "libkcapi is not installed")(
   `${THREADS} Workers load the library at once, for the first time in their process`,
   async () => {
     const child = fileURLToPath(new URL("./children/first_load.ts", import.meta.url));
-    const run = runtime === "deno" ? ["run", "--no-check", "-A"] : [];
-    const { code, signal, stdout, stderr } = await spawn([process.execPath, ...run, child]);
+    const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);
     assertEquals([code, signal, stderr], [0, null, ""]);
     assertEquals(stdout.trim().split(","), Array.from({ length: THREADS }, () => "2"));
   },

@@ -42,8 +42,8 @@ export interface ProbeReport {
   arch: string;
   /** The kernel's release, such as `"6.1.176"`. */
   kernel: string | null;
-  /** Whether the runtime lets this process call libraries. */
-  ffi: "granted" | "refused";
+  /** Whether the runtime lets this process call libraries; `"missing"` where it cannot at all, as Node before 26.1. */
+  ffi: "granted" | "refused" | "missing";
   /** libkcapi: where it is, and its version, such as `"1.4.0"`. */
   library: { path: string; version: string } | null;
   /** Whether an AF_ALG socket can be had; if not, the error. */
@@ -174,13 +174,13 @@ export function report({ system, library }: Surroundings): ProbeReport {
   const noAfAlg = limits instanceof KcapiError ? failed[0]?.error ?? limits : undefined;
   const { sendBuffer, window } = limits instanceof KcapiError ? { sendBuffer: null, window: null } : limits;
   const privileges = privilegesOf(system);
-  const { runtime, arch } = host();
+  const { runtime, arch, hasFFI } = host();
   return {
     runtime,
     platform: system.platform,
     arch,
     kernel: textOf(system, "/proc/sys/kernel/osrelease") ?? null,
-    ffi: library instanceof KcapiError && library.code === "EACCES" ? "refused" : "granted",
+    ffi: library instanceof KcapiError && library.code === "EACCES" ? "refused" : hasFFI ? "granted" : "missing",
     library: library instanceof KcapiError ? null : describeLibrary(library, system),
     afAlg: noAfAlg?.code ?? "works",
     netlinkCrypto: opened.length > 0 ? "works" : failed.map(codeOf).find((code) => code === "EPROTONOSUPPORT") ?? null,

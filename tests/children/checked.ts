@@ -35,6 +35,14 @@ function loadChecks(path: string): Checks {
       kcapi_check_calls: { parameters: [], result: "u32" },
     }).symbols as unknown as Checks;
   }
+  if (!("Bun" in globalThis)) {
+    const { functions } = process.getBuiltinModule("node:ffi").dlopen(path, {
+      kcapi_check_announce: { arguments: ["buffer", "u64"], return: "void" },
+      kcapi_check_announce_lists: { arguments: ["buffer", "u64"], return: "void" },
+      kcapi_check_calls: { arguments: [], return: "u32" },
+    });
+    return functions as unknown as Checks;
+  }
   const ffi = process.getBuiltinModule("bun:ffi" as "fs") as unknown as typeof import("bun:ffi");
   return ffi.dlopen(path, {
     kcapi_check_announce: { args: ["ptr", "usize"], returns: "void" },

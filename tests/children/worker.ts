@@ -1,9 +1,7 @@
 /** A thread that streams with handles of its own, as `tests/threads_test.ts` tells it to. */
 import { type Order, stream } from "./streaming.ts";
+import { parent } from "./web_worker.ts";
 
-const scope = globalThis as unknown as {
-  onmessage: (event: MessageEvent<Order>) => void;
-  postMessage(message: unknown): void;
-};
-
-scope.onmessage = async ({ data }) => scope.postMessage(await stream(data, () => scope.postMessage("round")));
+parent.listen(async ({ data }: MessageEvent<Order>) =>
+  parent.postMessage(await stream(data, () => parent.postMessage("round")))
+);
