@@ -1,8 +1,9 @@
 /**
- * A file through an encryption and a decryption pipeline; runs on Deno and on Bun.
+ * A file through an encryption and a decryption pipeline; runs on Deno, Bun and Node.
  *
  *     deno run -A examples/file.ts [FILE [ALGORITHM]]
  *     bun examples/file.ts [FILE [ALGORITHM]]
+ *     node examples/file.ts [FILE [ALGORITHM]]
  *
  * Without a FILE it takes the runtime's own executable.
  *
@@ -10,10 +11,11 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
+import { Readable, Writable } from "node:stream";
 import { DecryptionStream, EncryptionStream } from "../mod.ts";
 
 const [path = process.execPath, algorithm = "cbc(aes)"] = process.argv.slice(2);
@@ -27,8 +29,8 @@ const decrypted = join(directory, "decrypted");
 
 try {
   const encryption = new EncryptionStream(algorithm, options);
-  const runtime = process.versions.bun ? `Bun ${process.versions.bun}` : `Deno ${process.versions["deno"]}`;
-  console.log(`${runtime}, ${algorithm}, engine: ${encryption.engine}`);
+  const runtime = ["bun", "deno", "node"].find((name) => name in process.versions)!;
+  console.log(`${runtime} ${process.versions[runtime]}, ${algorithm}, engine: ${encryption.engine}`);
   await report("encrypt", path, encrypted, encryption);
   await report("decrypt", encrypted, decrypted, new DecryptionStream(algorithm, options));
   const isSame = await digest(path) === await digest(decrypted);
@@ -56,11 +58,14 @@ async function digest(file: string): Promise<string> {
 }
 
 function readable(file: string): ReadableStream<Uint8Array<ArrayBuffer>> {
-  return "Deno" in globalThis ? Deno.openSync(file).readable : Bun.file(file).stream();
+  if ("Deno" in globalThis) return Deno.openSync(file).readable;
+  if ("Bun" in globalThis) return Bun.file(file).stream();
+  return Readable.toWeb(createReadStream(file)) as unknown as ReadableStream<Uint8Array<ArrayBuffer>>;
 }
 
 function writable(file: string): WritableStream<Uint8Array> {
   if ("Deno" in globalThis) return Deno.openSync(file, { write: true, create: true }).writable;
+  if (!("Bun" in globalThis)) return Writable.toWeb(createWriteStream(file));
   const sink = Bun.file(file).writer();
   return new WritableStream({
     async write(chunk) {

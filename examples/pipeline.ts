@@ -1,9 +1,10 @@
 /**
  * Encryption as one stage among others: what CompressionStream and the helpers of `@std/streams` do before and after it;
- * runs on Deno and on Bun.
+ * runs on Deno, Bun and Node.
  *
  *     deno run -A examples/pipeline.ts
  *     bunx jsr add @std/streams && bun examples/pipeline.ts
+ *     npx jsr add @std/streams && node examples/pipeline.ts
  *
  * @module
  */

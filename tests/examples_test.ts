@@ -10,7 +10,17 @@ import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { runtimeCommand } from "./cli_support.ts";
-import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  engine,
+  runtime,
+  runtimeArgv,
+  spawn,
+  tempDir,
+  test,
+} from "./deps.ts";
 import { bytes, reference } from "./support.ts";
 
 test("examples/file.ts brings a file back", async () => {
@@ -26,9 +36,18 @@ test("examples/file.ts brings a file back", async () => {
 
 test("examples/pipeline.ts composes with CompressionStream and @std/streams", async () => {
   const map = fileURLToPath(new URL("imports.json", import.meta.url));
-  const [command, ...args] = runtimeCommand("../examples/pipeline.ts");
-  const options = runtime === "deno" ? ["run", "-A", `--import-map=${map}`, args.at(-1)!] : args;
-  const { code, stdout, stderr } = await spawn([command!, ...options]);
+  const { imports } = JSON.parse(readFileSync(map, "utf8"));
+  const standins = new URL(imports["@std/streams"], new URL("imports.json", import.meta.url)).href;
+  const hook = `import { registerHooks } from "node:module";
+    registerHooks({ resolve: (name, context, next) => next(name === "@std/streams" ? "${standins}" : name, context) });`;
+  // Bun has the stand-ins from tsconfig.json.
+  const options = {
+    deno: [`--import-map=${map}`],
+    bun: [],
+    node: [`--import=data:text/javascript,${encodeURIComponent(hook)}`],
+  };
+  const script = fileURLToPath(new URL("../examples/pipeline.ts", import.meta.url));
+  const { code, stdout, stderr } = await spawn([...runtimeArgv, ...options[runtime], script]);
   assertEquals([code, stderr], [0, ""]);
   assertStringIncludes(stdout, "two sources of 43 bytes -> 86 bytes of ciphertext\nthe text came back\n");
 });
