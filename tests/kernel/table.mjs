@@ -6,13 +6,13 @@ import process from "node:process";
 const [counts, readme] = process.argv.slice(2);
 const before = readFileSync(readme, "utf8");
 const place = /(<!-- matrix -->\n)([^]*)(\n<!-- end -->)/;
-const HEAD = ["Kernel", "libkcapi", "User, sysctl", "Deno", "Bun"];
+const HEAD = ["Kernel", "libkcapi", "User, sysctl", "Deno", "Bun", "Node"];
 
 const rows = new Map(); // what tells a row from others → its cells
 const key = ([kernel, library, user]) => [/^.*?\d+\.\d+/.exec(kernel)[0], /\(.*\)/.exec(library)[0], user].join();
 for (const line of place.exec(before)[2].split("\n").filter((line) => line.startsWith("| ")).slice(2)) {
   const cells = line.split("|").slice(1, -1).map((cell) => cell.trim());
-  rows.set(key(cells), cells);
+  rows.set(key(cells), HEAD.map((_, column) => cells[column] ?? ""));
 }
 
 const legs = new Map(); // kernel, libkcapi and user → runtime → leg
@@ -22,11 +22,11 @@ for (const leg of JSON.parse(readFileSync(counts, "utf8"))) {
 }
 const cell = ({ passed, failed, skipped, leftOut }) =>
   leftOut ?? `${passed} passed, ${failed} failed, ${skipped} skipped`;
-for (const [title, { deno, bun }] of legs) {
+for (const [title, { deno, bun, node }] of legs) {
   const [kernel, library, ...user] = title.split(", ");
   const named = kernel.replace("uml-", "User-Mode Linux ").replace("qemu-", "QEMU ");
   const release = deno.kernel?.split(",")[0] ?? bun.kernel?.split(",")[0] ?? named;
-  const cells = [release, library.replace(/^libkcapi /, ""), user.join(", "), cell(deno), cell(bun)];
+  const cells = [release, library.replace(/^libkcapi /, ""), user.join(", "), cell(deno), cell(bun), cell(node)];
   rows.set(key(cells), cells);
 }
 
