@@ -133,6 +133,12 @@ export function host(): {
   return { runtime, platform, arch, hasFFI: currentAdapter() !== undefined };
 }
 
+/** Whose code is behind the runtime's `node:crypto`: what is fast there differs. */
+export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
+  const { name } = host().runtime;
+  return name === "deno" ? "rustcrypto" : name === "bun" ? "boringssl" : "openssl";
+}
+
 /** Calls `callback` in the next turn of the event loop. */
 export function nextTurn(callback: () => void): void {
   (globalThis as unknown as NodeGlobals).setImmediate(callback);

@@ -1,0 +1,403 @@
+/**
+ * The modes of the userspace engine: `node:crypto`'s, and what is built over them where that is small: xts over ECB, rfc3686
+ * over CTR, cbc over ECB, cfb and ofb over CBC.
+ *
+ * @module
+ */
+
+import { cryptoBackend } from "../../ffi/mod.ts";
+import type { Algorithm } from "../algorithms.ts";
+import { type Bytes, viewOf } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
+import type { Direction } from "./engine.ts";
+import { lazily, masked, masks, memory, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
+
+const NO_IV: Bytes = new Uint8Array(0);
+
+/** A cipher in one mode under one key. */
+export interface Mode {
+  /** Starts a message. */
+  start(direction: Direction, iv: Bytes): void;
+  /**
+   * Processes whole chunks, or the end of the message. Gives as many bytes in fresh memory, maybe as a Buffer. The input may
+   * be the caller's own object, in front of whose members others stand.
+   */
+  run(input: Bytes): Uint8Array;
+  /** Frees what the runtime holds for the message. */
+  end(): void;
+}
+
+/** Makes a mode over a block cipher; undefined where the runtime lacks what that takes. */
+type Maker = (cipher: string, key: Bytes) => Mode | undefined;
+
+/** By generic name. A driver's name is not here, for it insists on that driver. */
+export const MAKERS: Readonly<Record<string, Maker>> = {
+  "cbc(*)": cbc,
+  "cfb(*)": cfb,
+  "chacha20": (_, key) => native("chacha20", key, 16),
+  "ctr(*)": ctr,
+  "ecb(*)": (cipher, key) => block("ecb", cipher, key),
+  "ofb(*)": ofb,
+  "rfc3686(ctr(*))": rfc3686,
+  "xts(*)": xts,
+};
+
+/** Block ciphers: `node:crypto`'s name, with the key's bits for `#`, and the block size. */
+export const CIPHERS: Readonly<Record<string, readonly [stem: string, block: number]>> = {
+  aes: ["aes-#", 16],
+  aria: ["aria-#", 16],
+  camellia: ["camellia-#", 16],
+  des: ["des", 8],
+  des3_ede: ["des-ede3", 8],
+  sm4: ["sm4", 16],
+};
+
+/** The mode of an algorithm under a key; undefined where the runtime lacks what it takes. */
+export function make({ name, cipher = "" }: Algorithm, key: Bytes): Mode | undefined {
+  if (cipher && !Object.hasOwn(CIPHERS, cipher)) return undefined;
+  return MAKERS[name.replace(`(${cipher})`, "(*)")]?.(cipher, key);
+}
+
+/** What the kernel says of a length that a mode does not take. */
+export function unfit(name: string, expected: string): KcapiError {
+  return new KcapiError("EINVAL", "update", `${name} expects ${expected}`);
+}
+
+/** `node:crypto`, loaded on first use: that takes as long as starting the runtime. */
+const crypto = lazily(() => process.getBuiltinModule("node:crypto"));
+
+const works = new Map<string, boolean>();
+
+/** A cipher of `node:crypto`; undefined where this runtime does not have it. */
+function native(name: string, key: Bytes, ivSize: number): Mode | undefined {
+  if (!works.has(name)) works.set(name, tried(name, key.length, ivSize));
+  return works.get(name) ? keyed(name, key, ivSize) : undefined;
+}
+
+function tried(name: string, keySize: number, ivSize: number): boolean {
+  const trial = keyed(name, new Uint8Array(keySize), ivSize);
+  try {
+    trial.start("encrypt", new Uint8Array(ivSize));
+    trial.end();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function keyed(name: string, key: Bytes, ivSize: number): Mode {
+  let cipher: ReturnType<ReturnType<typeof crypto>["createCipheriv"]> | undefined;
+  let running: Direction;
+  function start(direction: Direction, iv: Bytes): void {
+    // Without an IV there is no state, and the cipher at hand does for every message.
+    if (ivSize === 0 && cipher && running === direction) return;
+    end();
+    const create = direction === "encrypt" ? crypto().createCipheriv : crypto().createDecipheriv;
+    cipher = create(name, key, ivSize > 0 ? iv : null);
+    // At once: switched off after the first update, it costs one runtime a block in decryption.
+    cipher.setAutoPadding(false);
+    running = direction;
+  }
+  function end(): void {
+    // Without final(), one runtime keeps the cipher and its key for ever, others until garbage collection.
+    cipher?.final();
+    cipher = undefined;
+  }
+  return { start, run: (input) => cipher!.update(input), end };
+}
+
+function blockSize(cipher: string): number {
+  return CIPHERS[cipher]![1];
+}
+
+function block(mode: string, cipher: string, key: Bytes): Mode | undefined {
+  const [stem, size] = CIPHERS[cipher]!;
+  const name = `${stem.replace("#", `${8 * key.length}`)}-${mode}`;
+  // Not every runtime knows this one by its mode.
+  return native(name === "des-ede3-ecb" ? "des-ede3" : name, key, mode === "ecb" ? 0 : size);
+}
+
+/**
+ * Where ECB and the work around it are faster than the mode that `node:crypto` has, with AES at 64 KiB. Measured
+ * (bench/modes.ts): RustCrypto's ctr 144 µs against 50, its cbc decryption 166 against 36; OpenSSL's 10 and 10, BoringSSL's 9
+ * and 8, where nothing over ECB comes near.
+ */
+const isOverEcb = lazily(() => cryptoBackend() === "rustcrypto");
+
+function ctr(cipher: string, key: Bytes): Mode | undefined {
+  const ready = block("ctr", cipher, key);
+  const ecb = cipher === "aes" && isOverEcb() ? block("ecb", cipher, key) : undefined;
+  return ready && ecb ? bySize(ready, ctrOverEcb(ecb)) : ready;
+}
+
+/** Below so many bytes, the work around ECB costs more than it gains. */
+const LEAST_OVER_ECB = 1024;
+
+/** One mode for messages that begin with few bytes, another for the others: most go on as they begin. */
+function bySize(short: Mode, long: Mode): Mode {
+  let begin = (_: Mode): void => {};
+  let running: Mode | undefined;
+  return {
+    start(direction, iv) {
+      const own = iv.slice();
+      running = undefined;
+      begin = (mode) => mode.start(direction, own);
+    },
+    run(input) {
+      if (!running) {
+        running = input.length < LEAST_OVER_ECB ? short : long;
+        begin(running);
+      }
+      return running.run(input);
+    },
+    end() {
+      short.end();
+      long.end();
+    },
+  };
+}
+
+/** The key stream is E of the counter block, which is a big-endian number of 128 bits, and of those that follow. */
+function ctrOverEcb(ecb: Mode): Mode {
+  /** The next counter block, as big-endian words. */
+  const counter = new DataView(new ArrayBuffer(16));
+  /** How much of the block before it was used up, and that block. */
+  let used = 0;
+  const before = memory(16);
+  function start(_: Direction, iv: Bytes): void {
+    ecb.start("encrypt", NO_IV);
+    for (let i = 0; i < 16; i++) counter.setUint8(i, iv[i]!);
+    used = 0;
+  }
+  function run(given: Bytes): Uint8Array {
+    const input = viewOf(given, 0, given.length);
+    const { bytes, words } = masks();
+    const rest = used;
+    if (rest > 0) bytes.set(before.bytes);
+    const first = rest > 0 ? 1 : 0;
+    const blocks = Math.ceil((rest + input.length) / 16);
+    count(words.subarray(4 * first, 4 * blocks), counter);
+    used = (rest + input.length) % 16;
+    if (used > 0) before.bytes.set(bytes.subarray(16 * blocks - 16, 16 * blocks));
+    const stream = ecb.run(bytes.subarray(0, 16 * blocks));
+    const output = rest === 0 ? stream.subarray(0, input.length) : stream.slice(rest, rest + input.length);
+    xor(output, input);
+    if (rest > 0) stream.fill(0);
+    return output;
+  }
+  return { start, run, end: ecb.end };
+}
+
+/** Fills `words` with counter blocks, and counts on. Of signed words, for those are no heap numbers. */
+function count(words: Words, counter: DataView): void {
+  for (let i = 0; i < words.length;) {
+    // In memory their bytes are in another order than this machine counts in: only the first of the last four changes.
+    const [a, b, c, d] = [0, 4, 8, 12].map((at) => counter.getInt32(at, true)) as [number, number, number, number];
+    const end = Math.min(words.length, i + 4 * (0x100 - counter.getUint8(15)));
+    const steps = (end - i) / 4;
+    for (let last = d; i < end; i += 4, last += 0x1000000) {
+      words[i] = a;
+      words[i + 1] = b;
+      words[i + 2] = c;
+      words[i + 3] = last;
+    }
+    add(counter, steps);
+  }
+}
+
+/** Adds to a big-endian number of 128 bits. */
+function add(counter: DataView, steps: number): void {
+  for (let at = 12; at >= 0 && steps > 0; at -= 4) {
+    const sum = counter.getUint32(at) + steps;
+    counter.setUint32(at, sum);
+    steps = sum > 0xffffffff ? 1 : 0;
+  }
+}
+
+/** RFC 3686: the counter block is a nonce (the key's last 4 bytes), the IV, and a 32-bit counter from 1. */
+function rfc3686(cipher: string, key: Bytes): Mode | undefined {
+  const inner = ctr(cipher, key.subarray(0, -4));
+  return inner && {
+    ...inner,
+    start: (direction, iv) => inner.start(direction, Uint8Array.of(...key.subarray(-4), ...iv, 0, 0, 0, 1)),
+  };
+}
+
+function cbc(cipher: string, key: Bytes): Mode | undefined {
+  const ready = block("cbc", cipher, key);
+  const isBetter = cipher === "aes" && isOverEcb();
+  if (ready && !isBetter) return ready;
+  const ecb = block("ecb", cipher, key);
+  const built = ecb && cbcOverEcb(ecb, blockSize(cipher));
+  return ready && built ? byDirection(ready, built) : ready ?? built;
+}
+
+/** One mode to encrypt, another to decrypt. */
+function byDirection(encrypting: Mode, decrypting: Mode): Mode {
+  let running = encrypting;
+  return {
+    start(direction, iv) {
+      running = direction === "encrypt" ? encrypting : decrypting;
+      running.start(direction, iv);
+    },
+    run: (input) => running.run(input),
+    end() {
+      encrypting.end();
+      decrypting.end();
+    },
+  };
+}
+
+/** Decryption is one call of ECB; encryption one per block, for each needs the one before: slow, but right. */
+function cbcOverEcb(ecb: Mode, size: number): Mode {
+  let run: Mode["run"];
+  /** The ciphertext block before the next. */
+  const previous = new Uint8Array(size);
+  function start(direction: Direction, iv: Bytes): void {
+    ecb.start(direction, NO_IV);
+    run = direction === "encrypt" ? encrypt : decrypt;
+    previous.set(iv);
+  }
+  function encrypt(input: Uint8Array): Uint8Array {
+    const output = new Uint8Array(input.length);
+    for (let i = 0; i < input.length; i += size) {
+      xor(previous, input.subarray(i, i + size));
+      previous.set(ecb.run(previous));
+      output.set(previous, i);
+    }
+    return output;
+  }
+  function decrypt(given: Bytes): Uint8Array {
+    const input = viewOf(given, 0, given.length);
+    const output = ecb.run(input);
+    xor(output.subarray(0, size), previous);
+    xor(output.subarray(size), input);
+    previous.set(input.subarray(-size));
+    return output;
+  }
+  return { start, run: (input) => run(input), end: ecb.end };
+}
+
+/** CFB's key stream is E(IV), then E of each ciphertext block; in encryption, that is CBC over E(IV) and the plaintext. */
+function cfb(cipher: string, key: Bytes): Mode | undefined {
+  const chain = cbc(cipher, key);
+  const ecb = block("ecb", cipher, key);
+  if (!chain || !ecb) return undefined;
+  return feedback(blockSize(cipher), { encrypt: chain, decrypt: ecb }, (blocks, input) => blocks.set(input));
+}
+
+/** OFB's key stream is E(IV), E(E(IV)) …: CBC over zeros. */
+function ofb(cipher: string, key: Bytes): Mode | undefined {
+  const chain = cbc(cipher, key);
+  if (!chain) return undefined;
+  return feedback(blockSize(cipher), { encrypt: chain, decrypt: chain }, (blocks) => blocks.fill(0));
+}
+
+/** A stream cipher whose key stream a source makes, first of the IV, then of the blocks that `feed` fills. */
+function feedback(
+  size: number,
+  sources: Readonly<Record<Direction, Mode>>,
+  feed: (blocks: Bytes, input: Uint8Array) => void,
+): Mode {
+  let source: Mode;
+  /** The key stream's next block. */
+  const next = new Uint8Array(size);
+  function start(direction: Direction, iv: Bytes): void {
+    source = sources[direction];
+    source.start("encrypt", new Uint8Array(size));
+    next.set(source.run(iv));
+  }
+  function run(input: Uint8Array): Uint8Array {
+    const whole = Math.ceil(input.length / size) * size;
+    const blocks = masked().bytes.subarray(0, whole);
+    const keyStream = masks().bytes;
+    feed(blocks, input);
+    keyStream.set(next);
+    keyStream.set(source.run(blocks), size);
+    next.set(keyStream.subarray(whole, whole + size));
+    const output = keyStream.slice(0, input.length);
+    xor(output, input);
+    return output;
+  }
+  function end(): void {
+    sources.encrypt.end();
+    sources.decrypt.end();
+  }
+  return { start, run, end };
+}
+
+function xts(cipher: string, key: Bytes): Mode | undefined {
+  if (blockSize(cipher) !== 16) return undefined;
+  const data = block("ecb", cipher, key.subarray(0, key.length / 2));
+  const tweaks = block("ecb", cipher, key.subarray(key.length / 2));
+  return data && tweaks && xtsOverEcb(data, tweaks);
+}
+
+/** IEEE 1619. One run is one message: the sector. */
+function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
+  const tweak = memory(16);
+  let decrypts: boolean;
+  function start(direction: Direction, iv: Bytes): void {
+    data.start(direction, NO_IV);
+    tweaks.start("encrypt", NO_IV);
+    tweak.bytes.set(tweaks.run(iv));
+    decrypts = direction === "decrypt";
+  }
+  function run(input: Uint8Array): Uint8Array {
+    if (input.length < 16) throw unfit("xts", "at least one block");
+    const mask = masks().words;
+    double(tweak.words, mask, Math.ceil(input.length / 16));
+    const tail = input.length % 16;
+    if (tail === 0) return between(mask, input);
+    const whole = input.length - tail;
+    const tailMask = mask.subarray(whole / 4);
+    // Decryption undoes last what encryption did first: the last whole block is the tail's doing.
+    if (decrypts) exchange(mask.subarray(whole / 4 - 4), tailMask);
+    return steal(between(mask, input.subarray(0, whole)), input.subarray(whole), tailMask);
+  }
+  /** ECB between two XORs with the mask. */
+  function between(mask: Words, input: Uint8Array): Uint8Array {
+    const count = input.length / 4;
+    const inner = masked();
+    inner.bytes.set(input);
+    xorWords(inner.words, mask, count);
+    const output = data.run(inner.bytes.subarray(0, input.length));
+    xorWords(wordsOf(output, count), mask, count);
+    return output;
+  }
+  /** Ciphertext stealing: the last block of `output` fills up the tail, is cut to its length, and makes room for it. */
+  function steal(output: Uint8Array, tail: Uint8Array, mask: Words): Uint8Array {
+    const result = new Uint8Array(output.length + tail.length);
+    const last = result.subarray(output.length - 16, output.length);
+    result.set(output);
+    result.set(last.subarray(0, tail.length), output.length);
+    last.set(tail);
+    last.set(between(mask, last));
+    return result;
+  }
+  function end(): void {
+    data.end();
+    tweaks.end();
+  }
+  return { start, run, end };
+}
+
+/** Fills `mask` for so many blocks: the tweak, then twice the last one in GF(2^128), little-endian like the machine. */
+function double(tweak: Words, mask: Words, blocks: number): void {
+  let [a, b, c, d] = tweak as Iterable<number> as [number, number, number, number];
+  for (let i = 0; i < 4 * blocks; i += 4) {
+    mask[i] = a;
+    mask[i + 1] = b;
+    mask[i + 2] = c;
+    mask[i + 3] = d;
+    const carry = d >>> 31;
+    d = (d << 1) | (c >>> 31);
+    c = (c << 1) | (b >>> 31);
+    b = (b << 1) | (a >>> 31);
+    a = (a << 1) ^ (0x87 * carry);
+  }
+}
+
+function exchange(one: Words, other: Words): void {
+  for (let i = 0; i < 4; i++) [one[i], other[i]] = [other[i]!, one[i]!];
+}

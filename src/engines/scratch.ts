@@ -1,0 +1,88 @@
+/**
+ * Memory for intermediate bytes, which all ciphers of a thread share: no call interrupts another.
+ *
+ * @module
+ */
+
+import type { Bytes } from "../bytes.ts";
+
+/** The most bytes that are processed at once: the kernel's default send buffer, so that both engines take the same messages. */
+export const WINDOW = 212_992;
+
+/** Makes it when it is first asked for. */
+export function lazily<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => made ??= make();
+}
+
+/** Memory as 32-bit words. */
+export type Words = Uint32Array;
+
+/** The same memory, as bytes and as words. */
+export interface Memory {
+  readonly bytes: Bytes;
+  readonly words: Words;
+}
+
+/** Fresh memory. */
+export function memory(length: number): Memory {
+  const buffer = new ArrayBuffer(length);
+  return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
+}
+
+const made: Memory[] = [];
+
+function shared(length: number): () => Memory {
+  return lazily(() => {
+    const scratch = memory(length);
+    made.push(scratch);
+    return scratch;
+  });
+}
+
+const gathered = shared(WINDOW);
+/** Input made ready for a cipher. */
+export const masked = shared(WINDOW);
+/** Key stream, masks, counter blocks: a block more than a window, for what is a block ahead. */
+export const masks = shared(WINDOW + 16);
+
+/** Forgets what was in it, key stream and plaintext: for the end of a stream. */
+export function wipeScratch(): void {
+  for (const { bytes } of made) bytes.fill(0);
+}
+
+/** A scatter list in one piece, so that the cipher is called once and its output is in one piece, too. */
+export function gather(list: readonly Bytes[]): Bytes {
+  if (list.length === 1) return list[0]!;
+  const { bytes } = gathered();
+  let length = 0;
+  for (const entry of list) {
+    bytes.set(entry, length);
+    length += entry.length;
+  }
+  return bytes.subarray(0, length);
+}
+
+/** From so many bytes on, a copy costs less than to go by bytes. */
+const LEAST_ALIGNED = 64;
+
+/** `target ^= source`, for as many bytes as `target` has, by words; `source` is copied where it is not aligned to them. */
+export function xor(target: Uint8Array, source: Uint8Array): void {
+  if (source.byteOffset % 4 !== 0 && target.byteOffset % 4 === 0 && target.length >= LEAST_ALIGNED) {
+    const { bytes } = masked();
+    bytes.set(source.length > target.length ? source.subarray(0, target.length) : source);
+    source = bytes;
+  }
+  const words = (target.byteOffset | source.byteOffset) % 4 === 0 ? target.length >>> 2 : 0;
+  if (words > 0) xorWords(wordsOf(target, words), wordsOf(source, words), words);
+  for (let i = 4 * words; i < target.length; i++) target[i]! ^= source[i]!;
+}
+
+/** Not generic: code that sees two types of arrays is several times slower in one runtime. */
+export function xorWords(target: Words, source: Words, count: number): void {
+  for (let i = 0; i < count; i++) target[i]! ^= source[i]!;
+}
+
+export function wordsOf({ buffer, byteOffset }: Uint8Array, count: number): Words {
+  return new Uint32Array(buffer, byteOffset, count);
+}
