@@ -48,7 +48,7 @@ export class EncryptionStream extends CipherStream {
    * @param parameters The IV, and how to use it.
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
-  constructor(source: string | CipherHandle, options?: Partial<CipherStreamOptions>) {
+  constructor(source: string | CipherHandle, options: Partial<CipherStreamOptions> = {}) {
     super(prepare("encrypt", source, options));
   }
 }
@@ -88,7 +88,7 @@ export class DecryptionStream extends CipherStream {
    * @param parameters The IV, and how to use it.
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
-  constructor(source: string | CipherHandle, options?: Partial<CipherStreamOptions>) {
+  constructor(source: string | CipherHandle, options: Partial<CipherStreamOptions> = {}) {
     super(prepare("decrypt", source, options));
   }
 }

@@ -135,18 +135,19 @@ const LEAST_OVER_ECB = 1024;
 
 /** One mode for messages that begin with few bytes, another for the others: most go on as they begin. */
 function bySize(short: Mode, long: Mode): Mode {
-  let begin = (_: Mode): void => {};
   let running: Mode | undefined;
+  let startShort = (): void => {};
   return {
     start(direction, iv) {
       const own = iv.slice();
+      startShort = () => short.start(direction, own);
+      long.start(direction, iv); // which makes no new cipher
       running = undefined;
-      begin = (mode) => mode.start(direction, own);
     },
     run(input) {
       if (!running) {
         running = input.length < LEAST_OVER_ECB ? short : long;
-        begin(running);
+        if (running === short) startShort();
       }
       return running.run(input);
     },
