@@ -1,11 +1,11 @@
 /** Real threads: each Worker with handles of its own, while others and the main thread stream as well. */
 import { fileURLToPath } from "node:url";
 import { loadIfGranted } from "../ffi/mod.ts";
-import { KcapiError } from "../mod.ts";
+import { KcapiError, unseal } from "../mod.ts";
 import { inputOf, ivOf, KEY, type Order, stream, THREADS } from "./children/streaming.ts";
 import { WebWorker } from "./children/web_worker.ts";
 import { assertEquals, engine, runtimeArgv, spawn, test } from "./deps.ts";
-import { type Bytes, reference } from "./support.ts";
+import { type Bytes, collect, reference } from "./support.ts";
 
 interface Thread extends Disposable {
   /** What the Worker streamed. */
@@ -31,12 +31,13 @@ function start(order: Order): Thread {
   return { outputs: outputs.promise, started: started.promise, [Symbol.dispose]: () => worker.terminate() };
 }
 
-function assertOutputs(outputs: Bytes[], seed: number): void {
+async function assertOutputs(outputs: Bytes[], seed: number): Promise<void> {
   const options = { key: KEY, iv: ivOf(seed) };
-  const [ctr, cbc] = outputs;
+  const [ctr, cbc, sealed] = outputs;
   assertEquals(ctr, reference("encrypt", "ctr(aes)", options, inputOf(seed)), `handle of thread ${seed}`);
   const padded = reference("encrypt", "cbc(aes)", { ...options, padding: "pkcs7" }, inputOf(seed));
   assertEquals(cbc, padded, `stream of thread ${seed}`);
+  assertEquals(await collect(unseal({ key: KEY, engine }, sealed!)), inputOf(seed), `seal of thread ${seed}`);
 }
 
 const rounds = 5;
@@ -44,9 +45,9 @@ const rounds = 5;
 test("two Workers and the main thread stream at once, each with handles of its own, to the right bytes", async () => {
   using one = start({ engine, seed: 1, rounds });
   using two = start({ engine, seed: 2, rounds });
-  assertOutputs(await stream({ engine, seed: 3, rounds }), 3);
-  assertOutputs(await one.outputs, 1);
-  assertOutputs(await two.outputs, 2);
+  await assertOutputs(await stream({ engine, seed: 3, rounds }), 3);
+  await assertOutputs(await one.outputs, 1);
+  await assertOutputs(await two.outputs, 2);
 });
 
 test("a Worker that is terminated in mid-stream does no harm to another, nor to the main thread", async () => {
@@ -56,8 +57,8 @@ test("a Worker that is terminated in mid-stream does no harm to another, nor to 
       using endless = start({ engine, seed: 1, rounds: Infinity });
       await endless.started;
     }
-    assertOutputs(await stream({ engine, seed: 3, rounds: 2 }), 3);
-    assertOutputs(await other.outputs, 2);
+    await assertOutputs(await stream({ engine, seed: 3, rounds: 2 }), 3);
+    await assertOutputs(await other.outputs, 2);
   }
 });
 
@@ -69,6 +70,6 @@ test.if(hasLibrary, "libkcapi is not installed")(
     const child = fileURLToPath(new URL("./children/first_load.ts", import.meta.url));
     const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);
     assertEquals([code, signal, stderr], [0, null, ""]);
-    assertEquals(stdout.trim().split(","), Array.from({ length: THREADS }, () => "2"));
+    assertEquals(stdout.trim().split(","), Array.from({ length: THREADS }, () => "3"));
   },
 );

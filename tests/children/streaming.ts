@@ -1,6 +1,6 @@
 /** What each thread of `tests/threads_test.ts` does. */
 import { load } from "../../ffi/mod.ts";
-import { CipherHandle, EncryptionStream } from "../../mod.ts";
+import { CipherHandle, EncryptionStream, seal } from "../../mod.ts";
 import { type Bytes, bytes, collect, cut, streamOf } from "../bytes.ts";
 
 export interface Order {
@@ -20,7 +20,7 @@ export const KEY = bytes(32, 2);
 export const inputOf = (seed: number): Bytes => bytes(300_000 + seed, seed);
 export const ivOf = (seed: number): Bytes => bytes(16, seed);
 
-/** Streams the same input over a handle and through a stream at once, and gives what came out of both. */
+/** Streams the same input over a handle, through a stream and a seal at once, and gives what came out of each. */
 export async function stream({ engine, seed, rounds, barrier }: Order, onRound = () => {}): Promise<Bytes[]> {
   if (barrier) {
     for (let arrived = Atomics.add(barrier, 0, 1) + 1; arrived < THREADS; arrived = Atomics.load(barrier, 0)) {
@@ -41,7 +41,8 @@ export async function stream({ engine, seed, rounds, barrier }: Order, onRound =
     };
     const encryption = new EncryptionStream("cbc(aes)", { key: KEY, iv, engine });
     const fromStream = collect(streamOf(cut(input, [65_529, 7])).pipeThrough(encryption));
-    [, ...outputs] = await Promise.all([produce(), collect(handle.streamOp()), fromStream]);
+    const sealed = collect(seal({ key: KEY, engine }, cut(input, [65_529, 7])));
+    [, ...outputs] = await Promise.all([produce(), collect(handle.streamOp()), fromStream, sealed]);
     onRound();
   }
   return outputs;
