@@ -220,9 +220,11 @@ for (
     [208_895, 4_097],
     [4_097, 204_815],
     [200_001, 8_000, 4_000, 991],
+    Array<number>(16).fill(12_544),
     Array<number>(16).fill(13_312),
     Array<number>(104).fill(2_048),
-    // More entries than one op takes: several ops, or a copy where those would end within a block.
+    // More entries than one op takes: a copy.
+    Array<number>(17).fill(4_096),
     Array<number>(20).fill(4_096),
     Array<number>(20).fill(4_100),
     [208_912, 4_080],
