@@ -170,7 +170,6 @@ export class Cryptor implements Processor {
    * @returns Undefined, and nothing is done, where it takes {@linkcode write} and {@linkcode read}.
    */
   pass(bytes: Bytes): Bytes | undefined {
-    if (!this.#flow.canPass(bytes.length)) return undefined;
     try {
       return this.#flow.pass(bytes, this.#plan.inPlace);
     } catch (error) {

@@ -128,15 +128,16 @@ export class Flow {
     return true;
   }
 
-  /** Whether `length` more bytes can {@linkcode pass}: whole units that carry on, with nothing in front of them. */
-  canPass(length: number): boolean {
-    return this.algorithm.kind === "stream" && this.#tailLength === 0 && this.#queued === 0 && length > 0 &&
-      length <= this.engine.window && length % this.unit === 0 && this.#layout!.hold !== 1;
-  }
-
-  /** Sends `bytes` and receives their output: what `send` and `take` would do, for the most frequent case. */
-  pass(bytes: Bytes, inPlace: boolean): Bytes {
-    return this.engine.pass(bytes, inPlace);
+  /**
+   * Sends `bytes` and receives their output: what `send` and `take` would do, for the most frequent case.
+   *
+   * @returns Undefined, and nothing is done, unless they are whole units that carry on, with nothing in front of them.
+   */
+  pass(bytes: Bytes, inPlace: boolean): Bytes | undefined {
+    const { length } = bytes;
+    const isUsual = this.#tailLength === 0 && this.#queued === 0 && length % this.unit === 0 && length > 0 &&
+      length <= this.engine.window && this.algorithm.kind === "stream" && this.#layout!.hold !== 1;
+    return isUsual ? this.engine.pass(bytes, inPlace) : undefined;
   }
 
   /**
