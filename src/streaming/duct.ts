@@ -179,7 +179,7 @@ export class Duct {
   #answerDemand(): void {
     const processor = this.#processor;
     this.#busy = true;
-    while (this.#demand && processor.pending) {
+    while ((this.#demand || processor.hasOutput) && processor.pending && !this.#over) {
       if (this.#slice && !processor.hasOutput && this.#slice.over) return this.#rest(this.#slice);
       const output = processor.read();
       if (output) this.#enqueue(output);
