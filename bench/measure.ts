@@ -8,6 +8,7 @@ import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { checksOf, type Figures, limitOf, passes, type Statistics } from "./bars.ts";
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
@@ -23,41 +24,6 @@ export const where = process.env.KCAPI_BENCH_WHERE === "guest" ? "guest" : "host
 
 /** How many rounds to measure: fewer for a first look. */
 export const roundsOr = (usual: number): number => Number(process.env.KCAPI_BENCH_ROUNDS ?? usual);
-
-/** Seconds (or what `unit` says) that one contender took. */
-export interface Statistics {
-  median: number;
-  min: number;
-  max: number;
-  rounds: number;
-}
-
-/** What was measured: one line of results.json. */
-export interface Figures {
-  /** `B1` … `B8`, `cost` or `sizes`. */
-  bar: string;
-  runtime: string;
-  where: "guest" | "host";
-  /** Such as `cbc(aes), 64 KiB`. */
-  work: string;
-  figures: Record<string, Statistics>;
-  unit: "s" | "MiB" | "ticks";
-  /** The bytes that took so many seconds. */
-  per?: number;
-  /** The size of a chunk, where it is a place on the chart. */
-  size?: number;
-}
-
-/** The same against a bar. */
-export interface Result extends Figures {
-  /** How the ratio is made, in words. */
-  formula: string;
-  ratio: number;
-  atMost?: number;
-  atLeast?: number;
-  /** The best that any program could reach, where the bar may be above it. */
-  reachable?: number;
-}
 
 /** Something to measure: does its work and resolves with the seconds it took. */
 export type Contender = () => number | Promise<number>;
@@ -122,41 +88,23 @@ export async function runBars(bars: Record<string, () => Promise<void>>): Promis
   }
 }
 
-/** Whether a result is within its bar. */
-export function passes(
-  { ratio, atMost = Infinity, atLeast = -Infinity }: Pick<Result, "ratio" | "atMost" | "atLeast">,
-): boolean {
-  return ratio <= atMost && ratio >= atLeast;
-}
-
-/** A result still without its ratio, which is made from the figures' medians. */
-type Measurement = Omit<Result, "runtime" | "where" | "ratio"> & {
-  runtime?: string;
-  ratio: (figure: (name: string) => number) => number;
-};
-
-/** Adds a result to this run's file, and shows it; the ratio of the minima, too, which noise disturbs less. */
-export function report(measurement: Measurement): void {
-  const ratioOf = (what: "median" | "min") => measurement.ratio((name) => measurement.figures[name]![what]);
-  const result: Result = { runtime, where, ...measurement, ratio: ratioOf("median") };
-  const { bar, work, unit, atMost, atLeast } = result;
-  const limit = atMost !== undefined ? `≤ ${atMost}` : `≥ ${atLeast}`;
+/** Adds a result to this run's file, and shows it against its bar; by the minima, too, which noise disturbs less. */
+export function record(measured: Omit<Figures, "runtime" | "where"> & { runtime?: string }): void {
+  const result: Figures = { runtime, where, ...measured };
+  const file = process.env.KCAPI_BENCH_RESULTS;
+  if (file) appendFileSync(file, JSON.stringify(result) + "\n");
+  const { bar, work, unit } = result;
   const figures = Object.entries(result.figures).map(([name, { median, min, max }]) =>
     `${name} ${show(median, unit)} (${show(min, unit)}–${show(max, unit)})`
   );
-  console.log(
-    `${bar} ${result.runtime} ${where} ${work}: ${result.ratio.toFixed(2)} (of minima ${
-      ratioOf("min").toFixed(2)
-    }) ${limit} ` +
-      `${passes(result) ? "pass" : "FAIL"}   [${unit}: ${figures.join(", ")}]`,
+  console.log(`${bar} ${result.runtime} ${where} ${work}   [${unit}: ${figures.join(", ")}]`);
+  const minima = checksOf(result, "min");
+  checksOf(result).forEach((check, i) =>
+    console.log(
+      `  ${check.formula}: ${check.is.toFixed(2)} (of minima ${minima[i]!.is.toFixed(2)}) ${limitOf(check)} ` +
+        (passes(check) ? "pass" : "FAIL"),
+    )
   );
-  record(result);
-}
-
-/** Adds figures to this run's file that have no bar. */
-export function record(result: Omit<Figures, "runtime" | "where"> & { runtime?: string }): void {
-  const file = process.env.KCAPI_BENCH_RESULTS;
-  if (file) appendFileSync(file, JSON.stringify({ runtime, where, ...result }) + "\n");
 }
 
 function show(value: number, unit: string): string {

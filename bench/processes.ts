@@ -10,7 +10,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { Baseline, iv, key, MiB, report, roundsOr, runBars, statistics, takeTurns, where, WINDOW } from "./measure.ts";
+import { Baseline, iv, key, MiB, record, roundsOr, runBars, statistics, takeTurns, where, WINDOW } from "./measure.ts";
 
 const [BUN, DENO] = ["bun", "deno"].map((name) => join(import.meta.dirname!, "../node_modules/.bin", name)) as [
   string,
@@ -20,20 +20,28 @@ const RUNTIMES: Record<string, string[]> = { Bun: [BUN, "run"], Deno: [DENO, "ru
 
 await runBars({ B3: measureFiles, B7: measureMemory });
 
-/** Runs a program to its end; `keyFile` becomes its descriptor 3. Resolves with its output and seconds. */
-function run(command: string[], keyFile?: string): Promise<{ output: string; seconds: number }> {
-  const descriptor = keyFile ? openSync(keyFile, "r") : undefined;
+/** Files for a program: its standard input and output, and its descriptor 3. */
+interface Redirection {
+  input: string;
+  output: string;
+  key: string;
+}
+
+/** Runs a program to its end. Resolves with what it prints, unless that is redirected, and its seconds. */
+function run(command: string[], files?: Redirection): Promise<{ output: string; seconds: number }> {
+  const descriptors = files ? [openSync(files.input, "r"), openSync(files.output, "w"), openSync(files.key, "r")] : [];
+  const [input, printed, key] = descriptors;
   return new Promise((resolve, reject) => {
     const start = performance.now();
     const child = spawn(command[0]!, command.slice(1), {
-      stdio: ["ignore", "pipe", "inherit", ...(descriptor === undefined ? [] : [descriptor])],
+      stdio: [input ?? "ignore", printed ?? "pipe", "inherit", ...(key === undefined ? [] : [key])],
     });
     let output = "";
-    child.stdout!.on("data", (data) => output += data);
+    child.stdout?.on("data", (data) => output += data);
     child.on("error", reject);
     child.on("close", (code) => {
       const seconds = (performance.now() - start) / 1000;
-      if (descriptor !== undefined) closeSync(descriptor);
+      for (const descriptor of descriptors) closeSync(descriptor);
       if (code === 0) resolve({ output, seconds });
       else reject(new Error(`${command.join(" ")} exited with code ${code}`));
     });
@@ -58,13 +66,13 @@ async function measureFiles(): Promise<void> {
     string,
     string,
   ];
-  const total = 256 * MiB;
+  const total = 1024 * MiB;
   writeRandom(input, total);
   writeFileSync(keyFile, key);
   const written = new Map<string, string>();
-  const contender = (command: string[], keyFile?: string) => async () => {
+  const contender = (command: string[], files?: Redirection) => async () => {
     rmSync(output, { force: true });
-    const { seconds } = await run(command, keyFile);
+    const { seconds } = await run(command, files);
     if (!written.has(command[0]!)) written.set(command[0]!, (await run(["sha256sum", output])).output);
     return seconds;
   };
@@ -78,16 +86,12 @@ async function measureFiles(): Promise<void> {
     "cbc(aes)",
     "--iv",
     iv.toHex(),
-    "-i",
-    input,
-    "-o",
-    output,
   ];
   const ours = (runtime: string) =>
     contender(script(runtime, "encrypt_file.ts", "cbc(aes)", key.toHex(), iv.toHex(), input, output));
   const baseline = new Baseline();
   const figures = await takeTurns({
-    "kcapi-enc": contender(tool, keyFile),
+    "kcapi-enc": contender(tool, { input, output, key: keyFile }),
     Bun: ours("Bun"),
     Deno: ours("Deno"),
     "Bun, empty": async () => (await run([BUN, "-e", "0"])).seconds,
@@ -100,18 +104,14 @@ async function measureFiles(): Promise<void> {
   if (new Set(written.values()).size !== 1) throw new Error("The three programs wrote different files");
   for (const runtime of ["Bun", "Deno"] as const) {
     const { "kcapi-enc": tool, [runtime]: ours, [`${runtime}, empty` as const]: empty, "best C": best, dd } = figures;
-    report({
-      bar: "B3",
-      runtime,
-      work: "cbc(aes), 256 MiB",
-      figures: { "kcapi-enc": tool, [runtime]: ours, "an empty script": empty, "best C": best, dd },
-      unit: "s",
-      per: total,
-      formula: `kcapi-enc ÷ ${runtime}`,
-      ratio: (of) => of("kcapi-enc") / of(runtime),
-      atLeast: runtime === "Bun" ? 1.2 : 1,
-      reachable: tool.median / (empty.median + best.median + dd.median),
-    });
+    const contenders = {
+      "kcapi-enc": tool,
+      EncryptionStream: ours,
+      "an empty script": empty,
+      "best C": best,
+      dd,
+    };
+    record({ bar: "B3", runtime, work: "cbc(aes), 1 GiB", figures: contenders, unit: "s", per: total });
   }
 }
 
@@ -133,18 +133,5 @@ async function measureGrowth(runtime: string, engine: string, algorithm: string,
     }
   }
   const figures = Object.fromEntries([...growth].map(([name, sizes]) => [name, statistics(sizes)]));
-  const common = { bar: "B7", runtime, figures, unit: "MiB", atMost: 16 } as const;
-  report({
-    ...common,
-    work: `${engine}, ${algorithm}`,
-    formula: "EncryptionStream − copying",
-    ratio: (of) => of("EncryptionStream") - of("copying"),
-  });
-  report({
-    ...common,
-    work: `${engine}, ${algorithm}, inPlace`,
-    formula: "inPlace",
-    ratio: (of) => of("inPlace"),
-    ...(figures["cipher.update"] ? { reachable: figures["cipher.update"].median } : {}),
-  });
+  record({ bar: "B7", runtime, work: `${engine}, ${algorithm}`, figures, unit: "MiB" });
 }

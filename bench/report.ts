@@ -12,7 +12,8 @@ import { cpus, release, totalmem } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { type Bar, barChart, lineChart, type Series } from "./charts.ts";
-import { type Figures, KiB, passes, type Result, sizeName, type Statistics } from "./measure.ts";
+import { BARS, type Check, checksOf, type Figures, limitOf, passes, type Statistics } from "./bars.ts";
+import { KiB, sizeName } from "./measure.ts";
 
 interface ProfileLine {
   share: number;
@@ -29,59 +30,6 @@ interface Results {
 const HERE = import.meta.dirname!;
 const FILE = join(HERE, "results.json");
 const RUNTIMES = ["Bun", "Deno"] as const;
-
-/** What the bars are about, and how they are measured. */
-const BARS: [string, string, string][] = [
-  [
-    "B1",
-    "`CipherHandle` over the caller's buffers, against C",
-    "`streamUpdate` and `streamOpInto` over the same two buffers, again and again.",
-  ],
-  [
-    "B2",
-    "`EncryptionStream` from memory to memory, against C",
-    "The source gives chunks from memory, the sink counts bytes. *copying* is a TransformStream that does nothing but copy each " +
-    "chunk into a fresh array: what a stream cannot avoid if it leaves its input alone. With `inPlace` nothing is to be avoided, " +
-    "and the rival is plain C itself.",
-  ],
-  [
-    "B3",
-    "file to file, whole processes, against `kcapi-enc`",
-    "256 MiB of random bytes on tmpfs, start-up included; [`encrypt_file.ts`](encrypt_file.ts) is the program. All three must write the same file. " +
-    "In brackets: what is within reach of a program of that runtime, which has to start (*an empty script*), to encrypt (*best C*), and to read and write (*dd*).",
-  ],
-  [
-    "B4",
-    "writes of 256 bytes, against C",
-    "Small writes are gathered before the kernel is called. *best C* encrypts the same bytes in the fewest calls: plain C ÷ best C, in brackets, is " +
-    "within reach of a program whose JavaScript takes no time at all. *identity* is what the same writes cost through a TransformStream that does nothing.",
-  ],
-  [
-    "B5",
-    "the cost of a chunk, without kernel and cipher",
-    "Over a libkcapi whose calls return at once ([`null_kcapi.c`](null_kcapi.c)), against a TransformStream that does nothing, on this machine itself. Seconds per chunk. " +
-    "*FFI* are the native calls of one chunk alone; *fresh* is a TransformStream that only enqueues a new, empty array for each chunk: what is within reach where the output " +
-    "has memory of its own.",
-  ],
-  [
-    "B6",
-    "the userspace engine, against the runtime's own cipher and cipher stream",
-    "64 KiB chunks, seconds per chunk, on this machine itself. In brackets: what is within reach of *a Transformer* over the same cipher that gives its output as " +
-    "plain arrays with nothing of the heap behind them.",
-  ],
-  [
-    "B7",
-    "memory of a long stream",
-    "4 GiB through one stream in 64 KiB chunks, in a process of its own: the highest resident memory less the one before, when 256 MiB had gone through another stream " +
-    "of the kind (compiled code is there then). With `inPlace` the source uses the same chunks again and again. In brackets: what is within " +
-    "reach over the runtime's *cipher.update* alone, whose output is freed at once.",
-  ],
-  [
-    "B8",
-    "one chunk of 256 MiB",
-    "As `Blob.stream()` gives in Deno. *timer*: how often a timer of 10 ms fires, against a program that waits.",
-  ],
-];
 
 const all = merge(process.argv[2]);
 writeFileSync(FILE, serialize(all));
@@ -273,54 +221,61 @@ function statistics({ median, min, max }: Statistics, unit: string): string {
   return `${figure(median, unit)} (${figure(min, unit)}–${figure(max, unit)})`;
 }
 
-function barOf({ atMost, atLeast, unit }: Result): string {
-  const suffix = unit === "MiB" ? " MiB" : "";
-  return atMost !== undefined ? `≤ ${atMost}${suffix}` : `≥ ${atLeast}${suffix}`;
+/** What was measured against this bar, Bun first. */
+function measuredFor(bar: string): Figures[] {
+  const rows = all.results.filter((result) => result.bar === bar && checksOf(result).length > 0);
+  return RUNTIMES.flatMap((runtime) => rows.filter((result) => result.runtime === runtime));
 }
 
-function mark(isPassed: boolean): string {
-  return isPassed ? "pass" : "**fail**";
-}
-
-/** A bar's results. B5 is measured in the guest too, but only to tell where the time goes. */
-function rowsOf(bar: string): Result[] {
-  const rows = all.results.filter((result) => result.bar === bar && !(bar === "B5" && result.where === "guest"));
-  return rows as Result[];
-}
-
-function barTable(bar: string): string {
-  const rows = rowsOf(bar);
+function figuresTable(bar: string): string {
+  const rows = measuredFor(bar);
   if (rows.length === 0) return "Not measured yet.";
   const names = [...new Set(rows.flatMap(({ figures }) => Object.keys(figures)))];
   return table(
-    ["", "work", ...names, "rounds", "ratio", "is", "bar", ""],
-    RUNTIMES.flatMap((runtime) => rows.filter((result) => result.runtime === runtime)).map((result) => [
-      result.runtime,
-      result.work,
-      ...names.map((name) => result.figures[name] ? statistics(result.figures[name], result.unit) : ""),
-      String(Math.min(...Object.values(result.figures).map(({ rounds }) => rounds))),
-      result.formula,
-      result.ratio.toFixed(2) + (result.reachable ? ` (within reach: ${result.reachable.toFixed(2)})` : ""),
-      barOf(result),
-      mark(passes(result)),
+    ["", "work", ...names, "rounds"],
+    rows.map(({ runtime, work, figures, unit }) => [
+      runtime,
+      work,
+      ...names.map((name) => figures[name] ? statistics(figures[name], unit) : ""),
+      String(Math.min(...Object.values(figures).map(({ rounds }) => rounds))),
     ]),
   );
 }
 
-function summaryTable(): string {
-  const bars = BARS.map(([bar, title]) => {
+function checkRow(check: Check): string[] {
+  const is = `${check.is.toFixed(2)}${check.unit ? ` ${check.unit}` : ""}`;
+  return [check.formula, is, limitOf(check), passes(check) ? "pass" : "**fail**"];
+}
+
+function checksTable(bar: string): string {
+  const rows = measuredFor(bar).flatMap((result) =>
+    checksOf(result).map((check) => [result.runtime, result.work, ...checkRow(check)])
+  );
+  return rows.length === 0 ? "" : table(["", "work", "", "is", "bar", ""], rows);
+}
+
+/** The first thing to know: whether all bars are passed, and which are not. */
+function summary(): string {
+  const checks = Object.keys(BARS).flatMap((bar) =>
+    measuredFor(bar).flatMap((result) => checksOf(result).map((check) => ({ bar, result, check })))
+  );
+  const failed = checks.filter(({ check }) => !passes(check));
+  const rows = Object.entries(BARS).map(([bar, { title }]) => {
     const cells = RUNTIMES.map((runtime) => {
-      const rows = rowsOf(bar).filter((result) => result.runtime === runtime);
-      const passed = rows.filter(passes).length;
-      return rows.length === 0
-        ? "–"
-        : passed === rows.length
-        ? `pass (${passed})`
-        : `**${rows.length - passed} of ${rows.length} fail**`;
+      const own = checks.filter((each) => each.bar === bar && each.result.runtime === runtime);
+      const lost = own.filter(({ check }) => !passes(check)).length;
+      return own.length === 0 ? "–" : lost === 0 ? `pass (${own.length})` : `**${lost} of ${own.length} fail**`;
     });
     return [bar, title, ...cells];
   });
-  return table(["", "", ...RUNTIMES], bars);
+  const head = failed.length === 0
+    ? `**All ${checks.length} values are within their bars.**`
+    : `**${failed.length} of ${checks.length} values are not within their bars:**\n\n` +
+      table(
+        ["", "", "work", "", "is", "bar"],
+        failed.map(({ bar, result, check }) => [bar, result.runtime, result.work, ...checkRow(check).slice(0, 3)]),
+      );
+  return `${head}\n\n${table(["", "", ...RUNTIMES], rows)}`;
 }
 
 function costSection(): string {
@@ -373,7 +328,7 @@ function readme(): string {
 
 Written by \`bench/run\`, from [results.json](results.json): edit [report.ts](report.ts), not this file.
 
-${summaryTable()}
+${summary()}
 
 ## Method
 
@@ -416,6 +371,10 @@ What the runtimes' own profilers say of the same stream in the guest (native cal
 
 ${profileSection()}
 
-${BARS.map(([bar, title, method]) => `## ${bar}: ${title}\n\n${method}\n\n${barTable(bar)}`).join("\n\n")}
+${
+    Object.entries(BARS).map(([bar, { title, method }]) =>
+      `## ${bar}: ${title}\n\n${method}\n\n${checksTable(bar)}\n\n${figuresTable(bar)}`
+    ).join("\n\n")
+  }
 `;
 }

@@ -16,10 +16,9 @@ import {
   key,
   KiB,
   memorySource,
-  report,
+  record,
   roundsOr,
   runBars,
-  runtime,
   takeTurns,
   timed,
 } from "./measure.ts";
@@ -58,39 +57,7 @@ async function measureSealed(): Promise<void> {
     typage: timed(() => typage(chunks)),
     rfc8188: timed(() => rfc8188(chunks)),
   }, { rounds: roundsOr(15), warmUp: 5 });
-  const common = { bar: "B9", figures, unit: "s", per: SIZE * COUNT } as const;
-  for (const what of ["seal", "unseal"]) {
-    report({
-      ...common,
-      work: `${what}, AES-CTR-HMAC`,
-      formula: `${what} ÷ (AES-CTR + HMAC + fresh stream)`,
-      ratio: (of) => of(what) / (of("AES-CTR") + of("HMAC") + of("fresh stream")),
-      atMost: 1.15,
-    });
-    report({
-      ...common,
-      work: `${what}, AES-GCM-HKDF`,
-      formula: `${what} GCM ÷ (GCM + fresh stream)`,
-      ratio: (of) => of(`${what} GCM`) / (of("GCM") + of("fresh stream")),
-      atMost: 1.25,
-    });
-  }
-  const best = (of: (name: string) => number) => Math.min(of("seal"), of("seal GCM"));
-  report({
-    ...common,
-    work: "against typage",
-    formula: "typage ÷ seal, the faster",
-    ratio: (of) => of("typage") / best(of),
-    atLeast: 3,
-  });
-  const least = { Bun: 3, Node: 2, Deno: 1.2 }[runtime as string]!;
-  report({
-    ...common,
-    work: "against AES-GCM records over WebCrypto",
-    formula: "rfc8188 ÷ seal, the faster",
-    ratio: (of) => of("rfc8188") / best(of),
-    atLeast: least,
-  });
+  record({ bar: "B9", work: "64 KiB", figures, unit: "s", per: SIZE * COUNT });
 }
 
 async function sealedChunks(format: SealedFormatName, chunks: readonly Uint8Array[]): Promise<Uint8Array[]> {
