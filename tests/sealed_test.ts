@@ -245,9 +245,9 @@ test.if(hasPython, "needs python3")(
     writeFileSync(join(directory, "key"), KEY);
     writeFileSync(join(directory, "name"), NAME);
     const named = { keySize: 32, tagSize: 32, segmentSize: 4096 };
-    for (
-      const [format, length] of [[SMALL, 0], [SMALL, FIRST + STRIDE], ["AES256_CTR_HMAC_SHA256_4KB", 10_000]] as const
-    ) {
+    // In the test kernel each process takes long to start, and there is one for each segment.
+    const cases = [[SMALL, FIRST + STRIDE], [SMALL, 0], ["AES256_CTR_HMAC_SHA256_4KB", 10_000]] as const;
+    for (const [format, length] of cases.slice(0, engine === "kernel" ? 1 : undefined)) {
       const { keySize, tagSize, segmentSize } = typeof format === "string" ? named : format;
       const numbers = [keySize, tagSize, segmentSize].map(String);
       const command = ["python3", reader, join(directory, "key"), join(directory, "name"), ...numbers];
@@ -615,8 +615,9 @@ test("ranges are those of Blob.slice(), by bytes() and by stream()", async () =>
 
 test("1,000 ranges at once, random ones, are right", async () => {
   const input = bytes(50_000);
-  const file = await sealed(input);
-  using open = await openSealed(new Blob([file]), optionsOf());
+  const options = optionsOf("AES128_CTR_HMAC_SHA256_4KB");
+  const file = await sealed(input, options);
+  using open = await openSealed(new Blob([file]), options);
   const ranges = fc.sample(fc.tuple(fc.nat(50_000), fc.nat(50_000)), { numRuns: 1000, seed: SEED });
   await Promise.all(ranges.map(async ([a, b]) => {
     const [from, to] = [Math.min(a, b), Math.max(a, b)];
