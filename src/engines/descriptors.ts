@@ -24,41 +24,46 @@ const FIRST_VERSION = 1_010_000;
 /** `sizeof` of the fields in front: a pointer and three ints. */
 const HEAD = 20;
 
-/** The descriptors of one handle. */
+/** What one handle has open from its beginning. */
 export interface Descriptors {
   /** The socket that has the key. */
   readonly keySocket: number;
-  /** The socket of the stream; undefined before the first. */
-  readonly streamSocket: number | undefined;
   readonly pipe: readonly number[];
 }
 
 /** The descriptors of `handle`; undefined where they cannot be told for certain. */
 export function descriptorsOf(library: Library, handle: Address): Descriptors | undefined {
-  if (library.call.kcapi_version() < FIRST_VERSION) return undefined;
-  const head = read(library, handle, HEAD);
-  const [shared, ints] = [library.cells(head.buffer).get(0), new Int32Array(head.buffer, 8)];
-  if (Number(shared) === 0) return undefined;
-  const keySocket = new Int32Array(read(library, shared, 4).buffer)[0]!;
+  const head = headOf(library, handle);
+  if (!head) return undefined;
+  const keySocket = new Int32Array(read(library, head.shared, 4).buffer)[0]!;
   if (!isAlgSocket(library, keySocket)) return undefined;
-  const streamSocket = isAlgSocket(library, ints[2]!) ? ints[2] : undefined;
-  const pipe = [...ints.subarray(0, 2)].filter((fd) => fd > 0 && library.call.fcntl(fd, F_GETPIPE_SZ, 0) > 0);
-  return { keySocket, streamSocket, pipe };
+  return { keySocket, pipe: head.pipe.filter((fd) => fd > 0 && library.call.fcntl(fd, F_GETPIPE_SZ, 0) > 0) };
 }
 
-/**
- * Keeps the descriptors of `handle` from the programs that this process starts: they could encrypt under its key.
- *
- * @returns Which they are; undefined where they cannot be told for certain, and nothing is done.
- */
-export function closeOnExec(library: Library, handle: Address): Descriptors | undefined {
-  const found = descriptorsOf(library, handle);
-  if (!found) return undefined;
-  const { keySocket, streamSocket, pipe } = found;
-  for (const fd of [keySocket, ...(streamSocket === undefined ? [] : [streamSocket]), ...pipe]) {
-    library.call.fcntl(fd, F_SETFD, FD_CLOEXEC);
-  }
-  return found;
+/** The socket of the stream, which the first one opens. */
+export function streamSocketOf(library: Library, handle: Address): number | undefined {
+  const socket = headOf(library, handle)?.streamSocket;
+  return socket !== undefined && isAlgSocket(library, socket) ? socket : undefined;
+}
+
+/** Keeps descriptors from the programs that this process starts: they could encrypt under the key. */
+export function closeOnExec({ call }: Library, descriptors: readonly (number | undefined)[]): void {
+  for (const fd of descriptors) if (fd !== undefined) call.fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/** The fields in front, as they stand there. */
+interface Head {
+  readonly shared: Address;
+  readonly pipe: readonly number[];
+  readonly streamSocket: number;
+}
+
+function headOf(library: Library, handle: Address): Head | undefined {
+  if (library.call.kcapi_version() < FIRST_VERSION) return undefined;
+  const { buffer } = read(library, handle, HEAD);
+  const shared = library.cells(buffer).get(0);
+  const [readEnd, writeEnd, streamSocket] = new Int32Array(buffer, 8) as Iterable<number> as [number, number, number];
+  return Number(shared) === 0 ? undefined : { shared, pipe: [readEnd, writeEnd], streamSocket };
 }
 
 function isAlgSocket({ call }: Library, fd: number): boolean {

@@ -9,7 +9,7 @@ import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { withHint } from "../system/hints.ts";
-import { closeOnExec, socketOption } from "./descriptors.ts";
+import { closeOnExec, descriptorsOf, socketOption, streamSocketOf } from "./descriptors.ts";
 import type { Direction, Engine } from "./engine.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
@@ -98,7 +98,8 @@ class KernelEngine implements Engine {
     this.ivSize = library.call.kcapi_cipher_ivsize(native.handle);
     // libkcapi 1.4.0 can return success without the sizes when its NETLINK_CRYPTO request fails.
     if (this.blockSize === 0) throw systemError(93, "kcapi_cipher_init", algorithm.name);
-    closeOnExec(library, native.handle);
+    const found = descriptorsOf(library, native.handle);
+    if (found) closeOnExec(library, [found.keySocket, ...found.pipe]);
     finalizer.register(this, native, this);
   }
 
@@ -114,9 +115,10 @@ class KernelEngine implements Engine {
     }
     if (this.#hasStreamSocket) return;
     this.#hasStreamSocket = true;
-    const found = closeOnExec(this.#library, handle);
+    const socket = streamSocketOf(this.#library, handle);
+    closeOnExec(this.#library, [socket]);
     // Rule F2: a sysctl may have changed since the handle was opened, and this socket keeps what it has now.
-    this.#limits = measureLimits(this.#call, found?.streamSocket);
+    this.#limits = measureLimits(this.#call, socket);
     this.window = this.#limits.window;
   }
 
