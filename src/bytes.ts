@@ -15,7 +15,11 @@ export type Bytes = Uint8Array<ArrayBuffer>;
  * where each use is a call of its own can the runtime inline it.
  */
 export function getterOf<T>(prototype: object, name: string | symbol): (this: unknown) => T {
-  return Object.getOwnPropertyDescriptor(prototype, name)!.get!;
+  const getter = Object.getOwnPropertyDescriptor(prototype, name)?.get;
+  if (!getter) {
+    throw new Error(`@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "${String(name)}"`);
+  }
+  return getter;
 }
 
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { realpathSync } from "node:fs";
 import process from "node:process";
 import { NAME, VERSION } from "./cli/about.ts";
 import { parse, unknown } from "./cli/arguments.ts";
@@ -55,4 +56,7 @@ async function dispatch([name, ...args]: readonly string[]): Promise<number> {
   return given.has("help") ? await print(help(command)) : await command.run(given);
 }
 
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+// Node has no import.meta.main before 24.2.
+if (import.meta.main ?? realpathSync(process.argv[1]!) === import.meta.filename) {
+  process.exit(await main(process.argv.slice(2)));
+}

@@ -1,5 +1,5 @@
 /**
- * What is published: the package for npm, installed and used on both runtimes, and the one for JSR.
+ * What is published: the package for npm, installed and used on all runtimes, and the one for JSR.
  */
 import {
   copyFileSync,
@@ -21,9 +21,14 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules/.bin");
 const json = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
 
+/** Releases of Node, the newest last: `tests/nodes` has them. */
+const NODES = ["node22", "node24", "node"].map((name) =>
+  join(root, "node_modules", `${name}-linux-${process.arch}`, "bin/node")
+);
+
 /** Runs a shell command (for node:child_process of Deno would change the arguments of a Deno); it has to succeed. */
-async function shell(command: string, cwd: string): Promise<string> {
-  const env = { PATH: `${bin}:${process.env.PATH}`, NO_COLOR: "1" };
+async function shell(command: string, cwd: string, path = `${bin}:${process.env.PATH}`): Promise<string> {
+  const env = { PATH: path, NO_COLOR: "1", npm_config_loglevel: "error" };
   const { code, stdout, stderr } = await spawn(["bash", "-c", command], { cwd, env, timeout: 110_000 });
   assertEquals(code, 0, `${command}\n${stdout}\n${stderr}`);
   return stdout + stderr;
@@ -94,8 +99,30 @@ encrypt("ctr(aes)", options, ["text"]);
 handle.streamUpdate(42);
 `;
 
+/** A directory for PATH with one runtime, npm for Node, Bun's other name, and what the shell's line of the tool needs. */
+async function pathWith(name: string, program: string): Promise<string> {
+  const path = tempDir();
+  const { stdout } = await spawn(["bash", "-c", "type -P bash sh env readlink npm npx"]);
+  const [bash, sh, env, readlink, npm, npx] = stdout.trim().split("\n") as [
+    string,
+    string,
+    string,
+    string,
+    string,
+    string,
+  ];
+  const programs = {
+    ...{ bash, sh, env, readlink },
+    ...(program && { [name]: program }),
+    ...(name === "node" && { npm, npx }),
+    ...(name === "bun" && { bunx: program }),
+  };
+  for (const [name, target] of Object.entries(programs)) symlinkSync(target, join(path, name));
+  return path;
+}
+
 npm(
-  "npm pack has the compiled modules, their types and the documents; installed, it runs on both runtimes",
+  "npm pack has the compiled modules, their types and the documents; installed, it runs on all runtimes",
   async () => {
     // From a copy: packing compiles, and others may be at work in the checkout.
     const checkout = join(tempDir(), "checkout");
@@ -127,9 +154,51 @@ npm(
     const output = `attack at dawn\n3\nkcapi-streams ${version}\n0\n`;
     assertEquals(await shell("bun use.ts", project), output);
     assertEquals(await shell("deno run --no-check -A use.ts", project), output);
-    assertEquals(await shell("node_modules/.bin/kcapi-streams --version", project), `kcapi-streams ${version}\n`);
-    assertEquals(await shell("bunx kcapi-streams --version", project), `kcapi-streams ${version}\n`);
-    assertEquals(await shell("deno run -A npm:@kcapi/streams/cli --version", project), `kcapi-streams ${version}\n`);
+    for (const node of NODES) {
+      assertEquals(await shell(`${node} --disable-warning=ExperimentalWarning use.ts`, project), output, node);
+    }
+    // What an older release of Node lacks.
+    const old = `'${NODES[1]}' --import 'data:text/javascript,delete ArrayBuffer.prototype.detached'`;
+    const sentence = await shell(
+      `${old} -e 'import("@kcapi/streams").catch(({ message }) => console.log(message))'`,
+      project,
+    );
+    assertEquals(
+      sentence,
+      '@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "detached"\n',
+    );
+
+    // The tool, on machines that have one runtime alone.
+    for (
+      const [name, program, ...commands] of [
+        ["node", NODES[2]!, "npx --offline @kcapi/streams", "npx --offline kcapi-streams"],
+        ["node", NODES[0]!, "npx --offline kcapi-streams"],
+        ["bun", join(bin, "bun"), "bunx kcapi-streams", "bunx @kcapi/streams"],
+        ["deno", join(bin, "deno"), "deno run -A npm:@kcapi/streams/cli", "deno run -A npm:@kcapi/streams"],
+      ] as const
+    ) {
+      const path = await pathWith(name, program);
+      for (const command of [...commands, "node_modules/.bin/kcapi-streams"]) {
+        assertEquals(await shell(`${command} --version`, project, path), `kcapi-streams ${version}\n`, command);
+        const { stdout } = await spawn(["bash", "-c", `${command} doctor --json`], {
+          cwd: project,
+          env: { PATH: path },
+        });
+        assertEquals(JSON.parse(stdout).runtime.name, name, command);
+      }
+    }
+    const none = await spawn(["node_modules/.bin/kcapi-streams"], {
+      cwd: project,
+      env: { PATH: await pathWith("none", "") },
+    });
+    assertEquals([none.code, none.stderr], [127, "kcapi-streams: needs Bun, Deno or Node\n"]);
+    assertEquals(readdirSync(project).sort(), [
+      "node_modules",
+      "package-lock.json",
+      "package.json",
+      "types.ts",
+      "use.ts",
+    ]);
     assert(existsSync(join(project, "node_modules/@kcapi/streams/dist/kcapi-streams.1")));
 
     // Types: without a declaration of any runtime, and as each resolves modules.
@@ -142,6 +211,14 @@ npm(
       const strict = `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${types}`;
       await shell(`${strict} --module preserve --moduleResolution bundler types.ts`, project);
     }
+    // In a project for Node, with a server that is an example for it.
+    const server = readFileSync(join(root, "examples/node_serve.ts"), "utf8").replace("../mod.ts", "@kcapi/streams");
+    writeFileSync(join(project, "serve.ts"), server);
+    const nodeTypes = `--lib esnext --types node --typeRoots '${join(root, "node_modules/@types")}'`;
+    await shell(
+      `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${nodeTypes} --module nodenext use.ts types.ts serve.ts`,
+      project,
+    );
     await shell("deno check use.ts types.ts", project);
   },
 );
