@@ -94,6 +94,13 @@ test("no files import each other in a circle, of types neither", () => {
   for (const file of imports.keys()) assertEquals(circleOf(file, imports), undefined);
 });
 
+test("no file is longer than 500 lines", () => {
+  for (const file of sources.keys()) {
+    const lines = readFileSync(join(root, file), "utf8").split("\n").length - 1;
+    assert(lines <= 500, `${file} has ${lines}`);
+  }
+});
+
 test("imports are found however they are written", () => {
   const source = `
     import { a } from "./a.ts"; import type { B } from './b.ts'; export * from "../c.ts"; import "./d.ts";
