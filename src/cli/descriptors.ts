@@ -104,7 +104,10 @@ export async function openFile(path: string, flags: "r" | "w"): Promise<number> 
   }
 }
 
-/** Ends the wait for the other end of a named pipe: not every runtime exits while a thread of its waits for that. */
+/**
+ * Ends the wait for the other end of a named pipe: not every runtime exits while a thread of its waits for that. It stays
+ * open, for that thread may not have come so far yet.
+ */
 function openOtherEnd(path: string): void {
-  if (fs.statSync(path).isFIFO()) fs.closeSync(fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NONBLOCK));
+  if (fs.statSync(path).isFIFO()) fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NONBLOCK);
 }
