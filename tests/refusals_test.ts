@@ -154,9 +154,13 @@ const modprobe = (...args: string[]) => spawn([readFileSync(MODPROBE, "utf8").tr
 
 /** Unloads a module that other tests have used. */
 async function unload(module: string): Promise<void> {
-  await collectGarbage(); // handles that nobody closed use it
-  await modprobe("--remove", "--quiet", module);
-  assert(!new RegExp(`^${module} `, "m").test(readFileSync("/proc/modules", "utf8")), `${module} is in use`);
+  const isLoaded = () => new RegExp(`^${module} `, "m").test(readFileSync("/proc/modules", "utf8"));
+  // Handles that nobody closed use it until they are collected, and processes that were killed until they are gone.
+  for (let i = 0; i < 50 && isLoaded(); i++) {
+    await collectGarbage();
+    await modprobe("--remove", "--quiet", module);
+  }
+  assert(!isLoaded(), `${module} is in use`);
 }
 
 inGuest(
