@@ -40,3 +40,5 @@ export {
   unsealedSize,
 } from "./src/sealed/format.ts";
 export type { SealOptions } from "./src/sealed/options.ts";
+export { CipherWorkers } from "./src/workers/cipher_workers.ts";
+export type { StreamWorkers } from "./src/streaming/workforce.ts";

@@ -36,39 +36,45 @@ export interface AbortListener<T> {
 }
 
 /**
- * Calls `act` with `target` and the reason when `signal` aborts, or now if it has; unless `target` is gone by then.
+ * Calls `act` with `target` and the reason when one of `signals` aborts, or now if one has; unless `target` is gone by then.
  *
  * @param act May not refer to `target` itself, nor be made where something else does: closures of one function share
  * what they refer to.
  * @returns Undefined where there is nothing to listen to, any more.
  */
 export function onAbort<T extends WeakKey>(
-  signal: AbortSignal | undefined,
+  signals: readonly AbortSignal[],
   target: T,
   act: (target: T, reason: unknown) => void,
 ): AbortListener<T> | undefined {
-  if (!signal) return undefined;
-  if (!abortedOf.call(signal)) return listen(signal, new WeakRef(target), act);
-  act(target, reasonOf.call(signal));
+  if (signals.length === 0) return undefined;
+  const aborted = abortedOneOf(signals);
+  if (!aborted) return listen(signals, new WeakRef(target), act);
+  act(target, reasonOf.call(aborted));
   return undefined;
 }
 
+function abortedOneOf(signals: readonly AbortSignal[]): AbortSignal | undefined {
+  return signals.find((signal) => abortedOf.call(signal));
+}
+
 function listen<T extends WeakKey>(
-  signal: AbortSignal,
+  signals: readonly AbortSignal[],
   target: WeakRef<T>,
   act: (target: T, reason: unknown) => void,
 ): AbortListener<T> {
   const heard = () => {
     const alive = listener.held ?? target.deref();
-    if (alive) act(alive, reasonOf.call(signal));
+    const aborted = abortedOneOf(signals);
+    if (alive && aborted) act(alive, reasonOf.call(aborted));
   };
   const listener: AbortListener<T> = {
     held: undefined,
     stop() {
       listener.held = undefined;
-      removeEventListener.call(signal, "abort", heard);
+      for (const signal of signals) removeEventListener.call(signal, "abort", heard);
     },
   };
-  addEventListener.call(signal, "abort", heard);
+  for (const signal of signals) addEventListener.call(signal, "abort", heard);
   return listener;
 }

@@ -12,7 +12,8 @@ import { KcapiError } from "../errors.ts";
 import { Flow } from "./flow.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import type { Prepared, Processor } from "../streaming/processor.ts";
-import { checkEngine, checkIV, checkKey, checkPadding, checkSectors, checkSignal, type Padding } from "./options.ts";
+import { checkWorkers, doneBy, type StreamWorkers } from "../streaming/workforce.ts";
+import { checkEngine, checkIV, checkKey, checkPadding, checkSectors, type Padding, signalsOf } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
 /** The most sectors of one output. A window of the smallest ones would take the thread for tens of milliseconds. */
@@ -46,17 +47,30 @@ export interface CipherStreamOptions extends CipherParameters {
   key: BytesLike;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
+  /** The work is done by these Workers, off this thread: a `CipherWorkers`. */
+  workers?: StreamWorkers | undefined;
 }
 
 /** The checked options of one encryption or decryption. */
-interface Plan {
+export interface CipherPlan {
   readonly direction: Direction;
   readonly algorithm: Algorithm;
   readonly iv: Bytes | undefined;
   readonly padding: Padding;
   readonly sectors: { readonly sectorSize: number; readonly sector: bigint } | undefined;
   readonly inPlace: boolean;
+}
+
+interface Plan extends CipherPlan {
   readonly open: () => Engine;
+}
+
+/** One encryption or decryption as others can do it. */
+export interface CipherWork {
+  readonly of: "cipher";
+  readonly plan: CipherPlan;
+  readonly key: Bytes;
+  readonly choice: EngineChoice;
 }
 
 /**
@@ -73,11 +87,11 @@ export function prepare(
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
   // All of them, before the handle is asked for anything: a getter may do what it likes with that.
-  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false } = options;
+  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false, workers } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const algorithm = handle?.algorithm ?? parseAlgorithm(source as string);
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const plan = {
+  const plan: CipherPlan = {
     direction,
     algorithm,
     padding: checkPadding(algorithm, padding),
@@ -89,22 +103,30 @@ export function prepare(
     if (key !== undefined || engine !== undefined) {
       throw new TypeError('"options" expected no "key" and no "engine" with a CipherHandle, which has both');
     }
+    if (workers !== undefined) {
+      throw new TypeError(
+        '"options" expected no "workers" with a CipherHandle, which belongs to its thread: give the key',
+      );
+    }
     return {
-      signal: checkSignal(signal),
+      signals: signalsOf(signal),
       inPlace,
       open: () => new Cryptor({ ...plan, open: () => handle.engine.reinit() }),
       discard() {},
     };
   }
   const choice = checkEngine(engine);
-  const checkedSignal = checkSignal(signal);
+  const signals = signalsOf(signal);
+  const pool = checkWorkers(workers);
   const ownKey = copyOf(checkKey(algorithm, key));
-  return {
-    signal: checkedSignal,
+  const prepared: Prepared = {
+    signals,
     inPlace,
     open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, ownKey, choice) }),
     discard: () => void ownKey.fill(0),
   };
+  const work: CipherWork = { of: "cipher", plan, key: ownKey, choice };
+  return doneBy(pool, prepared, work);
 }
 
 /** A copy of the IV, if there is one; its length is checked where the name tells it. */

@@ -101,6 +101,12 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
   return signal;
 }
 
+/** The signal as a list: empty where there is none. */
+export function signalsOf(signal: unknown): readonly AbortSignal[] {
+  const checked = checkSignal(signal);
+  return checked ? [checked] : [];
+}
+
 function oneOf<T extends string>(name: string, value: unknown, values: readonly T[]): T {
   if (values.includes(value as T)) return value as T;
   const list = values.map((each) => `"${each}"`).join(" or ");

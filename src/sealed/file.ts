@@ -10,7 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { type Layout, layoutOf } from "./format.ts";
 import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
-import { openSegments, type Segments } from "./segments.ts";
+import { deriveKeys, openSegments, type Segments } from "./segments.ts";
 import { badMessage, engineFor, parseHeader } from "./unsealer.ts";
 
 /** Where {@linkcode openSealed} reads from: a Blob, or anything that gives the bytes of a range. */
@@ -165,7 +165,7 @@ class Reader {
     this.#plan = plan;
     this.#size = size;
     this.layout = layout;
-    this.#listener = onAbort(plan.signal, this, Reader.#abort);
+    this.#listener = onAbort(plan.signals, this, Reader.#abort);
   }
 
   static #abort(reader: Reader, reason: unknown): void {
@@ -181,7 +181,7 @@ class Reader {
     const { format, key, associatedData } = this.#plan;
     const header = parseHeader(format, await this.#read(0, format.headerSize));
     if (!header) throw badMessage();
-    this.#segments = openSegments(format, key, header, associatedData, engine);
+    this.#segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
     await this.#segment(this.layout.segments - 1);
   }
 

@@ -5,8 +5,9 @@
  */
 
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
-import { checkEngine, checkSignal } from "../cipher/options.ts";
+import { checkEngine, signalsOf } from "../cipher/options.ts";
 import type { EngineChoice } from "../engines/mod.ts";
+import { checkWorkers, type StreamWorkers } from "../streaming/workforce.ts";
 import { checkFormat, type Format, type SealedFormat } from "./format.ts";
 
 /** Options of the streams that seal and unseal, of `seal()`, `unseal()` and `openSealed()`. */
@@ -29,6 +30,8 @@ export interface SealOptions {
    * memory. Default: false.
    */
   inPlace?: boolean | undefined;
+  /** The segments are sealed or unsealed by these Workers, off this thread: a `CipherWorkers`. */
+  workers?: StreamWorkers | undefined;
 }
 
 /** The checked options. */
@@ -37,8 +40,9 @@ export interface SealPlan {
   readonly associatedData: Bytes;
   readonly format: Format;
   readonly engine: EngineChoice;
-  readonly signal: AbortSignal | undefined;
+  readonly signals: readonly AbortSignal[];
   readonly inPlace: boolean;
+  readonly workers: StreamWorkers | undefined;
 }
 
 const LEAST_KEY = 16;
@@ -48,7 +52,7 @@ export function checkSealOptions(options: SealOptions): SealPlan {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
-  const { key, associatedData = new Uint8Array(0), format, engine, signal, inPlace = false } = options;
+  const { key, associatedData = new Uint8Array(0), format, engine, signal, inPlace = false, workers } = options;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
   const checked = checkFormat(format);
   const choice = checkEngine(engine);
@@ -61,8 +65,9 @@ export function checkSealOptions(options: SealOptions): SealPlan {
   return {
     format: checked,
     engine: choice,
-    signal: checkSignal(signal),
+    signals: signalsOf(signal),
     inPlace,
+    workers: checkWorkers(workers),
     associatedData: copyOf(bytesOf("associatedData", associatedData)),
     key: copyOf(checkKey(key, checked)),
   };

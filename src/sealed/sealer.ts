@@ -8,10 +8,11 @@ import { type Bytes, Scatter } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Prepared, Processor } from "../streaming/processor.ts";
+import { doneBy } from "../streaming/workforce.ts";
 import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
 import { Held } from "./held.ts";
 import type { SealPlan } from "./options.ts";
-import { type Header, openSegments, type Segments } from "./segments.ts";
+import { deriveKeys, type Header, openSegments, type Segments } from "./segments.ts";
 
 /**
  * A sealing that is ready to be opened.
@@ -19,19 +20,29 @@ import { type Header, openSegments, type Segments } from "./segments.ts";
  * @param header Of a stream that is known already: for tests, as nobody else may choose a salt.
  */
 export function prepareSeal(plan: SealPlan, header?: Header): Prepared {
-  const { key, signal, inPlace } = plan;
-  return {
-    signal,
+  const { key, signals, inPlace, workers } = plan;
+  const ownHeader = header ?? randomHeader(plan.format);
+  const prepared: Prepared = {
+    signals,
     inPlace,
     open() {
       try {
-        return new Sealer(plan, header ?? randomHeader(plan.format));
+        return new Sealer(plan, ownHeader);
       } finally {
         key.fill(0);
       }
     },
     discard: () => void key.fill(0),
   };
+  const work: SealWork = { of: "seal", plan, header: ownHeader };
+  return doneBy(workers, prepared, work);
+}
+
+/** One sealing as others can do it. */
+export interface SealWork {
+  readonly of: "seal";
+  readonly plan: SealPlan;
+  readonly header: Header;
 }
 
 function randomHeader({ keySize }: Format): Header {
@@ -39,6 +50,18 @@ function randomHeader({ keySize }: Format): Header {
     salt: crypto.getRandomValues(new Uint8Array(keySize)),
     prefix: crypto.getRandomValues(new Uint8Array(PREFIX_SIZE)),
   };
+}
+
+/** The header as it stands in front. */
+export function headerBytes({ headerSize }: Format, { salt, prefix }: Header): Bytes {
+  return Uint8Array.of(headerSize, ...salt, ...prefix);
+}
+
+/** No number is used twice. */
+export function overflow(): KcapiError {
+  return new KcapiError("EOVERFLOW", "seal", `a sealed stream ends here, after ${MOST_SEGMENTS} segments`, {
+    hint: "take a format with larger segments",
+  });
 }
 
 /**
@@ -62,8 +85,8 @@ export class Sealer implements Processor {
   constructor({ format, key, associatedData, engine }: SealPlan, header: Header, index = 0) {
     this.#index = index;
     this.#format = format;
-    this.#segments = openSegments(format, key, header, associatedData, engine);
-    this.#header = Uint8Array.of(format.headerSize, ...header.salt, ...header.prefix);
+    this.#segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
+    this.#header = headerBytes(format, header);
     this.#held = new Held(format.segmentSize - format.tagSize);
     this.engine = this.#segments.engine;
     this.window = format.segmentSize;
@@ -121,11 +144,7 @@ export class Sealer implements Processor {
 
   /** Seals what is held and `input` up to `length` bytes. */
   #seal(input: Scatter, length: number, isLast: boolean): Bytes {
-    if (this.#index === MOST_SEGMENTS) {
-      throw new KcapiError("EOVERFLOW", "seal", `a sealed stream ends here, after ${MOST_SEGMENTS} segments`, {
-        hint: "take a format with larger segments",
-      });
-    }
+    if (this.#index === MOST_SEGMENTS) throw overflow();
     const held = this.#held;
     const header = this.#header;
     const rest = length - held.length;

@@ -73,17 +73,19 @@ function hkdf(hash: string, key: Bytes, salt: Bytes, info: Bytes, length: number
   return derived;
 }
 
-/** The cipher of one stream: its keys are derived from the user's, its salt and the associated data. */
-export function openSegments(
-  format: Format,
-  key: Bytes,
-  { salt, prefix }: Header,
-  associatedData: Bytes,
-  choice: EngineChoice,
-): Segments {
-  const isGcm = format.cipher === "AES-GCM-HKDF";
-  const derived = hkdf(format.hkdfHash, key, salt, associatedData, format.keySize + (isGcm ? 0 : MAC_KEY));
-  if (isGcm) return new GcmSegments(format, derived, prefix);
+/** The keys of one stream, derived from the user's, its salt and the associated data. */
+export function deriveKeys(format: Format, key: Bytes, { salt }: Header, associatedData: Bytes): Bytes {
+  const { cipher, hkdfHash, keySize } = format;
+  return hkdf(hkdfHash, key, salt, associatedData, keySize + (cipher === "AES-GCM-HKDF" ? 0 : MAC_KEY));
+}
+
+/**
+ * The cipher of one stream.
+ *
+ * @param derived What {@linkcode deriveKeys} gave. Taken over: zeroed at the end, or where none is opened.
+ */
+export function openSegments(format: Format, derived: Bytes, { prefix }: Header, choice: EngineChoice): Segments {
+  if (format.cipher === "AES-GCM-HKDF") return new GcmSegments(format, derived, prefix);
   try {
     return new CtrSegments(format, derived, prefix, choice);
   } catch (error) {

@@ -10,16 +10,17 @@ import type { EngineName } from "../engines/engine.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import type { Prepared, Processor } from "../streaming/processor.ts";
+import { doneBy } from "../streaming/workforce.ts";
 import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
 import { Held } from "./held.ts";
 import type { SealPlan } from "./options.ts";
-import { type Header, openSegments, type Segments } from "./segments.ts";
+import { deriveKeys, type Header, openSegments, type Segments } from "./segments.ts";
 
 /** An unsealing that is ready to be opened. */
 export function prepareUnseal(plan: SealPlan): Prepared {
-  const { key, signal, inPlace } = plan;
-  return {
-    signal,
+  const { key, signals, inPlace, workers } = plan;
+  const prepared: Prepared = {
+    signals,
     inPlace,
     open() {
       try {
@@ -31,6 +32,14 @@ export function prepareUnseal(plan: SealPlan): Prepared {
     },
     discard: () => void key.fill(0),
   };
+  const work: UnsealWork = { of: "unseal", plan };
+  return doneBy(workers, prepared, work);
+}
+
+/** One unsealing as others can do it. */
+export interface UnsealWork {
+  readonly of: "unseal";
+  readonly plan: SealPlan;
 }
 
 /** One error for all that can be wrong: telling the cases apart would help who forges them. */
@@ -153,7 +162,7 @@ class Unsealer implements Processor {
     held.clear();
     if (!header) throw badMessage();
     try {
-      return openSegments(format, key, header, associatedData, this.engine);
+      return openSegments(format, deriveKeys(format, key, header, associatedData), header, this.engine);
     } finally {
       key.fill(0);
     }

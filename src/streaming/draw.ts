@@ -24,6 +24,9 @@ export interface Input {
   release?(): void;
 }
 
+/** What is under way elsewhere has come on. */
+const NEWS = Symbol("news");
+
 /** What a {@linkcode Draw} gives: iterable once. */
 export class DrawIterator extends ByteIterator {
   readonly #draw: Draw;
@@ -46,10 +49,14 @@ export class Draw {
   #input: Input | undefined;
   #processor: Processor | undefined;
   #inputEnded = false;
+  /** What the source was asked for, and has not given yet. */
+  #drawing: Promise<IteratorResult<unknown>> | undefined;
+  /** Why the source ended, other than by its end: told when what is under way has come out. */
+  #failure: { readonly reason: unknown } | undefined;
   #over = false;
   /** The signal was aborted, and nobody has been told. */
   #aborted: { readonly reason: unknown } | undefined;
-  /** Ends the wait for the source. */
+  /** Ends the wait for the source, or for what is under way. */
   #interrupt: (() => void) | undefined;
   readonly #listener: AbortListener<Draw> | undefined;
   readonly #slice = new TimeSlice();
@@ -57,7 +64,7 @@ export class Draw {
   constructor(prepared: Prepared, open: () => Input) {
     this.#prepared = prepared;
     this.#open = open;
-    this.#listener = onAbort(prepared.signal, this, Draw.#abort);
+    this.#listener = onAbort(prepared.signals, this, Draw.#abort);
   }
 
   static #abort(draw: Draw, reason: unknown): void {
@@ -75,6 +82,10 @@ export class Draw {
         else if (processor.pending) {
           const output = processor.read();
           if (output) return output;
+          if (processor.pending && processor.later) await this.#wait(processor.later);
+        } else if (this.#failure) {
+          if (!processor.later) throw this.#failure.reason;
+          await this.#wait(processor.later);
         } else if (this.#inputEnded) this.#release();
         else await this.#refill(processor);
       }
@@ -90,7 +101,7 @@ export class Draw {
 
   /** Releases the processor, and ends the source. */
   async end(): Promise<void> {
-    const isWaiting = this.#interrupt !== undefined;
+    const isWaiting = this.#drawing !== undefined;
     this.#aborted = undefined;
     let ended: unknown;
     try {
@@ -112,16 +123,23 @@ export class Draw {
     return this.#processor;
   }
 
+  /** Hands on what the source gives; or gives up for now, when what is under way comes first. */
   async #refill(processor: Processor): Promise<void> {
-    const result = await new Promise<IteratorResult<unknown> | undefined>((resolve, reject) => {
-      this.#interrupt = () => resolve(undefined);
-      if (this.#listener) this.#listener.held = this;
-      this.#nextInput().then(resolve, reject);
-    }).finally(() => {
-      this.#interrupt = undefined;
-      if (this.#listener) this.#listener.held = undefined;
-    });
-    if (this.#over) return;
+    this.#drawing ??= this.#nextInput();
+    const { later } = processor;
+    let result: IteratorResult<unknown> | typeof NEWS | undefined;
+    try {
+      result = await this.#wait(
+        later ? Promise.race([this.#drawing, later.then((): typeof NEWS => NEWS)]) : this.#drawing,
+      );
+    } catch (reason) {
+      if (!later) throw reason;
+      this.#drawing = undefined;
+      this.#failure = { reason };
+      return;
+    }
+    if (this.#over || result === NEWS) return;
+    this.#drawing = undefined;
     if (typeof result !== "object" || result === null) {
       throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
     }
@@ -131,6 +149,18 @@ export class Draw {
     } else {
       processor.write([bytesOf("source", result.value)]);
     }
+  }
+
+  /** Gives undefined where somebody ends the wait. */
+  #wait<T>(promise: Promise<T>): Promise<T | undefined> {
+    return new Promise<T | undefined>((resolve, reject) => {
+      this.#interrupt = () => resolve(undefined);
+      if (this.#listener) this.#listener.held = this;
+      promise.then(resolve, reject);
+    }).finally(() => {
+      this.#interrupt = undefined;
+      if (this.#listener) this.#listener.held = undefined;
+    });
   }
 
   async #nextInput(): Promise<IteratorResult<unknown>> {

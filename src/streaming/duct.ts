@@ -48,6 +48,8 @@ export class Duct {
   #busy = false;
   #gathering: Gathering | undefined;
   #buffer: Bytes | undefined;
+  /** What is under way elsewhere, once somebody waits for it. */
+  #awaited: Promise<void> | undefined;
   /** Since when output has been made without a turn of the event loop. */
   #slice: TimeSlice | undefined;
   #over = false;
@@ -75,7 +77,7 @@ export class Duct {
       close: () => this.#close(),
       abort: (reason) => this.#aborted(reason),
     });
-    this.#listener = onAbort(prepared.signal, this, Duct.#abort);
+    this.#listener = onAbort(prepared.signals, this, Duct.#abort);
   }
 
   /** The engine that really runs. */
@@ -133,6 +135,7 @@ export class Duct {
     while (this.#processor.pending) {
       const output = this.#processor.read();
       if (output) this.#enqueue(output);
+      else if (this.#processor.later) await this.#processor.later;
       if (slice.over) await slice.next();
       if (this.#over) throw this.#reason;
     }
@@ -165,6 +168,7 @@ export class Duct {
     try {
       if (this.#processor.pending) this.#answerDemand();
       else if (this.#gathering?.isDue) this.#drain();
+      else this.#await();
     } catch (error) {
       this.#fail(error);
     }
@@ -183,14 +187,27 @@ export class Duct {
       if (this.#slice && !processor.hasOutput && this.#slice.over) return this.#rest(this.#slice);
       const output = processor.read();
       if (output) this.#enqueue(output);
+      else if (processor.later) break;
       if (processor.pending && !processor.hasOutput) this.#slice ??= new TimeSlice();
     }
     this.#busy = false;
+    if (this.#demand) this.#await();
     if (processor.pending) return;
     this.#slice = undefined;
     this.#waiting?.resolve();
     this.#waiting = undefined;
     this.#hold();
+  }
+
+  /** Goes on when something that is done elsewhere is. */
+  #await(): void {
+    const { later } = this.#processor;
+    if (!later || this.#awaited === later) return;
+    this.#awaited = later;
+    void later.then(() => {
+      this.#slice = undefined;
+      this.#resume();
+    });
   }
 
   #rest(slice: TimeSlice): void {

@@ -21,6 +21,11 @@ export interface Processor {
   /** Whether {@linkcode read} has output in hand, and need not work for it. */
   readonly hasOutput: boolean;
   /**
+   * Where output is made elsewhere, and some is under way: settles when {@linkcode read} may have more to give or to take.
+   * Never rejects.
+   */
+  readonly later?: Promise<void> | undefined;
+  /**
    * The output of `bytes`, for the most frequent case: only when nothing is {@linkcode pending}.
    *
    * @returns Undefined, and nothing is done, where it takes {@linkcode write} and {@linkcode read}.
@@ -33,7 +38,8 @@ export interface Processor {
   /**
    * The next output, in memory that becomes the caller's.
    *
-   * @returns Undefined where that takes another call, more input, or the end has come; {@linkcode pending} tells.
+   * @returns Undefined where that takes another call, more input, time, or the end has come; {@linkcode pending} and
+   * {@linkcode later} tell.
    */
   read(): Bytes | undefined;
   /** Releases what it holds, now. Closing again does nothing. */
@@ -42,7 +48,8 @@ export interface Processor {
 
 /** A processor that is ready to be opened; all that its options can tell has been checked. */
 export interface Prepared {
-  readonly signal: AbortSignal | undefined;
+  /** Each of them aborts it. */
+  readonly signals: readonly AbortSignal[];
   /** Whether output goes into the memory of the chunks that come in. */
   readonly inPlace: boolean;
   /** Opens the processor. */

@@ -1,0 +1,62 @@
+/**
+ * The module that a Worker of `CipherWorkers` runs. A bundle needs it as an entry of its own, named `cipher_worker`: a file
+ * with nothing in it but `import "@kcapi/streams/worker";` does.
+ *
+ * @module
+ */
+
+import type { Bytes } from "../bytes.ts";
+import { buffersOf, failureOf, type Reply, type Request, type Result } from "./messages.ts";
+import { type Job, jobOf, unknownJob } from "./work.ts";
+
+/** A stream's job, or why there is none. */
+type Opened = { readonly job: Job } | { readonly failure: unknown };
+
+const { parentPort } = process.getBuiltinModule("node:worker_threads");
+
+const streams = new Map<number, Opened>();
+
+function open(id: number, order: Parameters<typeof jobOf>[0]): void {
+  try {
+    streams.set(id, { job: jobOf(order) });
+  } catch (failure) {
+    order.key.fill(0);
+    streams.set(id, { failure });
+  }
+}
+
+function run({ of, list, place }: Extract<Request, { unit: number }>): Result {
+  const outputs: Bytes[] = [];
+  try {
+    const stream = streams.get(of);
+    if (!stream) throw unknownJob();
+    if ("failure" in stream) throw stream.failure;
+    stream.job.run(list, place, outputs);
+    return { outputs };
+  } catch (error) {
+    return { outputs, failure: failureOf(error) };
+  }
+}
+
+function close(id: number): void {
+  const stream = streams.get(id);
+  streams.delete(id);
+  if (stream && "job" in stream) stream.job.close();
+}
+
+function reply(message: Reply, outputs: readonly Bytes[] = []): void {
+  parentPort!.postMessage(message, buffersOf(outputs));
+}
+
+parentPort?.on("message", (request: Request) => {
+  if ("open" in request) open(request.open, request.order);
+  else if ("close" in request) close(request.close);
+  else if ("unit" in request) {
+    const result = run(request);
+    reply({ unit: request.unit, result }, result.outputs);
+  } else {
+    for (const id of [...streams.keys()]) close(id);
+    reply({ quit: true });
+  }
+});
+reply({ ready: true });

@@ -1,0 +1,86 @@
+/**
+ * {@linkcode CipherWorkers}: the work of streams on all cores.
+ *
+ * @module
+ */
+
+import { describe } from "../bytes.ts";
+import type { Prepared } from "../streaming/processor.ts";
+import { enlist, type StreamWorkers } from "../streaming/workforce.ts";
+import { Crew } from "./crew.ts";
+import { cutOf, type Work } from "./cuts.ts";
+import { Units } from "./units.ts";
+
+const MOST = 1024;
+
+/** Does not refer to the pool itself, but what it gives does. */
+const takeOver = (crew: Crew) => (prepared: Prepared, work: object, pool: StreamWorkers): Prepared => ({
+  ...prepared,
+  signals: [...prepared.signals, crew.signal],
+  open: () => new Units(crew, pool, cutOf(work as Work), prepared.inPlace),
+});
+
+/** A pool that nobody holds any more is closed. */
+const finalizer = new FinalizationRegistry<Crew>((crew) => crew.close());
+
+/**
+ * A pool of Workers that does the work of streams, on as many cores as there are, and leaves the event loop of this thread free.
+ *
+ * Given as `workers` to any stream or iterable, also to those that seal and unseal: the same bytes come out, in order, in pieces of
+ * up to 1 MiB. Any number of streams share a pool, in turn. Where the mode lets parts of a stream be done for themselves (ctr,
+ * chacha20, ecb, sectors, cbc decryption, sealed segments), all Workers do them; another stream is one Worker's at a time.
+ *
+ * It pays from some 0.5 ms of work for a chunk on; what runs at memory's speed (AES in Bun) is slower in Workers. Chunks are
+ * copied; with `inPlace` those that are a whole ArrayBuffer are moved, and so detached.
+ *
+ * Workers start when they are needed and do not keep a process from ending. Close the pool, or declare it with `using`: its streams
+ * then fail with KcapiError ECANCELED. A pool that is no longer referenced is closed, too.
+ *
+ * @example Usage
+ * ```ts
+ * import { CipherWorkers, SealStream, UnsealStream } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * using workers = new CipherWorkers();
+ * const key = crypto.getRandomValues(new Uint8Array(32));
+ * const text = new Blob(["attack at dawn"]).stream()
+ *   .pipeThrough(new SealStream({ key, workers }))
+ *   .pipeThrough(new UnsealStream({ key, workers }));
+ * assertEquals(await new Response(text).text(), "attack at dawn");
+ * ```
+ */
+export class CipherWorkers implements StreamWorkers, Disposable {
+  /** How many Workers there are at most. */
+  readonly size: number;
+  readonly #crew: Crew;
+
+  /**
+   * Makes a pool. No Worker is started yet.
+   *
+   * @param size How many Workers; by default as many as there are processors.
+   * @throws {TypeError} If it is no number.
+   * @throws {RangeError} If it is not an integer from 1 to 1024.
+   */
+  constructor(size: number = navigator.hardwareConcurrency) {
+    if (typeof size !== "number") throw new TypeError(`"size" expected a number, got ${describe(size)}`);
+    if (!Number.isInteger(size) || size < 1 || size > MOST) {
+      throw new RangeError(`"size" expected an integer from 1 to ${MOST}, got ${size}`);
+    }
+    this.size = size;
+    const crew = new Crew(size);
+    this.#crew = crew;
+    finalizer.register(this, crew, this);
+    enlist(this, takeOver(crew));
+  }
+
+  /** Ends the Workers. Streams that are not at their end fail with KcapiError ECANCELED. Closing again does nothing. */
+  close(): void {
+    finalizer.unregister(this);
+    this.#crew.close();
+  }
+
+  /** The same as {@linkcode close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

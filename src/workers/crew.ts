@@ -1,0 +1,133 @@
+/**
+ * The Workers of a pool, and who may send the next unit to which.
+ *
+ * @module
+ */
+
+import { KcapiError } from "../errors.ts";
+import { DEPTH, type Employer, Member } from "./member.ts";
+
+/** Who wants something done. */
+export interface Customer {
+  readonly id: number;
+  /** The one Worker that can do it, if it is so. */
+  readonly chainedTo: Member | undefined;
+  /** There is room with this Worker, for one unit. */
+  granted(member: Member): void;
+  /** The Worker whose room this has is idle. */
+  idle(): void;
+  /** There is none, and will be none. */
+  refused(error: unknown): void;
+}
+
+/**
+ * Workers are started when there is something to do. A customer asks for each unit anew, and stands at the end of the queue
+ * for the next one: so all have their turn.
+ */
+export class Crew implements Employer {
+  readonly size: number;
+  readonly #members = new Set<Member>();
+  #queue: Customer[] = [];
+  #customers = 0;
+  /** Customers with units under way. */
+  readonly #busy = new Set<number>();
+  readonly #controller = new AbortController();
+
+  constructor(size: number) {
+    this.size = size;
+  }
+
+  /** Aborted when the pool is closed. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** So many units one customer may have under way: all there can be, divided by those who have some. */
+  get share(): number {
+    return Math.max(1, Math.floor(DEPTH * this.size / Math.max(1, this.#busy.size)));
+  }
+
+  /** A new customer's number. */
+  join(): number {
+    this.signal.throwIfAborted();
+    return this.#customers++;
+  }
+
+  /** Customer `id` needs nothing any more. */
+  leave(id: number): void {
+    this.#busy.delete(id);
+    for (const member of this.#members) member.forget(id);
+    this.#serve();
+  }
+
+  report(id: number, isBusy: boolean): void {
+    if (isBusy) this.#busy.add(id);
+    else this.#busy.delete(id);
+  }
+
+  /** Room for one unit; or undefined, and the customer is told later. */
+  ask(customer: Customer): Member | undefined {
+    const member = this.#queue.length === 0 ? this.#roomFor(customer) : undefined;
+    if (member) member.holders.add(customer);
+    else this.#queue.push(customer);
+    return member;
+  }
+
+  withdraw(customer: Customer): void {
+    this.#queue = this.#queue.filter((each) => each !== customer);
+  }
+
+  giveBack(customer: Customer, member: Member): void {
+    member.holders.delete(customer);
+    this.#serve();
+  }
+
+  done(): void {
+    this.#serve();
+  }
+
+  died(member: Member): void {
+    this.#members.delete(member);
+    this.#serve();
+  }
+
+  /** Ends all Workers, and all that they do. */
+  close(): void {
+    if (this.signal.aborted) return;
+    const reason = new KcapiError("ECANCELED", "close", "the Workers were closed");
+    this.#controller.abort(reason);
+    this.#queue = [];
+    for (const member of this.#members) member.quit(reason);
+    this.#members.clear();
+  }
+
+  #serve(): void {
+    for (let i = 0; i < this.#queue.length;) {
+      const customer = this.#queue[i]!;
+      try {
+        const member = this.#roomFor(customer);
+        if (!member) {
+          i++;
+          continue;
+        }
+        this.#queue.splice(i, 1);
+        member.holders.add(customer);
+        customer.granted(member);
+      } catch (error) {
+        this.withdraw(customer);
+        customer.refused(error);
+      }
+    }
+  }
+
+  #roomFor({ chainedTo }: Customer): Member | undefined {
+    if (chainedTo) return chainedTo.isDead || chainedTo.load < DEPTH ? chainedTo : undefined;
+    let best: Member | undefined;
+    for (const member of this.#members) if (!best || member.load < best.load) best = member;
+    if (!best || best.load > 0 && this.#members.size < this.size) {
+      best = new Member(this);
+      this.#members.add(best);
+    }
+    return best.load < DEPTH ? best : undefined;
+  }
+}

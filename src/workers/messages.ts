@@ -1,0 +1,98 @@
+/**
+ * What goes to a Worker and comes back: plain values, of which the bytes are moved where nobody else needs them.
+ *
+ * @module
+ */
+
+import type { Bytes } from "../bytes.ts";
+import type { Padding } from "../cipher/options.ts";
+import type { Direction, EngineName } from "../engines/engine.ts";
+import { KcapiError } from "../errors.ts";
+import type { Format } from "../sealed/format.ts";
+import type { Header } from "../sealed/segments.ts";
+
+/** What a Worker opens for a stream. The key is its own: moved there, and zeroed there at the end. */
+export type Order = CipherOrder | SealedOrder;
+
+/** A bare cipher: for units that stand alone; or with `isChain` for one Worker that does them all. */
+export interface CipherOrder {
+  readonly of: "cipher";
+  readonly isChain: boolean;
+  readonly algorithm: string;
+  readonly direction: Direction;
+  readonly engine: EngineName;
+  readonly padding: Padding;
+  readonly sectorSize: number | undefined;
+  /** Of the whole stream: for a chain. */
+  readonly iv: Bytes | undefined;
+  readonly key: Bytes;
+}
+
+/** Segments of a sealed stream, under the keys derived for it. */
+export interface SealedOrder {
+  readonly of: "seal" | "unseal";
+  readonly format: Format;
+  readonly header: Header;
+  readonly engine: EngineName;
+  readonly key: Bytes;
+}
+
+/** Where a unit stands in its stream. */
+export interface Place {
+  readonly isLast: boolean;
+  readonly iv?: Bytes | undefined;
+  readonly sector?: bigint | undefined;
+  /** The number of its first segment. */
+  readonly index?: number | undefined;
+}
+
+/** To a Worker; in the order in which they are posted. */
+export type Request =
+  | { readonly open: number; readonly order: Order }
+  | { readonly unit: number; readonly of: number; readonly list: readonly Bytes[]; readonly place: Place }
+  | { readonly close: number }
+  | { readonly quit: true };
+
+/** What came out of a unit; with a failure, what came out before it. */
+export interface Result {
+  readonly outputs: Bytes[];
+  readonly failure?: Failure | undefined;
+}
+
+/** From a Worker. */
+export type Reply =
+  | { readonly ready: true }
+  | { readonly unit: number; readonly result: Result }
+  | { readonly quit: true };
+
+/** An error as plain values: a runtime's own copy of one loses its class. */
+export interface Failure {
+  readonly name: string;
+  readonly message: string;
+  readonly errno?: number;
+  readonly operation?: string;
+  readonly hint?: string | undefined;
+}
+
+/** An error, taken apart. */
+export function failureOf(error: unknown): Failure {
+  if (!(error instanceof KcapiError)) {
+    return error instanceof Error ? { name: error.name, message: error.message } : { name: "Error", message: "" };
+  }
+  const { name, errno, operation, hint, code, message } = error;
+  const end = ` (${code})${hint ? `: ${hint}` : ""}`;
+  return { name, errno, operation, hint, message: message.slice(`${operation}: `.length, -end.length) };
+}
+
+/** The same error, put together again. */
+export function errorOf({ name, message, errno, operation, hint }: Failure): Error {
+  if (errno !== undefined) return new KcapiError(errno, operation!, message, { hint });
+  if (name === "RangeError") return new RangeError(message);
+  if (name === "TypeError") return new TypeError(message);
+  return new KcapiError("EIO", "worker", message);
+}
+
+/** The memory of a list, each piece once: what is moved with it. */
+export function buffersOf(list: readonly Bytes[]): ArrayBuffer[] {
+  return [...new Set(list.map(({ buffer }) => buffer))];
+}

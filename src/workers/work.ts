@@ -1,0 +1,155 @@
+/**
+ * What a Worker does: one unit after the other, each as the streams of this module would.
+ *
+ * @module
+ */
+
+import { parseAlgorithm } from "../algorithms.ts";
+import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
+import { Cryptor } from "../cipher/cryptor.ts";
+import { openEngine } from "../engines/mod.ts";
+import { KcapiError } from "../errors.ts";
+import { MOST_SEGMENTS } from "../sealed/format.ts";
+import { headerBytes, overflow } from "../sealed/sealer.ts";
+import { openSegments, type Segments } from "../sealed/segments.ts";
+import { badMessage } from "../sealed/unsealer.ts";
+import { onLoan } from "./loan.ts";
+import type { CipherOrder, Order, Place, SealedOrder } from "./messages.ts";
+
+/** One stream's part that is done here. */
+export interface Job {
+  /** Does a unit, whose memory it may use. What comes out goes to `outputs`, even where it throws after that. */
+  run(list: readonly Bytes[], place: Place, outputs: Bytes[]): void;
+  /** Releases everything, and forgets the key. */
+  close(): void;
+}
+
+/** Opens what an order asks for. */
+export function jobOf(order: Order): Job {
+  if (order.of === "cipher") return order.isChain ? chain(order) : pieces(order);
+  const segments = openSegments(order.format, order.key, order.header, order.engine);
+  const run = order.of === "seal" ? seal : unseal;
+  return { run: (list, place, outputs) => run(order, segments, list, place, outputs), close: () => segments.close() };
+}
+
+/** Units that stand alone: each is a stream of its own, under one keyed cipher. */
+function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }: CipherOrder): Job {
+  const parsed = parseAlgorithm(algorithm);
+  const engine = openEngine(parsed, key, name);
+  return {
+    run(list, { isLast, iv, sector }, outputs) {
+      const cryptor = new Cryptor({
+        direction,
+        algorithm: parsed,
+        iv,
+        padding: isLast ? padding : "none",
+        sectors: sectorSize === undefined ? undefined : { sectorSize, sector: sector! },
+        inPlace: true,
+        open: () => onLoan(engine),
+      });
+      drive(cryptor, list, true, outputs);
+    },
+    close: () => engine.close(),
+  };
+}
+
+/** Units each of which goes on from the one before. */
+function chain({ algorithm, direction, engine, padding, iv, key }: CipherOrder): Job {
+  const parsed = parseAlgorithm(algorithm);
+  const open = () => openEngine(parsed, key, engine);
+  const cryptor = new Cryptor({ direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace: true, open });
+  return {
+    run: (list, { isLast }, outputs) => drive(cryptor, list, isLast, outputs),
+    close: () => cryptor.close(),
+  };
+}
+
+function drive(cryptor: Cryptor, list: readonly Bytes[], ends: boolean, outputs: Bytes[]): void {
+  const read = () => {
+    while (cryptor.pending) {
+      const output = cryptor.read();
+      if (output) add(outputs, output);
+    }
+  };
+  if (list.length > 0) cryptor.write(list);
+  read();
+  if (!ends) return;
+  cryptor.end();
+  read();
+}
+
+/** Adds an output; together with the one before, where they are neighbours in memory. */
+function add(outputs: Bytes[], output: Bytes): void {
+  const last = outputs.at(-1);
+  if (last?.buffer === output.buffer && last.byteOffset + last.length === output.byteOffset) {
+    outputs[outputs.length - 1] = new Uint8Array(last.buffer, last.byteOffset, last.length + output.length);
+  } else {
+    outputs.push(output);
+  }
+}
+
+/** Seals whole segments, of which the last one of all may be shorter. */
+function seal(
+  { format, header }: SealedOrder,
+  segments: Segments,
+  list: readonly Bytes[],
+  { isLast, index = 0 }: Place,
+  outputs: Bytes[],
+): void {
+  const { segmentSize, tagSize } = format;
+  const input = new Scatter(list);
+  const front = index === 0 ? headerBytes(format, header) : new Uint8Array(0);
+  const room = segmentSize - tagSize;
+  const count = Math.max(1, Math.ceil((front.length + input.remaining) / room));
+  const sealed = new Uint8Array(front.length + input.remaining + count * tagSize);
+  sealed.set(front);
+  for (let i = 0, at = front.length; i < count; i++) {
+    if (index + i >= MOST_SEGMENTS) throw overflow();
+    const length = Math.min(input.remaining, room - (i === 0 ? front.length : 0));
+    const segment = sealed.subarray(at, at += length + tagSize);
+    segments.seal(input.peek(length), segment, { index: index + i, isLast: isLast && i === count - 1 });
+    input.advance(length);
+    outputs[0] = sealed.subarray(0, at);
+  }
+}
+
+/** Unseals whole segments, of which the last one of all may be shorter: in their own memory, one behind the other. */
+function unseal(
+  { format }: SealedOrder,
+  segments: Segments,
+  list: readonly Bytes[],
+  { isLast, index = 0 }: Place,
+  outputs: Bytes[],
+): void {
+  const { segmentSize, tagSize, headerSize } = format;
+  const sealed = joined(list);
+  let opened = 0;
+  for (let i = 0, at = 0; i === 0 || at < sealed.length; i++) {
+    const size = segmentSize - (index + i === 0 ? headerSize : 0);
+    const segment = sealed.subarray(at, at += Math.min(size, sealed.length - at));
+    if (segment.length < tagSize || index + i >= MOST_SEGMENTS) throw badMessage();
+    const target = sealed.subarray(opened, opened + segment.length - tagSize);
+    if (!segments.open(segment, { index: index + i, isLast: isLast && at === sealed.length }, target)) {
+      throw badMessage();
+    }
+    opened += target.length;
+    if (opened > 0) outputs[0] = sealed.subarray(0, opened);
+  }
+}
+
+/** A list in one piece. */
+function joined(list: readonly Bytes[]): Bytes {
+  if (list.length === 1) return list[0]!;
+  const whole = new Uint8Array(sizeOf(list));
+  let at = 0;
+  for (const bytes of list) {
+    whole.set(bytes, at);
+    at += bytes.length;
+  }
+  return whole;
+}
+
+/** A cipher that is not what it should be here. */
+export function unknownJob(): KcapiError {
+  return new KcapiError("EBADF", "worker", "the stream is not open in this Worker");
+}
