@@ -6,7 +6,7 @@
  */
 
 import type { Bytes } from "../bytes.ts";
-import { buffersOf, failureOf, type Reply, type Request, type Result } from "./messages.ts";
+import { bytesOf, failureOf, memoryOf, piecesOf, type Reply, type Request, type Result } from "./messages.ts";
 import { type Job, jobOf, unknownJob } from "./work.ts";
 
 /** A stream's job, or why there is none. */
@@ -25,16 +25,16 @@ function open(id: number, order: Parameters<typeof jobOf>[0]): void {
   }
 }
 
-function run({ of, list, place }: Extract<Request, { unit: number }>): Result {
+function run({ of, pieces, place }: Extract<Request, { unit: number }>): Result {
   const outputs: Bytes[] = [];
   try {
     const stream = streams.get(of);
     if (!stream) throw unknownJob();
     if ("failure" in stream) throw stream.failure;
-    stream.job.run(list, place, outputs);
-    return { outputs };
+    stream.job.run(bytesOf(pieces), place, outputs);
+    return { pieces: piecesOf(outputs) };
   } catch (error) {
-    return { outputs, failure: failureOf(error) };
+    return { pieces: piecesOf(outputs), failure: failureOf(error) };
   }
 }
 
@@ -44,8 +44,8 @@ function close(id: number): void {
   if (stream && "job" in stream) stream.job.close();
 }
 
-function reply(message: Reply, outputs: readonly Bytes[] = []): void {
-  parentPort!.postMessage(message, buffersOf(outputs));
+function reply(message: Reply, memory: ArrayBuffer[] = []): void {
+  parentPort!.postMessage(message, memory);
 }
 
 parentPort?.on("message", (request: Request) => {
@@ -53,7 +53,7 @@ parentPort?.on("message", (request: Request) => {
   else if ("close" in request) close(request.close);
   else if ("unit" in request) {
     const result = run(request);
-    reply({ unit: request.unit, result }, result.outputs);
+    reply({ unit: request.unit, result }, memoryOf(result.pieces));
   } else {
     for (const id of [...streams.keys()]) close(id);
     reply({ quit: true });

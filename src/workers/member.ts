@@ -7,7 +7,16 @@
 import type { Worker } from "node:worker_threads";
 import type { Bytes } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { buffersOf, failureOf, type Order, type Place, type Reply, type Request, type Result } from "./messages.ts";
+import {
+  failureOf,
+  memoryOf,
+  type Order,
+  piecesOf,
+  type Place,
+  type Reply,
+  type Request,
+  type Result,
+} from "./messages.ts";
 
 /** Units that one Worker has at most, with those that it was promised: one to do, one that waits. */
 export const DEPTH = 2;
@@ -71,12 +80,13 @@ export class Member {
     answer: Answer,
   ): void {
     this.holders.delete(sender);
-    if (this.#end) return answer({ outputs: [], failure: failureOf(this.#end) });
+    if (this.#end) return answer({ pieces: [], failure: failureOf(this.#end) });
     const unit = this.#units++;
     this.#answers.set(unit, answer);
     this.#worker.ref(); // the process is not done
     if (!this.#opened.has(sender.id)) this.#open(sender.id, order());
-    this.#post({ unit, of: sender.id, list, place }, list);
+    const pieces = piecesOf(list);
+    this.#post({ unit, of: sender.id, pieces, place }, memoryOf(pieces));
   }
 
   /** A stream has ended. */
@@ -94,12 +104,12 @@ export class Member {
 
   #open(id: number, order: Order): void {
     this.#opened.add(id);
-    this.#post({ open: id, order }, [order.key]);
+    this.#post({ open: id, order }, [order.key.buffer]);
   }
 
-  #post(request: Request, list: readonly Bytes[]): void {
+  #post(request: Request, memory: ArrayBuffer[]): void {
     try {
-      this.#worker.postMessage(request, buffersOf(list));
+      this.#worker.postMessage(request, memory);
     } catch {
       this.#worker.postMessage(request); // some memory cannot be moved: that of WebAssembly
     }
@@ -127,7 +137,7 @@ export class Member {
 
   #fail(reason: Error): void {
     const failure = failureOf(reason);
-    for (const answer of [...this.#answers.values()]) answer({ outputs: [], failure });
+    for (const answer of [...this.#answers.values()]) answer({ pieces: [], failure });
     this.#answers.clear();
     this.#worker.unref();
     for (const holder of [...this.holders]) holder.idle();

@@ -46,16 +46,19 @@ export interface Place {
   readonly index?: number | undefined;
 }
 
+/** Bytes as they are moved: memory, offset and length. One runtime takes a view apart, element by element. */
+export type Piece = readonly [memory: ArrayBuffer, offset: number, length: number];
+
 /** To a Worker; in the order in which they are posted. */
 export type Request =
   | { readonly open: number; readonly order: Order }
-  | { readonly unit: number; readonly of: number; readonly list: readonly Bytes[]; readonly place: Place }
+  | { readonly unit: number; readonly of: number; readonly pieces: readonly Piece[]; readonly place: Place }
   | { readonly close: number }
   | { readonly quit: true };
 
 /** What came out of a unit; with a failure, what came out before it. */
 export interface Result {
-  readonly outputs: Bytes[];
+  readonly pieces: readonly Piece[];
   readonly failure?: Failure | undefined;
 }
 
@@ -92,7 +95,15 @@ export function errorOf({ name, message, errno, operation, hint }: Failure): Err
   return new KcapiError("EIO", "worker", message);
 }
 
-/** The memory of a list, each piece once: what is moved with it. */
-export function buffersOf(list: readonly Bytes[]): ArrayBuffer[] {
-  return [...new Set(list.map(({ buffer }) => buffer))];
+export function piecesOf(list: readonly Bytes[]): Piece[] {
+  return list.map(({ buffer, byteOffset, length }) => [buffer, byteOffset, length]);
+}
+
+export function bytesOf(pieces: readonly Piece[]): Bytes[] {
+  return pieces.map(([buffer, offset, length]) => new Uint8Array(buffer, offset, length));
+}
+
+/** The memory of pieces, each once: what is moved with them. */
+export function memoryOf(pieces: readonly Piece[]): ArrayBuffer[] {
+  return [...new Set(pieces.map(([buffer]) => buffer))];
 }

@@ -12,7 +12,7 @@ import type { Crew, Customer } from "./crew.ts";
 import type { Cut } from "./cuts.ts";
 import { Gathering } from "./gathering.ts";
 import type { Member } from "./member.ts";
-import { errorOf, type Place, type Result } from "./messages.ts";
+import { bytesOf, errorOf, type Place, type Result } from "./messages.ts";
 
 /**
  * So many bytes are a unit, or as near as the mode's steps come: some 0.5 ms of work and more, beside which sending it there and
@@ -279,8 +279,9 @@ export class Units implements Processor, Customer {
     slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
   }
 
-  #done(unit: Unit, { outputs, failure }: Result): void {
+  #done(unit: Unit, { pieces, failure }: Result): void {
     if (this.#isClosed) return;
+    const outputs = bytesOf(pieces);
     unit.result = { outputs, error: failure && errorOf(failure) };
     if (outputs.length === 0 && !failure) this.#units.splice(this.#units.indexOf(unit), 1);
     this.#report();
