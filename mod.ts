@@ -26,6 +26,7 @@ export type { CipherParameters, CipherStreamOptions } from "./src/cipher/cryptor
 export type { BytesLike } from "./src/bytes.ts";
 export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
+export type { FastestChoice } from "./src/engines/fastest.ts";
 export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";

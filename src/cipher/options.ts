@@ -15,7 +15,7 @@ export type Padding = "pkcs7" | "none";
 
 /** The engine asked for, `"auto"` by default. */
 export function checkEngine(engine: unknown = "auto"): EngineChoice {
-  return oneOf("engine", engine, ["auto", "kernel", "userspace"]);
+  return oneOf("engine", engine, ["auto", "fastest", "kernel", "userspace"]);
 }
 
 /** The key, if its length is one the algorithm has. */

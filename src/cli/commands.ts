@@ -18,7 +18,7 @@ import { keygen, sealFile, unsealFile } from "./seal.ts";
 import { ciphers, doctor } from "./report.ts";
 import { speed } from "./speed.ts";
 
-const ENGINES = ["auto", "kernel", "userspace"];
+const ENGINES = ["auto", "fastest", "kernel", "userspace"];
 const USUAL_CIPHERS = ["cbc(aes)", "ctr(aes)", "xts(aes)", "ecb(aes)", "chacha20"];
 
 const HELP: Option = { name: "help", short: "h", text: "show this help" };

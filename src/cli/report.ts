@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type CipherInfo, listCiphers, probe } from "../../mod.ts";
+import { type CipherInfo, type FastestChoice, listCiphers, probe } from "../../mod.ts";
 import type { Arguments } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { wrap } from "./text.ts";
@@ -40,6 +40,12 @@ function table(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("");
 }
 
+/** What `--engine fastest` takes, and by what figures. */
+function choice({ algorithm, keySize, engine, rates }: FastestChoice): string {
+  const why = rates ? `${rates.kernel} and ${rates.userspace} MB/s` : "the only one";
+  return `${algorithm} with ${8 * keySize} bits of key ${engine} (${rates ? `kernel, userspace: ${why}` : why})`;
+}
+
 export async function doctor(given: Arguments): Promise<number> {
   const report = probe();
   const isUsable = report.ciphers.kernel.length > 0;
@@ -61,6 +67,7 @@ export async function doctor(given: Arguments): Promise<number> {
     ["window", report.window && `${report.window} bytes`],
     ["kernel engine", report.ciphers.kernel.join(", ") || "no cipher"],
     ["userspace engine", report.ciphers.userspace.join(", ")],
+    ["fastest", report.fastest.map(choice).join(", ") || null],
   ];
   const known = facts.filter(([, value]) => value !== null && value !== undefined);
   const problems = report.problems.map(({ what, cause, cure }) =>

@@ -8,6 +8,8 @@ import type { Library } from "../../ffi/adapter.ts";
 import { host, loadIfGranted } from "../../ffi/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
 import type { EngineName } from "../engines/engine.ts";
+import { type FastestChoice, fastestChoices } from "../engines/fastest.ts";
+import { openEngine } from "../engines/mod.ts";
 import { measureLimits, openKernel } from "../engines/kernel.ts";
 import { userspaceNames } from "../engines/userspace.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
@@ -60,6 +62,8 @@ export interface ProbeReport {
   window: number | null;
   /** The ciphers that each engine opened just now. The kernel was asked for those it lists and for the usual ones. */
   ciphers: Record<EngineName, string[]>;
+  /** What `engine: "fastest"` takes here for the usual ciphers and those that were opened with it, as measured. */
+  fastest: FastestChoice[];
   /** What is amiss, why, and what would help. */
   problems: Problem[];
 }
@@ -191,11 +195,21 @@ export function report({ system, library }: Surroundings): ProbeReport {
     sendBuffer,
     window,
     ciphers: { kernel: opened, userspace: [...userspaceNames()] },
+    fastest: fastest(),
     problems: [
       ...(noAfAlg ? [engineProblem(noAfAlg, system)] : cipherProblems(failed, system)),
       ...procProblems(system),
     ],
   };
+}
+
+/** Has the usual ciphers measured, which takes effect once in a process. */
+function fastest(): FastestChoice[] {
+  for (const algorithm of USUAL.map(parseAlgorithm)) {
+    const key = crypto.getRandomValues(new Uint8Array(algorithm.keySizes!.at(-1)!));
+    attempt(() => openEngine(algorithm, key, "fastest").close());
+  }
+  return fastestChoices();
 }
 
 /** {@linkcode listCiphers} of given surroundings; exported for its tests. */
