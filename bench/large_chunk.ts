@@ -6,10 +6,9 @@
 
 import { EncryptionStream } from "../mod.ts";
 import type { EngineName } from "../src/engines/engine.ts";
-import { iv, key, KiB, MiB, pump, record, roundsOr, statistics, takeTurns, timed } from "./measure.ts";
+import { iv, key, KiB, MiB, pump, record, roundsOr, statistics, takeTurns, ticksPerSecond, timed } from "./measure.ts";
 
 const TOTAL = 256 * MiB;
-const INTERVAL = 10;
 
 /** Measures both halves of the bar: how fast it is, and whether timers keep theirs. */
 export async function measureLargeChunk(engine: EngineName, algorithms: readonly string[]): Promise<void> {
@@ -34,15 +33,4 @@ export async function measureLargeChunk(engine: EngineName, algorithms: readonly
     const ticks = { idle: statistics(idle), "one chunk": statistics(busy) };
     record({ bar: "B8", work: `${engine}, ${algorithm}, timer`, figures: ticks, unit: "ticks" });
   }
-}
-
-/** How often a timer fires while `action` runs, again and again for at least a second. */
-async function ticksPerSecond(action: () => Promise<unknown>): Promise<number> {
-  let ticks = 0;
-  const timer = setInterval(() => ticks++, INTERVAL);
-  const start = performance.now();
-  while (performance.now() - start < 1000) await action();
-  const seconds = (performance.now() - start) / 1000;
-  clearInterval(timer);
-  return ticks / seconds;
 }

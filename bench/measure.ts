@@ -15,7 +15,7 @@ export const MiB = 1024 * KiB;
 /** What best C sends in one round: the kernel's default send buffer. */
 export const WINDOW = 212_992;
 
-export const runtime = "Deno" in globalThis ? "Deno" : "Bun";
+export const runtime = "Deno" in globalThis ? "Deno" : "Bun" in globalThis ? "Bun" : "Node";
 export const key = new Uint8Array(32).map((_, i) => i);
 export const iv = new Uint8Array(16).map((_, i) => 255 - i);
 
@@ -110,6 +110,17 @@ export function record(measured: Omit<Figures, "runtime" | "where"> & { runtime?
 function show(value: number, unit: string): string {
   if (unit !== "s") return value.toFixed(1);
   return value < 1e-3 ? `${(value * 1e6).toFixed(2)}µ` : value < 1 ? `${(value * 1e3).toFixed(2)}m` : value.toFixed(2);
+}
+
+/** How often a timer of 10 ms fires while `action` runs, again and again for at least a second. */
+export async function ticksPerSecond(action: () => Promise<unknown>): Promise<number> {
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 10);
+  const start = performance.now();
+  while (performance.now() - start < 1000) await action();
+  const seconds = (performance.now() - start) / 1000;
+  clearInterval(timer);
+  return ticks / seconds;
 }
 
 export function sizeName(bytes: number): string {

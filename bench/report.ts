@@ -29,7 +29,7 @@ interface Results {
 
 const HERE = import.meta.dirname!;
 const FILE = join(HERE, "results.json");
-const RUNTIMES = ["Bun", "Deno"] as const;
+const RUNTIMES = ["Bun", "Deno", "Node"] as const;
 
 const all = merge(process.argv[2]);
 writeFileSync(FILE, serialize(all));
@@ -47,7 +47,7 @@ function merge(directory: string | undefined): Results {
     : { machine: {}, results: [], profiles: {} };
   if (!directory) return old;
   const guest = join(directory, "guest");
-  const fresh = [...linesOf(join(guest, "results.jsonl")), ...linesOf(join(directory, "results.jsonl"))];
+  const fresh = [guest, join(directory, "qemu"), directory].flatMap((place) => linesOf(join(place, "results.jsonl")));
   const place = ({ bar, where, runtime }: Figures) => `${bar} ${where} ${runtime}`;
   const measured = new Set(fresh.map(place));
   const profiles = RUNTIMES.map((runtime) => [runtime, join(guest, `${runtime.toLowerCase()}.cpuprofile`)] as const)
@@ -82,6 +82,7 @@ function describeMachine(directory: string): Record<string, string> {
     "Compiler": output("gcc", "--version"),
     "Bun": process.versions.bun!,
     "Deno": output(join(HERE, "../node_modules/.bin/deno"), "--version"),
+    "Node": output(join(HERE, "../node_modules/.bin/node"), "--version"),
   };
   const busy = linesOf(join(directory, "busy")).map(Number);
   if (busy.length > 0) {

@@ -406,15 +406,10 @@ test("a full segment that is not the last, and an empty last one, which Tink acc
 
 /** The tag of an empty last segment. */
 async function emptyLast({ salt, noncePrefix }: Vector, index: number): Promise<Bytes> {
-  const { openSegments } = await import("../src/sealed/segments.ts");
+  const { deriveKeys, openSegments } = await import("../src/sealed/segments.ts");
   const { format, key, associatedData } = checkSealOptions(optionsOf());
-  const segments = openSegments(
-    format,
-    key,
-    { salt: fromHex(salt), prefix: fromHex(noncePrefix) },
-    associatedData,
-    engine,
-  );
+  const header = { salt: fromHex(salt), prefix: fromHex(noncePrefix) };
+  const segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
   const tag = new Uint8Array(TAG);
   segments.seal([], tag, { index, isLast: true });
   segments.close();
@@ -537,11 +532,16 @@ test("sizes of 4 GiB and of 2^32 segments", () => {
 test("a range of a file of more than 4 GiB is found by its numbers, in a source that makes up what it is asked for", async () => {
   // Segments sealed under one header, each at its place: those that are asked for, and the last.
   const format = "AES256_CTR_HMAC_SHA256_1MB";
-  const { openSegments } = await import("../src/sealed/segments.ts");
+  const { deriveKeys, openSegments } = await import("../src/sealed/segments.ts");
   const options = optionsOf(format);
   const plan = checkSealOptions(options);
   const header = { salt: bytes(32, 1), prefix: bytes(7, 2) };
-  const segments = openSegments(plan.format, plan.key.slice(), header, plan.associatedData, engine);
+  const segments = openSegments(
+    plan.format,
+    deriveKeys(plan.format, plan.key, header, plan.associatedData),
+    header,
+    engine,
+  );
   const stride = 1_048_576 - TAG;
   const size = 5 * 2 ** 30;
   const total = sealedSize(size, format);

@@ -14,6 +14,7 @@ import type { SealPlan } from "../sealed/options.ts";
 import type { SealWork } from "../sealed/sealer.ts";
 import { deriveKeys, type Header } from "../sealed/segments.ts";
 import { badMessage, engineFor, parseHeader, type UnsealWork } from "../sealed/unsealer.ts";
+import type { Layout } from "./gathering.ts";
 import type { Order, Place } from "./messages.ts";
 
 /** What a pool can do. */
@@ -30,6 +31,8 @@ export interface Cut {
   readonly start: number;
   /** All units but the last end at a multiple of this. */
   readonly step: number;
+  /** How the bytes of a unit lie in memory, where they have to make room for something. */
+  readonly layout?: Layout;
   /** Keep at least so many bytes for the last unit. */
   readonly hold: 0 | 1;
   /** Whether the end is a unit even where no bytes are left for it. */
@@ -156,7 +159,10 @@ function endOf(list: readonly Bytes[], length: number): Bytes {
 function sealCut({ plan, header }: SealWork): Cut {
   const { format, key } = plan;
   const { segmentSize, tagSize } = format;
-  return { ...sealedCut("seal", plan, segmentSize - tagSize, ownKeys(plan, header)), ...NO_HEAD };
+  const step = segmentSize - tagSize;
+  // A segment is sealed where it is, with its tag behind it.
+  const layout = { run: step, gap: tagSize };
+  return { ...sealedCut("seal", plan, step, ownKeys(plan, header)), ...NO_HEAD, layout };
 
   function ownKeys({ associatedData }: SealPlan, header: Header): Keys {
     try {

@@ -10,7 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import type { Processor } from "../streaming/processor.ts";
 import type { Crew, Customer } from "./crew.ts";
 import type { Cut } from "./cuts.ts";
-import { Gathering } from "./gathering.ts";
+import { Copies, type Gathering, Moves } from "./gathering.ts";
 import type { Member } from "./member.ts";
 import { bytesOf, errorOf, type Place, type Result } from "./messages.ts";
 
@@ -49,12 +49,11 @@ export class Units implements Processor, Customer {
   readonly id: number;
   readonly #crew: Crew;
   /** Keeps the pool, which is closed when nobody holds it. */
-  readonly #owner: object;
+  readonly owner: object;
   readonly #cut: Cut;
-  readonly #inPlace: boolean;
   #head: Bytes | undefined;
   #input: Scatter | undefined;
-  readonly #gathering = new Gathering();
+  readonly #gathering: Gathering;
   #position: number;
   #isEnding = false;
   #isEndSent = false;
@@ -70,9 +69,11 @@ export class Units implements Processor, Customer {
 
   constructor(crew: Crew, owner: object, cut: Cut, inPlace: boolean) {
     this.#crew = crew;
-    this.#owner = owner;
+    this.owner = owner;
     this.#cut = cut;
-    this.#inPlace = inPlace;
+    this.#gathering = inPlace && !cut.layout
+      ? new Moves()
+      : new Copies(this.#unitSize + 1, cut.layout, cut.start % cut.step);
     this.engine = cut.engine;
     this.window = this.#unitSize;
     this.id = crew.join();
@@ -258,7 +259,7 @@ export class Units implements Processor, Customer {
 
   #gather(input: Scatter, most: number): void {
     const length = Math.min(most, input.remaining);
-    for (const piece of input.peek(length)) this.#gathering.add(piece, this.#inPlace && isWhole(piece));
+    for (const piece of input.peek(length)) this.#gathering.add(piece);
     input.advance(length);
   }
 
@@ -340,9 +341,4 @@ export class Units implements Processor, Customer {
     this.#news?.resolve();
     this.#news = undefined;
   }
-}
-
-/** Whether moving the memory of a chunk takes nothing else with it. */
-function isWhole({ byteOffset, length, buffer }: Bytes): boolean {
-  return byteOffset === 0 && length === buffer.byteLength;
 }

@@ -88,28 +88,24 @@ function add(outputs: Bytes[], output: Bytes): void {
   }
 }
 
-/** Seals whole segments, of which the last one of all may be shorter. */
+/** Seals whole segments, of which the last one of all may be shorter: where they are, with room for header and tags. */
 function seal(
   { format, header }: SealedOrder,
   segments: Segments,
-  list: readonly Bytes[],
+  [sealed]: readonly Bytes[],
   { isLast, index = 0 }: Place,
   outputs: Bytes[],
 ): void {
-  const { segmentSize, tagSize } = format;
-  const input = new Scatter(list);
-  const front = index === 0 ? headerBytes(format, header) : new Uint8Array(0);
-  const room = segmentSize - tagSize;
-  const count = Math.max(1, Math.ceil((front.length + input.remaining) / room));
-  const sealed = new Uint8Array(front.length + input.remaining + count * tagSize);
-  sealed.set(front);
-  for (let i = 0, at = front.length; i < count; i++) {
+  const { segmentSize, tagSize, headerSize } = format;
+  const { length } = sealed!;
+  if (index === 0) sealed!.set(headerBytes(format, header));
+  for (let i = 0, end = 0; end < length; i++) {
     if (index + i >= MOST_SEGMENTS) throw overflow();
-    const length = Math.min(input.remaining, room - (i === 0 ? front.length : 0));
-    const segment = sealed.subarray(at, at += length + tagSize);
-    segments.seal(input.peek(length), segment, { index: index + i, isLast: isLast && i === count - 1 });
-    input.advance(length);
-    outputs[0] = sealed.subarray(0, at);
+    const start = index + i === 0 ? headerSize : end;
+    end = Math.min((i + 1) * segmentSize, length);
+    const place = { index: index + i, isLast: isLast && end === length };
+    segments.seal([sealed!.subarray(start, end - tagSize)], sealed!.subarray(start, end), place);
+    outputs[0] = sealed!.subarray(0, end);
   }
 }
 
