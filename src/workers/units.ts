@@ -73,7 +73,7 @@ export class Units implements Processor, Customer {
     this.#cut = cut;
     this.#gathering = inPlace && !cut.layout
       ? new Moves()
-      : new Copies(this.#unitSize + 1, cut.layout, cut.start % cut.step);
+      : new Copies(this.#unitSize + 1, cut.layout, cut.layout ? cut.start : 0);
     this.engine = cut.engine;
     this.window = this.#unitSize;
     this.id = crew.join();
