@@ -42,7 +42,7 @@ export interface Cut {
   /** What a Worker needs, with a copy of the key of its own. */
   order(): Order;
   /** What a Worker has to know of the next unit. Called once for each, in order. */
-  place(position: number, unit: readonly Bytes[], isLast: boolean): Place;
+  place(position: number, unit: readonly Bytes[]): Omit<Place, "isLast" | "inPlace">;
   /** Forgets the key. */
   close(): void;
 }
@@ -82,10 +82,11 @@ function cipherCut({ plan, key, choice }: CipherWork): Cut {
       engine,
       padding,
       sectorSize: sectors?.sectorSize,
+      inPlace: plan.inPlace,
       iv,
       key: copyOf(key),
     }),
-    place: (position, unit, isLast) => ({ isLast, ...places?.(position, unit) }),
+    place: (position, unit) => places?.(position, unit) ?? {},
     close: () => void key.fill(0),
   };
 }
@@ -215,7 +216,7 @@ function sealedCut(
     hold: 1,
     hasEnd: false,
     order: () => ({ of, format, header: keys.header!, engine, key: copyOf(keys.derived!) }),
-    place: (position, _, isLast) => ({ isLast, index: Math.floor(position / step) }),
+    place: (position) => ({ index: Math.floor(position / step) }),
     close: () => void keys.derived?.fill(0),
   };
 }

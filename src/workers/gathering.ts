@@ -28,18 +28,18 @@ const LEAST = 16 * 1024;
 /** Copies, in one piece. */
 export class Copies implements Gathering {
   #memory: Bytes = new Uint8Array(0);
+  #start: number;
   /** Bytes, with those that are as if in front. */
   #end: number;
-  #start: number;
-  readonly #most: number;
+  readonly #lend: (least: number) => Bytes;
   readonly #layout: Layout | undefined;
 
   /**
-   * @param most So many bytes will be gathered at most.
+   * @param lend Gives memory of at least so many bytes.
    * @param front So many bytes of the first run are left free in front.
    */
-  constructor(most: number, layout: Layout | undefined, front: number) {
-    this.#most = most;
+  constructor(lend: (least: number) => Bytes, layout: Layout | undefined, front: number) {
+    this.#lend = lend;
     this.#layout = layout;
     this.#start = front;
     this.#end = front;
@@ -51,9 +51,9 @@ export class Copies implements Gathering {
 
   add(bytes: Bytes): void {
     this.#reserve(this.#end + bytes.length);
-    const run = this.#layout?.run ?? Infinity;
     for (let at = 0; at < bytes.length;) {
-      const length = Math.min(bytes.length - at, run - (this.#layout ? this.#end % run : 0));
+      const run = this.#layout ? this.#layout.run - this.#end % this.#layout.run : Infinity;
+      const length = Math.min(bytes.length - at, run);
       this.#memory.set(viewOf(bytes, at, at + length), this.#offset(this.#end));
       this.#end += length;
       at += length;
@@ -63,24 +63,24 @@ export class Copies implements Gathering {
   take(length: number): Bytes[] {
     const end = this.#start + length;
     this.#reserve(end);
-    const size = this.#size(end);
-    const [memory, rest] = [this.#memory, this.#rest(end)];
-    this.#memory = new Uint8Array(0);
+    const [memory, size] = [this.#memory, this.#size(end)];
+    // What is behind a unit is in one run.
+    const rest = memory.slice(this.#offset(end), this.#offset(end) + this.#end - end);
     this.#start = this.#end = 0;
-    if (rest) this.add(rest);
-    if (size === 0) return [];
-    // Memory is not to be kept alive for a few bytes in it.
-    return [size > memory.length / 2 ? memory.subarray(0, size) : memory.slice(0, size)];
+    // Where it comes out again, nothing of another stream is to be behind it.
+    if (this.#layout) memory.fill(0, size);
+    // Little is sent as a copy: it is not to keep large memory alive.
+    const isLarge = size > memory.length / 2;
+    const taken = isLarge ? memory.subarray(0, size) : memory.slice(0, size);
+    if (isLarge) this.#memory = new Uint8Array(0);
+    this.add(rest);
+    return size === 0 ? [] : [taken];
   }
 
   wipe(): void {
     this.#memory.fill(0);
+    this.#memory = new Uint8Array(0);
     this.#end = this.#start;
-  }
-
-  /** What is behind a unit is in one run. */
-  #rest(end: number): Bytes | undefined {
-    return end === this.#end ? undefined : this.#memory.slice(this.#offset(end), this.#offset(end) + this.#end - end);
   }
 
   #offset(at: number): number {
@@ -95,7 +95,9 @@ export class Copies implements Gathering {
   #reserve(end: number): void {
     const size = this.#size(end);
     if (size <= this.#memory.length) return;
-    const grown = new Uint8Array(Math.max(size, Math.min(this.#size(this.#most), 4 * this.#memory.length, LEAST)));
+    const grown = this.#lend(
+      this.#memory.length === 0 ? Math.max(size, LEAST) : Math.max(size, 4 * this.#memory.length),
+    );
     grown.set(this.#memory);
     this.#memory.fill(0);
     this.#memory = grown;

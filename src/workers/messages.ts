@@ -23,7 +23,8 @@ export interface CipherOrder {
   readonly engine: EngineName;
   readonly padding: Padding;
   readonly sectorSize: number | undefined;
-  /** Of the whole stream: for a chain. */
+  /** For a chain: whether its units' memory is that of what comes out, and the IV. */
+  readonly inPlace: boolean;
   readonly iv: Bytes | undefined;
   readonly key: Bytes;
 }
@@ -40,6 +41,8 @@ export interface SealedOrder {
 /** Where a unit stands in its stream. */
 export interface Place {
   readonly isLast: boolean;
+  /** The unit's memory is that of what comes out; else it is only lent, and comes back. */
+  readonly inPlace: boolean;
   readonly iv?: Bytes | undefined;
   readonly sector?: bigint | undefined;
   /** The number of its first segment. */
@@ -59,6 +62,8 @@ export type Request =
 /** What came out of a unit; with a failure, what came out before it. */
 export interface Result {
   readonly pieces: readonly Piece[];
+  /** Memory that was lent, for another unit: fresh memory costs more than a copy into it. */
+  readonly spare?: ArrayBuffer | undefined;
   readonly failure?: Failure | undefined;
 }
 

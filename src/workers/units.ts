@@ -51,6 +51,8 @@ export class Units implements Processor, Customer {
   /** Keeps the pool, which is closed when nobody holds it. */
   readonly owner: object;
   readonly #cut: Cut;
+  /** Output goes where the unit is: what is sealed always does. */
+  readonly #inPlace: boolean;
   #head: Bytes | undefined;
   #input: Scatter | undefined;
   readonly #gathering: Gathering;
@@ -71,9 +73,10 @@ export class Units implements Processor, Customer {
     this.#crew = crew;
     this.owner = owner;
     this.#cut = cut;
+    this.#inPlace = inPlace || cut.layout !== undefined;
     this.#gathering = inPlace && !cut.layout
       ? new Moves()
-      : new Copies(this.#unitSize + 1, cut.layout, cut.layout ? cut.start : 0);
+      : new Copies((least) => crew.lend(least, this.#unitSize), cut.layout, cut.layout ? cut.start : 0);
     this.engine = cut.engine;
     this.window = this.#unitSize;
     this.id = crew.join();
@@ -265,7 +268,7 @@ export class Units implements Processor, Customer {
 
   #send(length: number, isLast: boolean): void {
     const list = this.#gathering.take(length);
-    const place = this.#cut.place(this.#position, list, isLast);
+    const place = { isLast, inPlace: this.#inPlace, ...this.#cut.place(this.#position, list) };
     this.#position += length;
     const slot = this.#slot!;
     this.#slot = undefined;
@@ -280,7 +283,8 @@ export class Units implements Processor, Customer {
     slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
   }
 
-  #done(unit: Unit, { pieces, failure }: Result): void {
+  #done(unit: Unit, { pieces, spare, failure }: Result): void {
+    if (spare) this.#crew.keep(spare);
     if (this.#isClosed) return;
     const outputs = bytesOf(pieces);
     unit.result = { outputs, error: failure && errorOf(failure) };

@@ -37,14 +37,14 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }
   const parsed = parseAlgorithm(algorithm);
   const engine = openEngine(parsed, key, name);
   return {
-    run(list, { isLast, iv, sector }, outputs) {
+    run(list, { isLast, inPlace, iv, sector }, outputs) {
       const cryptor = new Cryptor({
         direction,
         algorithm: parsed,
         iv,
         padding: isLast ? padding : "none",
         sectors: sectorSize === undefined ? undefined : { sectorSize, sector: sector! },
-        inPlace: true,
+        inPlace,
         open: () => onLoan(engine),
       });
       drive(cryptor, list, true, outputs);
@@ -54,10 +54,10 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }
 }
 
 /** Units each of which goes on from the one before. */
-function chain({ algorithm, direction, engine, padding, iv, key }: CipherOrder): Job {
+function chain({ algorithm, direction, engine, padding, inPlace, iv, key }: CipherOrder): Job {
   const parsed = parseAlgorithm(algorithm);
   const open = () => openEngine(parsed, key, engine);
-  const cryptor = new Cryptor({ direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace: true, open });
+  const cryptor = new Cryptor({ direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace, open });
   return {
     run: (list, { isLast }, outputs) => drive(cryptor, list, isLast, outputs),
     close: () => cryptor.close(),
@@ -109,12 +109,15 @@ function seal(
   }
 }
 
-/** Unseals whole segments, of which the last one of all may be shorter: in their own memory, one behind the other. */
+/**
+ * Unseals whole segments, of which the last one of all may be shorter. In place they come out of their own memory, one behind
+ * the other.
+ */
 function unseal(
   { format }: SealedOrder,
   segments: Segments,
   list: readonly Bytes[],
-  { isLast, index = 0 }: Place,
+  { isLast, inPlace, index = 0 }: Place,
   outputs: Bytes[],
 ): void {
   const { segmentSize, tagSize, headerSize } = format;
@@ -124,12 +127,12 @@ function unseal(
     const size = segmentSize - (index + i === 0 ? headerSize : 0);
     const segment = sealed.subarray(at, at += Math.min(size, sealed.length - at));
     if (segment.length < tagSize || index + i >= MOST_SEGMENTS) throw badMessage();
-    const target = sealed.subarray(opened, opened + segment.length - tagSize);
-    if (!segments.open(segment, { index: index + i, isLast: isLast && at === sealed.length }, target)) {
-      throw badMessage();
-    }
-    opened += target.length;
-    if (opened > 0) outputs[0] = sealed.subarray(0, opened);
+    const length = segment.length - tagSize;
+    const target = inPlace ? sealed.subarray(opened, opened + length) : undefined;
+    const output = segments.open(segment, { index: index + i, isLast: isLast && at === sealed.length }, target);
+    if (!output) throw badMessage();
+    opened += length;
+    if (length > 0) add(outputs, output);
   }
 }
 
