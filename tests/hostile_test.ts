@@ -615,6 +615,59 @@ test("options, lists and sources that are proxies are looked at like others", as
   assertEquals(openFiles(), files);
 });
 
+/** Bytes that do something when their length is asked for. */
+function acting(size: number, act: () => unknown): Bytes {
+  return Object.defineProperty(bytes(size), "length", { get: () => (act(), size) });
+}
+
+test("bytes that close the handle when they are looked at are EBADF, and nothing is sent or received", async () => {
+  const files = openFiles();
+  const calls: Record<string, (handle: CipherHandle, size: number) => Promise<number>> = {
+    streamUpdate: (handle, size) => handle.streamUpdate(bytes(3), acting(size, () => handle.close())),
+    streamUpdateLast: (handle, size) => handle.streamUpdateLast(acting(size, () => handle.close())),
+    streamOpInto: (handle, size) => handle.streamOpInto(acting(size, () => handle.close())),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    for (const size of [16, 32, 4096]) {
+      const handle = CipherHandle.open(ALGORITHM, { key: KEY, engine });
+      handle.streamInitEnc(IV);
+      if (name === "streamOpInto") await handle.streamUpdate(DATA);
+      const error = await assertRejects(() => call(handle, size), KcapiError);
+      assertEquals([error.code, error.operation], ["EBADF", name]);
+    }
+  }
+  assertEquals(openFiles(), files);
+});
+
+test("bytes that send the last update when they are looked at come after it: EINVAL, and the rest is right", async () => {
+  using handle = CipherHandle.open(ALGORITHM, { key: KEY, engine });
+  handle.streamInitEnc(IV);
+  const late = () => handle.streamUpdate(acting(32, () => handle.streamUpdateLast(DATA)));
+  assertEquals((await assertRejects(late, KcapiError)).code, "EINVAL");
+  assertEquals(await collect(handle.streamOp()), expected(DATA));
+});
+
+test("a chunk that aborts its stream when it is looked at is refused for that reason", async () => {
+  const files = openFiles();
+  const key = bytes(64, 4);
+  for (const algorithm of ["ctr(aes)", "xts(aes)"]) {
+    for (const size of [16, 20_000, 300_000]) {
+      const abort = new AbortController();
+      const { signal } = abort;
+      const stream = new EncryptionStream(algorithm, {
+        key: algorithm === "xts(aes)" ? key : KEY,
+        iv: IV,
+        engine,
+        signal,
+      });
+      const read = caught(stream.readable.getReader().read());
+      const write = caught(stream.writable.getWriter().write(acting(size, () => abort.abort("the reason"))));
+      assertEquals(await Promise.all([write, read]), ["the reason", "the reason"], `${algorithm}, ${size} bytes`);
+    }
+  }
+  assertEquals(openFiles(), files);
+});
+
 // ---- memory that goes while somebody waits ----------------------------------------------------------------------
 
 /** Ways to lose the memory of a buffer that was checked. */

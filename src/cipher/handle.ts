@@ -217,9 +217,8 @@ export class CipherHandle implements Disposable {
    * @throws {RangeError} If the entries overlap, or have room for less than one chunk.
    */
   async streamOpInto(...buffers: BytesLike[]): Promise<number> {
-    this.#assertStarted("streamOpInto");
+    const list = this.#listOf("streamOpInto", buffers);
     this.#assertNoReceiver("streamOpInto");
-    const list = buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer));
     const room = sizeOf(list);
     if (room < this.chunkSize) {
       throw new RangeError(`"buffers" expected room for at least one chunk of ${this.chunkSize} bytes, got ${room}`);
@@ -291,9 +290,8 @@ export class CipherHandle implements Disposable {
   }
 
   #update(operation: string, buffers: BytesLike[], last: boolean): number | Promise<number> {
-    this.#assertStarted(operation);
+    const input = new Scatter(this.#listOf(operation, buffers));
     if (this.#lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
-    const input = new Scatter(buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer)));
     const total = input.remaining;
     if (last) this.#checkBlocks(total);
     this.#given += total;
@@ -417,6 +415,14 @@ export class CipherHandle implements Disposable {
         hint: "call streamInitEnc or streamInitDec",
       });
     }
+  }
+
+  /** The arguments of a call on a stream. A getter of theirs may do what it likes with the handle. */
+  #listOf(operation: string, buffers: readonly BytesLike[]): readonly Bytes[] {
+    this.#assertStarted(operation);
+    const list = buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer));
+    this.#assertStarted(operation);
+    return list;
   }
 
   #assertNoReceiver(operation: string): void {

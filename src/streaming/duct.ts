@@ -92,6 +92,7 @@ export class Duct {
   #write(chunk: unknown): void | Promise<void> {
     try {
       const bytes = bytesOf("chunk", chunk);
+      if (this.#over) throw this.#reason; // by a getter of the chunk
       if (this.#processor.pending) return this.#wait().then(() => this.#writeUnlessOver(bytes));
       const gathered = this.#gathering?.length ?? 0;
       if (bytes.length < SMALL && gathered + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
