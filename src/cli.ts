@@ -48,12 +48,15 @@ async function dispatch([name, ...args]: readonly string[]): Promise<number> {
   if (name === "--version") return await print(`${NAME} ${VERSION}\n`);
   if (name === "--help" || name === "-h" || name === "help") return await print(overview(COMMANDS));
   const command = COMMANDS.find((command) => command.name === name);
-  if (!command) {
-    const problem = name === undefined ? "no command" : unknown("command", name, COMMANDS.map(({ name }) => name));
-    throw wrongUsage(`${problem} (see ${NAME} --help)`);
-  }
+  if (!command) throw wrongUsage(`${problemOf(name)} (see ${NAME} --help)`);
   const given = parse(command, args);
   return given.has("help") ? await print(help(command)) : await command.run(given);
+}
+
+function problemOf(name: string | undefined): string {
+  if (name === undefined) return "no command";
+  if (name.startsWith("-")) return unknown("option", name, ["--help", "--version"]);
+  return unknown("command", name, COMMANDS.map(({ name }) => name));
 }
 
 // Node has no import.meta.main before 24.2.

@@ -101,7 +101,7 @@ export function parse({ name, options }: Command, args: readonly string[]): Argu
  */
 export function unknown(what: string, given: string, known: readonly string[]): string {
   if (!/^[\w-]{1,20}$/.test(given)) return `unknown ${what}`;
-  const distances = known.map((name) => edits(given, name));
+  const distances = known.map((name) => edits(given.toLowerCase(), name));
   const least = Math.min(...distances);
   const nearest = least <= Math.max(1, given.length / 3) ? known[distances.indexOf(least)] : undefined;
   return `unknown ${what} "${given}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
