@@ -178,7 +178,9 @@ npm(
       ] as const
     ) {
       const path = await pathWith(name, program);
-      for (const command of [...commands, "node_modules/.bin/kcapi-streams"]) {
+      // As a global installation has it: a link from elsewhere, which one runtime does not follow by itself.
+      symlinkSync(join(project, "node_modules/.bin/kcapi-streams"), join(path, "kcapi-streams"));
+      for (const command of [...commands, "node_modules/.bin/kcapi-streams", "kcapi-streams"]) {
         assertEquals(await shell(`${command} --version`, project, path), `kcapi-streams ${version}\n`, command);
         const { stdout } = await spawn(["bash", "-c", `${command} doctor --json`], {
           cwd: project,
@@ -186,6 +188,16 @@ npm(
         });
         assertEquals(JSON.parse(stdout).runtime.name, name, command);
       }
+    }
+    // … and nothing else, not what the shell's line of the tool asks first.
+    for (const [name, program] of Object.entries({ node: NODES[2]!, bun: join(bin, "bun"), deno: join(bin, "deno") })) {
+      const path = tempDir();
+      symlinkSync(program, join(path, name));
+      const { stdout, stderr } = await spawn([join(project, "node_modules/.bin/kcapi-streams"), "doctor", "--json"], {
+        cwd: project,
+        env: { PATH: path },
+      });
+      assertEquals([JSON.parse(stdout).runtime.name, stderr], [name, ""]);
     }
     const none = await spawn(["node_modules/.bin/kcapi-streams"], {
       cwd: project,
