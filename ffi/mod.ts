@@ -4,7 +4,7 @@
  * @module
  */
 
-import { KcapiError } from "../src/errors.ts";
+import { KcapiError, tooOld } from "../src/errors.ts";
 import type { Adapter, Library } from "./adapter.ts";
 import { bunAdapter, type BunFFI, type BunSystem } from "./bun.ts";
 import { denoAdapter } from "./deno.ts";
@@ -17,6 +17,11 @@ interface NodeGlobals {
     readonly versions: Readonly<Record<string, string>>;
   };
   setImmediate(callback: () => void): unknown;
+}
+
+// Without it nothing works later on: Node before 22.3. Deno has it, and is slow to tell.
+if (!("Deno" in globalThis) && (globalThis as unknown as NodeGlobals).process?.getBuiltinModule === undefined) {
+  throw tooOld("getBuiltinModule");
 }
 
 let adapter: Adapter | undefined;

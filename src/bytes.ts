@@ -4,6 +4,8 @@
  * @module
  */
 
+import { tooOld } from "./errors.ts";
+
 /** Bytes as callers have them: an ArrayBuffer, or any view. Memory that is shared or resizable is refused at run time. */
 export type BytesLike = ArrayBuffer | ArrayBufferView;
 
@@ -16,9 +18,7 @@ export type Bytes = Uint8Array<ArrayBuffer>;
  */
 export function getterOf<T>(prototype: object, name: string | symbol): (this: unknown) => T {
   const getter = Object.getOwnPropertyDescriptor(prototype, name)?.get;
-  if (!getter) {
-    throw new Error(`@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "${String(name)}"`);
-  }
+  if (!getter) throw tooOld(String(name));
   return getter;
 }
 

@@ -157,16 +157,23 @@ npm(
     for (const node of NODES) {
       assertEquals(await shell(`${node} --disable-warning=ExperimentalWarning use.ts`, project), output, node);
     }
-    // What an older release of Node lacks.
-    const old = `'${NODES[1]}' --import 'data:text/javascript,delete ArrayBuffer.prototype.detached'`;
-    const sentence = await shell(
-      `${old} -e 'import("@kcapi/streams").catch(({ message }) => console.log(message))'`,
-      project,
-    );
-    assertEquals(
-      sentence,
-      '@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "detached"\n',
-    );
+    // What older releases of Node lack: 20 and before the one, 22.2 and before the other.
+    for (
+      const [missing, member] of [["detached", "ArrayBuffer.prototype.detached"], [
+        "getBuiltinModule",
+        "process.getBuiltinModule",
+      ]]
+    ) {
+      const old = `'${NODES[1]}' --import 'data:text/javascript,delete ${member}'`;
+      const sentence = await shell(
+        `${old} -e 'import("@kcapi/streams").catch(({ message }) => console.log(message))'`,
+        project,
+      );
+      assertEquals(
+        sentence,
+        `@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "${missing}"\n`,
+      );
+    }
 
     // The tool, on machines that have one runtime alone.
     for (
