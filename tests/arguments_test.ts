@@ -538,15 +538,12 @@ test("a getter of an option that closes the handle makes the stream an EBADF: it
     assertEquals(error.code, "EBADF", name);
   }
   // A handle that is closed while its IV is looked at.
-  const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
-  const iv = IV.slice();
-  Object.defineProperty(iv, "length", {
-    get() {
-      handle.close();
-      return 16;
-    },
-  });
-  assertEquals(assertThrows(() => handle.streamInitEnc(iv), KcapiError).code, "EBADF");
+  for (const use of ["streamInitEnc", "EncryptionStream"]) {
+    const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+    const iv = Object.defineProperty(IV.slice(), "length", { get: () => (handle.close(), 16) });
+    const run = use === "streamInitEnc" ? () => handle.streamInitEnc(iv) : () => new EncryptionStream(handle, { iv });
+    assertEquals(assertThrows(run, KcapiError).code, "EBADF", use);
+  }
   const other = CipherHandle.open("ctr(aes)", { key: KEY, engine });
   const stream = new EncryptionStream(other, { iv: IV });
   other.close();
