@@ -1,5 +1,5 @@
 /**
- * Linux's kernel ciphers as web streams, for Deno and Bun.
+ * Linux's kernel ciphers as web streams, for Deno, Bun and Node.
  *
  * @example Usage
  * ```ts
