@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { setImmediate } from "node:timers";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import {
@@ -623,6 +624,24 @@ test("1,000 ranges at once, random ones, are right", async () => {
     const [from, to] = [Math.min(a, b), Math.max(a, b)];
     assertEquals(await open.bytes(from, to), input.slice(from, to));
   }));
+});
+
+test("a source in memory leaves the event loop its turns, one read after another and 1,000 at once", async () => {
+  const options = optionsOf("AES256_CTR_HMAC_SHA256_64KB");
+  const file = await sealed(bytes(4_000_000), options);
+  const source = { size: file.length, read: (start: number, end: number) => Promise.resolve(file.slice(start, end)) };
+  using open = await openSealed(source, options);
+  const ways: Record<string, () => Promise<unknown>> = {
+    bytes: () => open.bytes(),
+    stream: () => collect(open.stream()),
+    ranges: () => Promise.all(Array.from({ length: 1000 }, (_, i) => open.bytes(4000 * i, 4000 * i + 1))),
+  };
+  for (const [way, read] of Object.entries(ways)) {
+    let turned = false;
+    setImmediate(() => turned = true);
+    for (let i = 0; i < 50 && !turned; i++) await read();
+    assert(turned, `${way}, 50 times`);
+  }
 });
 
 test("a byte out of a file takes the header, the last segment and its own, and no more", async () => {

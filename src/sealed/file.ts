@@ -8,6 +8,7 @@ import { type AbortListener, onAbort } from "../abort.ts";
 import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
+import { TimeSlice } from "../time_slice.ts";
 import { type Layout, layoutOf } from "./format.ts";
 import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
 import { deriveKeys, openSegments, type Segments } from "./segments.ts";
@@ -157,6 +158,9 @@ class Reader {
   readonly #listener: AbortListener<Reader> | undefined;
   /** Who waits for the source. */
   readonly #waiting = new Set<(reason: unknown) => void>();
+  readonly #slice = new TimeSlice();
+  /** The event loop's turn, which all that is read waits for together. */
+  #turn: Promise<void> | undefined;
   #segments: Segments | undefined;
   #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
 
@@ -179,7 +183,7 @@ class Reader {
   /** Reads the header, and verifies the end. */
   async open(engine: EngineName): Promise<void> {
     const { format, key, associatedData } = this.#plan;
-    const header = parseHeader(format, await this.#read(0, format.headerSize));
+    const header = parseHeader(format, this.#checked(await this.#read(0, format.headerSize), format.headerSize));
     if (!header) throw badMessage();
     this.#segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
     await this.#segment(this.layout.segments - 1);
@@ -208,23 +212,35 @@ class Reader {
   async #segment(index: number): Promise<Bytes> {
     const { headerSize, segmentSize } = this.#plan.format;
     const start = index === 0 ? headerSize : index * segmentSize;
-    const sealed = await this.#read(start, Math.min((index + 1) * segmentSize, this.#size));
+    const end = Math.min((index + 1) * segmentSize, this.#size);
+    const answer = await this.#read(start, end);
+    // A source may answer without a turn of the event loop, as memory does, and any number of reads may have an answer.
+    while (this.#slice.over) await this.#wait(this.#takeTurn());
+    const sealed = this.#checked(answer, end - start);
     const plaintext = this.#segments!.open(sealed, { index, isLast: index === this.layout.segments - 1 });
     if (!plaintext) throw badMessage();
     return plaintext;
   }
 
-  async #read(start: number, end: number): Promise<Bytes> {
+  #read(start: number, end: number): Promise<unknown> {
     if (this.#closed) throw this.#closed.later;
-    const bytes = bytesOf("source", await this.#wait(this.#source.read(start, end)));
+    return this.#wait(this.#source.read(start, end));
+  }
+
+  #checked(answer: unknown, length: number): Bytes {
+    const bytes = bytesOf("source", answer);
     const size = this.#source.size();
     if (size !== this.#size) {
       throw new KcapiError("EIO", "read", `the source had ${this.#size} bytes when it was opened, and has ${size} now`);
     }
-    if (bytes.length !== end - start) {
-      throw new KcapiError("EIO", "read", `the source was asked for ${end - start} bytes, and gave ${bytes.length}`);
+    if (bytes.length !== length) {
+      throw new KcapiError("EIO", "read", `the source was asked for ${length} bytes, and gave ${bytes.length}`);
     }
     return bytes;
+  }
+
+  #takeTurn(): Promise<void> {
+    return this.#turn ??= this.#slice.next().finally(() => this.#turn = undefined);
   }
 
   /** The source may never answer: who closes the file does not wait for it. */
