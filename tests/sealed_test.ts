@@ -728,6 +728,40 @@ test("close() ends reads that wait with ECANCELED, and those to come with EBADF"
   assertEquals(openFiles(), files);
 });
 
+test("a closed file has no ranges, empty ones neither", async () => {
+  const reason = new Error("the signal's reason");
+  const abort = new AbortController();
+  const file = new Blob([await sealed(bytes(10))]);
+  const closed = await openSealed(file, optionsOf());
+  closed.close();
+  const aborted = await openSealed(file, { ...optionsOf(), signal: abort.signal });
+  abort.abort(reason);
+  for (const open of [closed, aborted]) {
+    for (const read of [() => open.bytes(3, 3), () => collect(open.stream(3, 3))]) {
+      const error = await caught(read());
+      if (open === aborted) assertStrictEquals(error, reason);
+      else assertEquals((error as KcapiError).code, "EBADF");
+    }
+  }
+});
+
+test("a file that its source closes while it is asked opens nothing: its keys are zeros", async () => {
+  for (const format of [SMALL, SMALL_GCM]) {
+    const file = await sealed(bytes(10), optionsOf(format));
+    let act = (): void => {};
+    const source = {
+      get size() {
+        act();
+        return file.length;
+      },
+      read: (start: number, end: number) => Promise.resolve(file.slice(start, end)),
+    };
+    const open = await openSealed(source, optionsOf(format));
+    act = () => open.close();
+    assertEquals((await assertRejects(() => open.bytes(), KcapiError)).code, "ECANCELED");
+  }
+});
+
 // ---- Bad input --------------------------------------------------------------------------------------------------
 
 test("bad options are refused by name, before anything is opened", async () => {

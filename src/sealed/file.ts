@@ -55,6 +55,7 @@ export class SealedFile implements Disposable {
    */
   async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
     const [from, to] = this.#range(start, end);
+    this.#reader.check();
     const bytes = new Uint8Array(to - from);
     for (let at = from; at < to;) {
       const piece = await this.#reader.piece(at, to);
@@ -75,6 +76,7 @@ export class SealedFile implements Disposable {
     let [at, to] = this.#range(start, end);
     const reader = this.#reader;
     return new ReadableStream<Bytes>({
+      start: async () => reader.check(),
       async pull(controller) {
         if (at === to) return controller.close();
         const piece = await reader.piece(at, to);
@@ -209,6 +211,11 @@ class Reader {
     for (const reject of this.#waiting) reject(reason);
   }
 
+  /** @throws Why, if it is closed. */
+  check(): void {
+    if (this.#closed) throw this.#closed.later;
+  }
+
   async #segment(index: number): Promise<Bytes> {
     const { headerSize, segmentSize } = this.#plan.format;
     const start = index === 0 ? headerSize : index * segmentSize;
@@ -223,13 +230,15 @@ class Reader {
   }
 
   #read(start: number, end: number): Promise<unknown> {
-    if (this.#closed) throw this.#closed.later;
+    this.check();
     return this.#wait(this.#source.read(start, end));
   }
 
   #checked(answer: unknown, length: number): Bytes {
     const bytes = bytesOf("source", answer);
     const size = this.#source.size();
+    // The source's code may have closed the file: its keys are zeros then, under which anybody can seal.
+    if (this.#closed) throw this.#closed.reason;
     if (size !== this.#size) {
       throw new KcapiError("EIO", "read", `the source had ${this.#size} bytes when it was opened, and has ${size} now`);
     }
