@@ -762,6 +762,13 @@ test("a file that its source closes while it is asked opens nothing: its keys ar
   }
 });
 
+test("a Blob that does not know its size is refused as that, not as damaged", async () => {
+  for (const size of [NaN, Infinity]) {
+    const blob = Object.defineProperty(new Blob([await sealed(bytes(10))]), "size", { value: size });
+    assertStringIncludes((await assertRejects(() => openSealed(blob, optionsOf()), TypeError)).message, `got ${size}`);
+  }
+});
+
 // ---- Bad input --------------------------------------------------------------------------------------------------
 
 test("bad options are refused by name, before anything is opened", async () => {

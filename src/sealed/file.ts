@@ -132,9 +132,9 @@ export class SealedFile implements Disposable {
  */
 export async function openSealed(source: SealedSource, options: SealOptions): Promise<SealedFile> {
   const range = rangeOf(source);
+  const size = range.size();
   const plan = checkSealOptions(options);
   try {
-    const size = range.size();
     const engine = engineFor(plan);
     const layout = layoutOf(plan.format, size);
     if (!layout) throw badMessage();
@@ -278,20 +278,21 @@ interface Range {
 
 function rangeOf(source: SealedSource): Range {
   if (source instanceof Blob) {
-    return { size: () => source.size, read: (start, end) => source.slice(start, end).arrayBuffer() };
+    return { size: () => sizeOf(source), read: (start, end) => source.slice(start, end).arrayBuffer() };
   }
   if (typeof source !== "object" || source === null || typeof source.read !== "function") {
     throw new TypeError(
       `"source" expected a Blob, or an object with size and read(start, end), got ${describe(source)}`,
     );
   }
-  const size = () => {
-    const { size } = source;
-    if (Number.isSafeInteger(size) && size >= 0) return size;
-    throw new TypeError(`"source" expected a size that is a number of bytes, got ${describe(size)}`);
-  };
-  size();
-  return { size, read: async (start, end) => await source.read(start, end) };
+  return { size: () => sizeOf(source), read: async (start, end) => await source.read(start, end) };
+}
+
+/** A Blob may lie, too: one runtime has some whose size it does not know, and says so by NaN or Infinity. */
+function sizeOf({ size }: SealedSource): number {
+  if (Number.isSafeInteger(size) && size >= 0) return size;
+  const got = typeof size === "number" ? size : describe(size);
+  throw new TypeError(`"source" expected a size that is a number of bytes, got ${got}`);
 }
 
 /** As Blob.slice() counts, whose numbers are [Clamp] in Web IDL: rounded, to even ones from the middle. */
