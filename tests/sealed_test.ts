@@ -24,6 +24,7 @@ import {
   unsealedSize,
   UnsealStream,
 } from "../mod.ts";
+import type { Calls } from "../ffi/adapter.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { prepareSeal } from "../src/sealed/sealer.ts";
 import { Draw, DrawIterator, inputOf } from "../src/streaming/draw.ts";
@@ -42,6 +43,7 @@ import {
   tempDir,
   test,
 } from "./deps.ts";
+import { interpose } from "./native_calls.ts";
 import { type Bytes, bytes, caught, collect, concat, cut, fromHex, outcomes, streamOf, turns } from "./support.ts";
 
 const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? 200);
@@ -768,6 +770,25 @@ test("a Blob that does not know its size is refused as that, not as damaged", as
     assertStringIncludes((await assertRejects(() => openSealed(blob, optionsOf()), TypeError)).message, `got ${size}`);
   }
 });
+
+test.if(engine === "kernel", "needs the kernel engine")(
+  "a file whose cipher fails is closed: the cipher would give the next reader what it did not give, or sleep",
+  async () => {
+    const file = new Blob([await sealed(bytes(1000))]);
+    for (const name of ["kcapi_cipher_stream_update_last", "kcapi_cipher_stream_op"] as const) {
+      let isFailing = false;
+      using _ = interpose((real) => ({
+        [name]: (...args: Parameters<Calls[typeof name]>) => isFailing ? -12 : real[name](...args),
+      }));
+      const open = await openSealed(file, optionsOf());
+      isFailing = true;
+      const error = await assertRejects(() => open.bytes(0, 10), KcapiError);
+      assertEquals([error.code, error.operation], ["ENOMEM", name]);
+      isFailing = false;
+      assertStrictEquals(await caught(open.bytes(0, 10)), error);
+    }
+  },
+);
 
 // ---- Bad input --------------------------------------------------------------------------------------------------
 

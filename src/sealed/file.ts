@@ -11,7 +11,7 @@ import { KcapiError } from "../errors.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { type Layout, layoutOf } from "./format.ts";
 import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
-import { deriveKeys, openSegments, type Segments } from "./segments.ts";
+import { deriveKeys, openSegments, type Place, type Segments } from "./segments.ts";
 import { badMessage, engineFor, parseHeader } from "./unsealer.ts";
 
 /** Where {@linkcode openSealed} reads from: a Blob, or anything that gives the bytes of a range. */
@@ -224,7 +224,7 @@ class Reader {
     // A source may answer without a turn of the event loop, as memory does, and any number of reads may have an answer.
     while (this.#slice.over) await this.#wait(this.#takeTurn());
     const sealed = this.#checked(answer, end - start);
-    const plaintext = this.#segments!.open(sealed, { index, isLast: index === this.layout.segments - 1 });
+    const plaintext = this.#open(sealed, { index, isLast: index === this.layout.segments - 1 });
     if (!plaintext) throw badMessage();
     return plaintext;
   }
@@ -246,6 +246,15 @@ class Reader {
       throw new KcapiError("EIO", "read", `the source was asked for ${length} bytes, and gave ${bytes.length}`);
     }
     return bytes;
+  }
+
+  #open(sealed: Bytes, place: Place): Bytes | undefined {
+    try {
+      return this.#segments!.open(sealed, place);
+    } catch (error) {
+      this.close(error); // the cipher may hold what it did not give, and would give it to the next
+      throw error;
+    }
   }
 
   #takeTurn(): Promise<void> {
