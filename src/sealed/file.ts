@@ -76,14 +76,13 @@ export class SealedFile implements Disposable {
     let [at, to] = this.#range(start, end);
     const reader = this.#reader;
     return new ReadableStream<Bytes>({
-      start: async () => reader.check(),
+      start: () => new Promise((resolve) => resolve(reader.check())),
       async pull(controller) {
         if (at === to) return controller.close();
         const piece = await reader.piece(at, to);
         at += piece.length;
         controller.enqueue(piece);
       },
-      cancel: () => void (at = to),
     }, { highWaterMark: 0 });
   }
 
@@ -274,7 +273,6 @@ class Reader {
     } finally {
       this.#waiting.delete(give!);
       if (this.#listener && this.#waiting.size === 0) this.#listener.held = undefined;
-      answer.catch(() => {});
     }
   }
 }
