@@ -6,7 +6,7 @@
  */
 import process from "node:process";
 import fc from "fast-check";
-import { type CipherStreamOptions, encrypt, EncryptionStream } from "../mod.ts";
+import { type CipherStreamOptions, encrypt, EncryptionStream, openSealed, seal, unseal } from "../mod.ts";
 import { assert, assertEquals, assertStrictEquals, engine, openFiles, test } from "./deps.ts";
 import { type Bytes, bytes, collectGarbage, concat, outcomes, reference, turns } from "./support.ts";
 
@@ -190,7 +190,20 @@ const WAITS: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
   "pipeTo()": (signal) => silent().pipeThrough(stream(signal)).pipeTo(new WritableStream()),
   "write()": (signal) => stream(signal).writable.getWriter().write(bytes(300_000)),
   "next() of encrypt()": (signal) => encrypt("ctr(aes)", { ...OPTIONS, signal }, silent()).next(),
+  "next() of unseal()": (signal) => unseal({ ...SEAL_OPTIONS, signal }, silent()).next(),
+  "openSealed()": (signal) => openSealed(falling(0), { ...SEAL_OPTIONS, signal }),
+  "bytes() of an open file": async (signal) => (await openSealed(falling(2), { ...SEAL_OPTIONS, signal })).bytes(),
 };
+
+const SEAL_OPTIONS = { key: OPTIONS.key, engine };
+const SEALED = concat(await Array.fromAsync(seal(SEAL_OPTIONS, bytes(10))));
+
+/** A source that falls silent after so many answers. */
+function falling(answers: number) {
+  const read = (start: number, end: number) =>
+    answers-- > 0 ? Promise.resolve(SEALED.slice(start, end)) : new Promise<Bytes>(() => {});
+  return { size: SEALED.length, read };
+}
 
 const reason = new Error("the signal's reason");
 

@@ -4,7 +4,17 @@
  */
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream, KcapiError } from "../mod.ts";
+import {
+  CipherHandle,
+  decrypt,
+  DecryptionStream,
+  encrypt,
+  EncryptionStream,
+  KcapiError,
+  openSealed,
+  seal,
+  SealStream,
+} from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { openEngine } from "../src/engines/mod.ts";
 import {
@@ -212,6 +222,9 @@ for (const [way, leave] of Object.entries(WAYS)) {
   });
 }
 
+const format = "AES128_CTR_HMAC_SHA256_4KB";
+const sealed = new Blob(await Array.fromAsync(seal({ key, format, engine }, chunk)));
+
 /** Left as they are, with nobody who holds them. */
 const ABANDONED: Record<string, () => Promise<unknown>> = {
   "a stream that nobody reads": () => encryption().writable.getWriter().write(bytes(20)),
@@ -221,6 +234,11 @@ const ABANDONED: Record<string, () => Promise<unknown>> = {
     const handle = openHandle();
     await handle.streamUpdate(chunk);
     await handle.streamOp().next();
+  },
+  "a sealed stream that nobody reads": () =>
+    watch(new SealStream({ key, format, engine })).writable.getWriter().write(bytes(20)),
+  "a sealed file that nobody closed": async () => {
+    await watch(await openSealed(sealed, { key, format, engine })).bytes(0, 1);
   },
 };
 

@@ -69,7 +69,7 @@ export function parseHeader({ headerSize, keySize }: Format, bytes: Bytes): Head
  * Unseals one stream. A whole segment is opened at once, as one that is not the last: its tag tells whether it is. If it is
  * not right as that, it is held: only at the end it may be right as the last.
  */
-class Unsealer implements Processor {
+export class Unsealer implements Processor {
   readonly engine: EngineName;
   readonly window: number;
   readonly #plan: SealPlan;
@@ -78,12 +78,14 @@ class Unsealer implements Processor {
   #segments: Segments | undefined;
   #input: Scatter | undefined;
   #isEnding = false;
-  #index = 0;
+  #index: number;
   /** What is held is a whole segment, and not one that others follow. */
   #isLast = false;
   #isClosed = false;
 
-  constructor(plan: SealPlan) {
+  /** @param index Of the first segment: for tests of the last ones. */
+  constructor(plan: SealPlan, index = 0) {
+    this.#index = index;
     this.#plan = plan;
     this.#held = new Held(plan.format.segmentSize);
     this.engine = engineFor(plan);
@@ -208,7 +210,8 @@ class Unsealer implements Processor {
     const { format: { tagSize } } = this.#plan;
     const last = this.#held.bytes;
     const place = { index: this.#index, isLast: true };
-    const output = segments && last.length >= tagSize ? segments.open(last, place) : undefined;
+    const isOne = last.length >= tagSize && this.#index < MOST_SEGMENTS;
+    const output = isOne ? segments?.open(last, place) : undefined;
     if (!output) throw badMessage();
     this.close();
     return output;

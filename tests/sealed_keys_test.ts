@@ -1,0 +1,328 @@
+/**
+ * What a sealed stream must not leave or give away: keys, held plaintext, what is not verified, a nonce used twice. Seen at
+ * node:crypto, by functions in front of its own.
+ */
+import { createRequire } from "node:module";
+import {
+  KcapiError,
+  openSealed,
+  seal,
+  type SealedParameters,
+  type SealOptions,
+  SealStream,
+  unseal,
+  UnsealStream,
+} from "../mod.ts";
+import { Held } from "../src/sealed/held.ts";
+import { checkSealOptions } from "../src/sealed/options.ts";
+import { openSegments } from "../src/sealed/segments.ts";
+import { Unsealer } from "../src/sealed/unsealer.ts";
+import { Scatter } from "../src/bytes.ts";
+import { assert, assertEquals, assertRejects, assertThrows, engine, test } from "./deps.ts";
+import { type Bytes, bytes, caught, collect, concat, streamOf, turns } from "./support.ts";
+
+type Crypto = typeof import("node:crypto");
+type Functions = Record<string, unknown>;
+
+/** Puts functions in front of node:crypto's, until this is disposed of. */
+function watch(wrap: (real: Crypto) => object): Disposable {
+  const crypto = createRequire(import.meta.url)("node:crypto") as Crypto & Functions;
+  const wrapped = wrap({ ...crypto });
+  const real = Object.fromEntries(Object.keys(wrapped).map((name) => [name, crypto[name]]));
+  Object.assign(crypto, wrapped);
+  return { [Symbol.dispose]: () => void Object.assign(crypto, real) };
+}
+
+/** Longer than any other bytes here, so that it is known when it comes by. */
+const KEY = bytes(77, 81);
+const HEADER = 24;
+const CTR: SealedParameters = {
+  cipher: "AES-CTR-HMAC",
+  keySize: 16,
+  hkdfHash: "SHA-256",
+  macHash: "SHA-256",
+  tagSize: 32,
+  segmentSize: 128,
+};
+const GCM: SealedParameters = { cipher: "AES-GCM-HKDF", keySize: 16, hkdfHash: "SHA-256", segmentSize: 112 };
+const STRIDE = 96;
+const FIRST = STRIDE - HEADER;
+
+const optionsOf = (format: SealedParameters): SealOptions => ({
+  key: KEY,
+  format,
+  engine: format === GCM ? "auto" : engine,
+});
+
+// ---- Keys -------------------------------------------------------------------------------------------------------
+
+/** All keys that node:crypto is given from now on, and all digests that it gives: keys are among them. */
+function watchKeys(): Disposable & { readonly seen: Map<string, Uint8Array[]> } {
+  const seen = new Map<string, Uint8Array[]>();
+  const note = (what: string, bytes: Uint8Array) => void seen.set(what, [...seen.get(what) ?? [], bytes]);
+  const watching = watch((real) => ({
+    createHmac(name: string, key: Uint8Array) {
+      note("HMAC", key);
+      const hmac = real.createHmac(name, key);
+      const { update, digest } = hmac;
+      return Object.assign(hmac, {
+        update(bytes: Uint8Array) {
+          if (bytes.length === KEY.length) note("given", bytes);
+          return Reflect.apply(update, hmac, [bytes]);
+        },
+        digest() {
+          const bytes: Uint8Array = Reflect.apply(digest, hmac, []);
+          note("digest", bytes);
+          return bytes;
+        },
+      });
+    },
+    ...Object.fromEntries((["createCipheriv", "createDecipheriv"] as const).map((name) => [
+      name,
+      (cipher: "aes-128-gcm", key: Uint8Array, iv: Uint8Array) => {
+        note("cipher", key);
+        return real[name](cipher, key, iv);
+      },
+    ])),
+  }));
+  return Object.assign(watching, { seen });
+}
+
+const isZero = (bytes: Uint8Array) => bytes.every((byte) => byte === 0);
+
+/** Every end that a sealed stream can have. */
+const ENDS: Record<string, (options: SealOptions, file: Bytes) => Promise<unknown>> = {
+  "the end of seal()": (options) => collect(seal(options, bytes(500))),
+  "the end of unseal()": (options, file) => collect(unseal(options, file)),
+  "the end of a SealStream": (options) => collect(streamOf([bytes(500)]).pipeThrough(new SealStream(options))),
+  "damage": (options, file) => caught(collect(unseal(options, file.slice(0, -1)))),
+  "a bad header": (options, file) => caught(collect(unseal(options, file.slice(1)))),
+  "break": async (options, file) => {
+    for await (const _ of seal(options, bytes(500))) break;
+    for await (const _ of unseal(options, file)) break;
+  },
+  "return() before the first next()": async (options, file) => {
+    await seal(options, bytes(500)).return!();
+    await unseal(options, file).return!();
+  },
+  "cancel()": async (options, file) => {
+    for (const [stream, input] of [[new SealStream(options), bytes(500)], [new UnsealStream(options), file]] as const) {
+      void stream.writable.getWriter().write(input).catch(() => {});
+      const reader = stream.readable.getReader();
+      await reader.read();
+      await reader.cancel();
+    }
+  },
+  "abort() before the header": async (options) => {
+    const stream = new UnsealStream(options);
+    await stream.writable.abort(new Error("enough"));
+  },
+  "a signal": async (options, file) => {
+    const abort = new AbortController();
+    const streams = [
+      new SealStream({ ...options, signal: abort.signal }),
+      new UnsealStream({ ...options, signal: abort.signal }),
+    ];
+    const reading = streams.map((stream, i) => {
+      const writer = stream.writable.getWriter();
+      void writer.closed.catch(() => {});
+      void writer.write([bytes(500), file][i]!).catch(() => {});
+      return caught(collect(stream.readable));
+    });
+    await turns(2);
+    abort.abort(new Error("enough"));
+    await Promise.all(reading);
+  },
+  "a source that fails": async (options, file) => {
+    const failing = function* (input: Bytes) {
+      yield input.slice(0, 200);
+      throw new Error("the source broke");
+    };
+    await caught(collect(seal(options, failing(bytes(500)))));
+    await caught(collect(unseal(options, failing(file))));
+  },
+  "close()": async (options, file) => {
+    using open = await openSealed(new Blob([file]), options);
+    await open.bytes();
+  },
+  "a file that cannot be opened": (options, file) => caught(openSealed(new Blob([file.slice(0, -1)]), options)),
+};
+
+for (const format of [CTR, GCM]) {
+  for (const [end, run] of Object.entries(ENDS)) {
+    test(`${format.cipher}: ${end} leaves no key, the user's or a derived one`, async () => {
+      const options = optionsOf(format);
+      const file = await collect(seal(options, bytes(500)));
+      using watching = watchKeys();
+      await run(options, file);
+      await turns(2);
+      const { seen } = watching;
+      // What HKDF extracts with is the salt, which is in the file. Digests that no key is among are tags.
+      const isSalt = (key: Uint8Array) => key.length === 16 && format.keySize === 16;
+      for (const key of seen.get("HMAC") ?? []) assert(isSalt(key) || isZero(key), "a key of an HMAC");
+      for (const key of seen.get("cipher") ?? []) assert(isZero(key), "a key of a cipher");
+      for (const key of seen.get("given") ?? []) assert(isZero(key), "the user's key");
+      assert(seen.size > 0 || /before|header/.test(end), "nothing was seen");
+    });
+  }
+}
+
+test("what HKDF derives is zeroed with all that it was made of", async () => {
+  using watching = watchKeys();
+  const { format, key, associatedData } = checkSealOptions(optionsOf(GCM));
+  openSegments(format, key, { salt: bytes(16), prefix: bytes(7) }, associatedData, "auto").close();
+  const digests = watching.seen.get("digest")!;
+  assertEquals(digests.length, 2);
+  for (const digest of digests) assert(isZero(digest));
+  await turns(1);
+});
+
+test("options are copied at the call", async () => {
+  const options = { ...optionsOf(CTR), key: KEY.slice(), associatedData: bytes(9) };
+  const copy = () => ({ ...options, key: options.key.slice(), associatedData: options.associatedData.slice() });
+  const given = [copy(), copy(), copy(), copy(), copy()] as const;
+  const file = await collect(seal(options, bytes(300)));
+  const sealing = seal(given[0], bytes(300));
+  const sealStream = new SealStream(given[1]);
+  const unsealing = unseal(given[2], file);
+  const unsealStream = new UnsealStream(given[3]);
+  const opening = openSealed(new Blob([file]), given[4]);
+  for (const { key, associatedData } of given) {
+    key.fill(0);
+    associatedData.fill(0);
+  }
+  assertEquals(await collect(unseal(options, await collect(sealing))), bytes(300));
+  assertEquals(
+    await collect(unseal(options, await collect(streamOf([bytes(300)]).pipeThrough(sealStream)))),
+    bytes(300),
+  );
+  assertEquals(await collect(unsealing), bytes(300));
+  assertEquals(await collect(streamOf([file]).pipeThrough(unsealStream)), bytes(300));
+  using open = await opening;
+  assertEquals(await open.bytes(), bytes(300));
+});
+
+test("held plaintext is zeroed where it lies, when it moves and at the end, and takes no more memory than a segment", () => {
+  const held = new Held(5000);
+  const take = (length: number) => held.take(new Scatter([bytes(length)]), length);
+  take(1000);
+  const first = held.bytes;
+  take(4000);
+  assert(isZero(first));
+  const { buffer } = held.bytes;
+  assertEquals(buffer.byteLength, 5000);
+  held.wipe();
+  assert(isZero(new Uint8Array(buffer)));
+});
+
+// ---- Verified, or nothing ---------------------------------------------------------------------------------------
+
+test("tags of AES-CTR-HMAC are compared in constant time, whole, before anything is decrypted", async () => {
+  const options = optionsOf(CTR);
+  const file = await collect(seal(options, bytes(FIRST + STRIDE + 1)));
+  const compared: number[] = [];
+  using _ = watch((real) => ({
+    timingSafeEqual(a: Uint8Array, b: Uint8Array) {
+      compared.push(a.length);
+      return real.timingSafeEqual(a, b);
+    },
+  }));
+  await collect(unseal(options, file));
+  assertEquals(compared, [32, 32, 32]);
+});
+
+for (const format of [CTR, GCM]) {
+  const name = format.cipher;
+  const options = optionsOf(format);
+
+  test(`${name}: with inPlace output lies in the chunk's own memory, and what does not verify stays as it was`, async () => {
+    const inPlace = { ...options, inPlace: true };
+    const file = await collect(seal(options, bytes(FIRST + 2 * STRIDE)));
+    const chunk = file.slice();
+    const pieces: Bytes[] = [];
+    for await (const piece of unseal(inPlace, [chunk])) pieces.push(piece);
+    assertEquals(concat(pieces), bytes(FIRST + 2 * STRIDE));
+    assertEquals(pieces.map(({ buffer }) => buffer === chunk.buffer), [true, true, false]);
+    const damaged = file.slice();
+    damaged[format.segmentSize + 5]! ^= 1;
+    const given = damaged.slice();
+    await assertRejects(() => collect(unseal(inPlace, [given])), KcapiError);
+    assertEquals(given.subarray(format.segmentSize), damaged.subarray(format.segmentSize));
+  });
+
+  test(`${name}: a segment opens at its place alone`, () => {
+    const { format: checked, key, associatedData } = checkSealOptions(options);
+    const segments = openSegments(checked, key, { salt: bytes(16), prefix: bytes(7) }, associatedData, options.engine!);
+    const indexes = [0, 1, 255, 256, 2 ** 16 - 1, 2 ** 16, 2 ** 24, 2 ** 31, 2 ** 32 - 2];
+    const places = indexes.flatMap((index) => [{ index, isLast: false }, { index, isLast: true }]);
+    const sealed = places.map((place) => {
+      const output = new Uint8Array(5 + checked.tagSize);
+      segments.seal([bytes(5)], output, place);
+      return output;
+    });
+    assertEquals(new Set(sealed.map((each) => each.subarray(0, 5).join())).size, sealed.length);
+    sealed.forEach((each, i) =>
+      places.forEach((place, j) => assertEquals(segments.open(each, place), i === j ? bytes(5) : undefined))
+    );
+    segments.close();
+  });
+
+  test(`${name}: a short segment that says it is not the last is refused, at the end, too`, async () => {
+    using made = writer(options);
+    const { header, segment } = made;
+    for (const length of [0, 5, FIRST - 1]) {
+      const file = concat([header, segment(length, { index: 0, isLast: false })]);
+      const error = await assertRejects(() => collect(unseal(options, [file])), KcapiError);
+      assertEquals(error.code, "EBADMSG");
+      await assertRejects(() => openSealed(new Blob([file]), options), KcapiError);
+    }
+  });
+
+  test(`${name}: no segment is opened under a number that is used up`, () => {
+    const last = 2 ** 32 - 2;
+    for (const [first, isRight] of [[last, true], [last + 1, false]] as const) {
+      using made = writer(options);
+      const { header, segment, plan } = made;
+      const unsealer = new Unsealer(plan, first);
+      unsealer.write([concat([header, segment(5, { index: first, isLast: true })])]);
+      unsealer.read();
+      unsealer.end();
+      if (isRight) assertEquals(unsealer.read(), bytes(5));
+      else assertEquals(assertThrows(() => unsealer.read(), KcapiError).code, "EBADMSG");
+    }
+    // In 32 bits this number is the first one again.
+    using made = writer(options);
+    const { header, segment, plan } = made;
+    const unsealer = new Unsealer(plan, 2 ** 32);
+    unsealer.write([concat([header, segment(STRIDE, { index: 0, isLast: false })])]);
+    assertEquals(assertThrows(() => unsealer.read(), KcapiError).code, "EBADMSG");
+  });
+}
+
+test("salt and nonce prefix are each a stream's own", async () => {
+  const salts = new Set<string>(), prefixes = new Set<string>();
+  for (let i = 0; i < 20; i++) {
+    const file = await collect(seal(optionsOf(CTR), bytes(1)));
+    salts.add(file.subarray(1, 17).join());
+    prefixes.add(file.subarray(17, 24).join());
+  }
+  assertEquals([salts.size, prefixes.size], [20, 20]);
+});
+
+/** A writer that seals what no stream would. */
+function writer(options: SealOptions) {
+  const plan = checkSealOptions(options);
+  const header = { salt: bytes(16, 3), prefix: bytes(7, 4) };
+  const segments = openSegments(plan.format, plan.key, header, plan.associatedData, options.engine!);
+  const segment = (length: number, place: { index: number; isLast: boolean }) => {
+    const output = new Uint8Array(length + plan.format.tagSize);
+    segments.seal([bytes(length)], output, place);
+    return output;
+  };
+  return {
+    plan,
+    segment,
+    header: Uint8Array.of(HEADER, ...header.salt, ...header.prefix),
+    [Symbol.dispose]: () => segments.close(),
+  };
+}
