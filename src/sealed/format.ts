@@ -24,7 +24,7 @@ export interface SealedParameters {
   readonly keySize: 16 | 32;
   /** The hash of HKDF (RFC 5869), by which that is derived. */
   readonly hkdfHash: SealedHash;
-  /** The hash of HMAC; none with AES-GCM-HKDF. */
+  /** The hash of HMAC; with AES-GCM-HKDF, which has none, it may be left out and says nothing. */
   readonly macHash?: SealedHash | undefined;
   /** Bytes of a tag: 10 to the length of `macHash`; with AES-GCM-HKDF 16, which may be left out. */
   readonly tagSize?: number | undefined;
@@ -109,8 +109,7 @@ function checkParameters(parameters: SealedParameters): Format {
   oneOf("keySize", keySize, [16, 32]);
   oneOf("hkdfHash", hkdfHash, Object.keys(HASH_SIZES));
   const isGcm = cipher === "AES-GCM-HKDF";
-  if (!isGcm) oneOf("macHash", macHash, Object.keys(HASH_SIZES));
-  else if (macHash !== undefined) throw new TypeError('"macHash" is for AES-CTR-HMAC, not for AES-GCM-HKDF');
+  if (!isGcm || macHash !== undefined) oneOf("macHash", macHash, Object.keys(HASH_SIZES));
   const [least, most] = isGcm ? [GCM_TAG, GCM_TAG] : [LEAST_TAG, HASH_SIZES[macHash!]];
   const tag = tagSize === undefined && isGcm ? GCM_TAG : integer("tagSize", tagSize, least, most);
   const headerSize = LENGTH_SIZE + keySize + PREFIX_SIZE;
