@@ -1,5 +1,6 @@
 /**
- * Memory for intermediate bytes, which all ciphers of a thread share: no call interrupts another.
+ * Memory for intermediate bytes, which all ciphers of a thread share: no call interrupts another. And whose the memory is
+ * that `node:crypto` gives.
  *
  * @module
  */
@@ -85,4 +86,19 @@ export function xorWords(target: Words, source: Words, count: number): void {
 
 export function wordsOf({ buffer, byteOffset }: Uint8Array, count: number): Words {
   return new Uint32Array(buffer, byteOffset, count);
+}
+
+/** `output` as a plain array: without a copy, where nobody else has its memory. */
+export function owned(output: Uint8Array): Bytes {
+  if (!isAlone(output)) return new Uint8Array(output);
+  const whole = new Uint8Array(output.buffer);
+  return whole.length === output.length ? whole : whole.fill(0, output.length).subarray(0, output.length);
+}
+
+/**
+ * Whether `output` has its memory for itself, and is no slice of a pool. One runtime leaves room for one more block
+ * behind it, holding whatever the heap held before.
+ */
+export function isAlone(output: Uint8Array): output is Bytes {
+  return output.byteOffset === 0 && output.buffer.byteLength - output.length <= 16;
 }

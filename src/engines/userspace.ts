@@ -10,7 +10,7 @@ import { KcapiError } from "../errors.ts";
 import { nearestAlgorithm } from "../system/nearest.ts";
 import type { Direction, Engine } from "./engine.ts";
 import { CIPHERS, make, MAKERS, type Mode, unfit } from "./modes.ts";
-import { gather, lazily, WINDOW, wipeScratch } from "./scratch.ts";
+import { gather, isAlone, lazily, owned, WINDOW, wipeScratch } from "./scratch.ts";
 
 /** The garbage collector frees fewer bytes than these, in one piece, at less than the call would cost. */
 const LEAST_FREED = 4096;
@@ -199,22 +199,7 @@ function closed(): KcapiError {
   return new KcapiError("EBADF", "userspace", "the cipher is closed");
 }
 
-/** `output` as a plain array: without a copy, where nobody else has its memory. */
-function owned(output: Uint8Array): Bytes {
-  if (!isAlone(output)) return new Uint8Array(output);
-  const whole = new Uint8Array(output.buffer);
-  return whole.length === output.length ? whole : whole.fill(0, output.length).subarray(0, output.length);
-}
-
 /** Frees the memory of `output` at once. Megabytes of it pile up where that is left to the garbage collector. */
 function discard(output: Uint8Array): void {
   if (output.length >= LEAST_FREED && isAlone(output)) output.buffer.transfer(0);
-}
-
-/**
- * Whether `output` has its memory for itself, and is no slice of a pool. One runtime leaves room for one more block
- * behind it, holding whatever the heap held before.
- */
-function isAlone(output: Uint8Array): output is Bytes {
-  return output.byteOffset === 0 && output.buffer.byteLength - output.length <= 16;
 }

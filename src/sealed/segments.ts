@@ -9,6 +9,7 @@ import { type Bytes, Scatter } from "../bytes.ts";
 import { Flow } from "../cipher/flow.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { owned } from "../engines/scratch.ts";
 import { type Format, PREFIX_SIZE } from "./format.ts";
 
 /** What is unsaid in a segment: where it stands. */
@@ -209,7 +210,7 @@ class GcmSegments implements Segments {
       plaintext.fill(0); // unverified: nobody is to see it
       return undefined;
     }
-    if (!target) return new Uint8Array(plaintext);
+    if (!target) return owned(plaintext);
     target.set(plaintext);
     return target;
   }
