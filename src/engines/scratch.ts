@@ -10,6 +10,9 @@ import type { Bytes } from "../bytes.ts";
 /** The most bytes that are processed at once: the kernel's default send buffer, so that both engines take the same messages. */
 export const WINDOW = 212_992;
 
+/** The garbage collector frees fewer bytes than these, in one piece, at less than the call would cost. */
+const LEAST_FREED = 4096;
+
 /** Makes it when it is first asked for. */
 export function lazily<T>(make: () => T): () => T {
   let made: T | undefined;
@@ -95,10 +98,15 @@ export function owned(output: Uint8Array): Bytes {
   return whole.length === output.length ? whole : whole.fill(0, output.length).subarray(0, output.length);
 }
 
+/** Frees the memory of `output` at once. Megabytes of it pile up where that is left to the garbage collector. */
+export function discard(output: Uint8Array): void {
+  if (output.length >= LEAST_FREED && isAlone(output)) output.buffer.transfer(0);
+}
+
 /**
  * Whether `output` has its memory for itself, and is no slice of a pool. One runtime leaves room for one more block
  * behind it, holding whatever the heap held before.
  */
-export function isAlone(output: Uint8Array): output is Bytes {
+function isAlone(output: Uint8Array): output is Bytes {
   return output.byteOffset === 0 && output.buffer.byteLength - output.length <= 16;
 }

@@ -10,10 +10,7 @@ import { KcapiError } from "../errors.ts";
 import { nearestAlgorithm } from "../system/nearest.ts";
 import type { Direction, Engine } from "./engine.ts";
 import { CIPHERS, make, MAKERS, type Mode, unfit } from "./modes.ts";
-import { gather, isAlone, lazily, owned, WINDOW, wipeScratch } from "./scratch.ts";
-
-/** The garbage collector frees fewer bytes than these, in one piece, at less than the call would cost. */
-const LEAST_FREED = 4096;
+import { discard, gather, lazily, owned, WINDOW, wipeScratch } from "./scratch.ts";
 
 const NO_IV: Bytes = new Uint8Array(0);
 
@@ -197,9 +194,4 @@ class UserspaceEngine implements Engine {
 /** Its key is zeroed: nothing may be encrypted with what is left. */
 function closed(): KcapiError {
   return new KcapiError("EBADF", "userspace", "the cipher is closed");
-}
-
-/** Frees the memory of `output` at once. Megabytes of it pile up where that is left to the garbage collector. */
-function discard(output: Uint8Array): void {
-  if (output.length >= LEAST_FREED && isAlone(output)) output.buffer.transfer(0);
 }

@@ -9,7 +9,7 @@ import { type Bytes, Scatter } from "../bytes.ts";
 import { Flow } from "../cipher/flow.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
-import { owned } from "../engines/scratch.ts";
+import { discard, owned } from "../engines/scratch.ts";
 import { type Format, PREFIX_SIZE } from "./format.ts";
 
 /** What is unsaid in a segment: where it stands. */
@@ -191,7 +191,9 @@ class GcmSegments implements Segments {
     const cipher = crypto().createCipheriv(this.#name, this.#key, this.#nonce);
     let at = 0;
     for (const bytes of plaintext) {
-      sealed.set(cipher.update(bytes), at);
+      const ciphertext = cipher.update(bytes);
+      sealed.set(ciphertext, at);
+      discard(ciphertext);
       at += bytes.length;
     }
     cipher.final();
@@ -212,6 +214,7 @@ class GcmSegments implements Segments {
     }
     if (!target) return owned(plaintext);
     target.set(plaintext);
+    discard(plaintext);
     return target;
   }
 
