@@ -51,7 +51,7 @@ export class SealedFile implements Disposable {
    * @param end The byte behind the last one; the file's end by default.
    * @returns The bytes.
    * @throws {KcapiError} EBADMSG if a segment of the range is not what was sealed; EBADF after {@linkcode close}, ECANCELED
-   * if it is closed meanwhile; EIO if the source does not give what it should.
+   * if it is closed meanwhile; EIO if the source does not give what it should. Where the cipher fails, the file is closed.
    */
   async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
     const [from, to] = this.#range(start, end);
