@@ -346,7 +346,7 @@ test("a run that is refused or fails says why in one line, and leaves every file
     ],
     [["encrypt", ...passphrase.with(3, "0"), ...files], 2, "--iter expects a whole number from 1 to 2147483647"],
     [["encrypt", ...key, "--padding", "zero", ...files], 2, "--padding expects pkcs7 or none"],
-    [["encrypt", ...key.with(5, "quantum"), ...files], 2, "--engine expects auto or kernel or userspace"],
+    [["encrypt", ...key.with(5, "quantum"), ...files], 2, "--engine expects auto or fastest or kernel or userspace"],
     [
       ["encrypt", ...key, "-c", "ctr(aes)", "--padding", "pkcs7", ...files],
       2,

@@ -15,7 +15,7 @@ import {
 } from "../mod.ts";
 import { Held } from "../src/sealed/held.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
-import { openSegments } from "../src/sealed/segments.ts";
+import { deriveKeys, openSegments } from "../src/sealed/segments.ts";
 import { Unsealer } from "../src/sealed/unsealer.ts";
 import { Scatter } from "../src/bytes.ts";
 import { assert, assertEquals, assertRejects, assertThrows, engine, test } from "./deps.ts";
@@ -184,7 +184,8 @@ for (const format of [CTR, GCM]) {
     using watching = watchKeys();
     const size = format === CTR ? 16 + 32 : 16;
     using copies = watchCopies((_, { length }) => length === size);
-    openSegments(plan.format, plan.key, header, plan.associatedData, plan.engine).close();
+    openSegments(plan.format, deriveKeys(plan.format, plan.key, header, plan.associatedData), header, plan.engine)
+      .close();
     const digests = watching.seen.get("digest")!;
     assert(digests.length >= 2 && digests.every(isZero), "HKDF's own");
     assert(copies.seen.length >= 1 && copies.seen.every(isZero), "the keys");
@@ -266,7 +267,8 @@ for (const format of [CTR, GCM]) {
 
   test(`${name}: a segment opens at its place alone`, () => {
     const { format: checked, key, associatedData } = checkSealOptions(options);
-    const segments = openSegments(checked, key, { salt: bytes(16), prefix: bytes(7) }, associatedData, options.engine!);
+    const header = { salt: bytes(16), prefix: bytes(7) };
+    const segments = openSegments(checked, deriveKeys(checked, key, header, associatedData), header, options.engine!);
     const indexes = [0, 1, 255, 256, 2 ** 16 - 1, 2 ** 16, 2 ** 24, 2 ** 31, 2 ** 32 - 2];
     const places = indexes.flatMap((index) => [{ index, isLast: false }, { index, isLast: true }]);
     const sealed = places.map((place) => {
@@ -327,7 +329,12 @@ test("salt and nonce prefix are each a stream's own", async () => {
 function writer(options: SealOptions) {
   const plan = checkSealOptions(options);
   const header = { salt: bytes(16, 3), prefix: bytes(7, 4) };
-  const segments = openSegments(plan.format, plan.key, header, plan.associatedData, options.engine!);
+  const segments = openSegments(
+    plan.format,
+    deriveKeys(plan.format, plan.key, header, plan.associatedData),
+    header,
+    options.engine!,
+  );
   const segment = (length: number, place: { index: number; isLast: boolean }) => {
     const output = new Uint8Array(length + plan.format.tagSize);
     segments.seal([bytes(length)], output, place);

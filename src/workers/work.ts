@@ -5,7 +5,7 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
+import { type Bytes, sizeOf } from "../bytes.ts";
 import { Cryptor } from "../cipher/cryptor.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
