@@ -30,7 +30,7 @@ export interface SealOptions {
    * memory. Default: false.
    */
   inPlace?: boolean | undefined;
-  /** The segments are sealed or unsealed by these Workers, off this thread: a `CipherWorkers`. */
+  /** The segments are sealed or unsealed by these Workers, off this thread: a `CipherWorkers`. `openSealed()` does without. */
   workers?: StreamWorkers | undefined;
 }
 
