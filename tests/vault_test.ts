@@ -1,0 +1,690 @@
+/**
+ * The vault of examples/: what it answers, what it leaves on the disk, and what becomes of damage and abuse. The handler in
+ * this process; the servers of its start files by raw connections.
+ */
+import { Buffer } from "node:buffer";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { createHandler } from "../examples/vault/handler.ts";
+import { MOST_NAME, Vault } from "../examples/vault/vault.ts";
+import { assert, assertEquals, assertRejects, openFiles, runtime, spawn, tempDir, test } from "./deps.ts";
+import { type Bytes, bytes, concat } from "./bytes.ts";
+import { Server, until } from "./vault/server.ts";
+
+const KEY = bytes(32, 9);
+const SEGMENT = 65_536;
+
+interface InProcess {
+  directory: string;
+  /** Asks the handler; a body is given in pieces. */
+  ask: (method: string, path: string, headers?: Record<string, string>, body?: BodyInit) => Promise<Response>;
+  put: (name: string, content: Bytes) => Promise<string>;
+  /** The one file that there is, its path. */
+  only: () => string;
+}
+
+async function inProcess({ directory = tempDir(), limit = 2 ** 30, key = KEY } = {}): Promise<InProcess> {
+  const vault = await Vault.open(directory, key);
+  const handle = createHandler(vault, { page: PAGE, limit, hosts: ["vault"] });
+  const ask: InProcess["ask"] = async (method, path, headers = {}, body) => {
+    const init = { method, headers, duplex: "half", ...(body !== undefined && { body }) };
+    return await handle(new Request(`http://vault${path}`, init as RequestInit));
+  };
+  return {
+    directory,
+    ask,
+    put: async (name, content) => {
+      const response = await ask("PUT", `/files/${encodeURIComponent(name)}`, {}, content);
+      assert(response.status === 201 || response.status === 204, `${response.status}`);
+      return response.headers.get("etag")!;
+    },
+    only: () => {
+      const [name, ...others] = readdirSync(directory);
+      assert(name !== undefined && others.length === 0);
+      return join(directory, name);
+    },
+  };
+}
+
+const PAGE = "<!doctype html><style>a{}</style><script>1</script>";
+
+async function bytesOf(response: Response): Promise<Bytes> {
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** The status, and the headers that are asked for. */
+async function told(response: Response, ...names: string[]): Promise<(number | string | null)[]> {
+  await response.body?.cancel();
+  return [response.status, ...names.map((name) => response.headers.get(name))];
+}
+
+/** Runs with what the handler writes to the console; what it says is asked for where it matters. */
+async function quietly(action: () => Promise<void>): Promise<string[]> {
+  const lines: string[] = [];
+  const { error } = console;
+  console.error = (line: string) => lines.push(line);
+  try {
+    await action();
+  } finally {
+    console.error = error;
+  }
+  return lines;
+}
+
+// ---- What is answered ---------------------------------------------------------------------------------------------
+
+test("the vault gives back what was put in, of every size around a segment's", async () => {
+  const { ask, put } = await inProcess();
+  const first = SEGMENT - 32 - 40 - 2 - 4; // its header, its tag, the name's length, the name
+  for (const size of [0, 1, 1000, first - 1, first, first + 1, first + SEGMENT - 32, 3 * SEGMENT]) {
+    const content = bytes(size, size + 1);
+    await put("name", content);
+    const response = await ask("GET", "/files/name");
+    assertEquals([response.status, response.headers.get("content-length")], [200, `${size}`]);
+    assertEquals(await bytesOf(response), content);
+    assertEquals(await told(await ask("HEAD", "/files/name"), "content-length"), [200, `${size}`]);
+    assertEquals(await (await ask("GET", "/files")).json(), {
+      files: [{ name: "name", size }],
+      damaged: 0,
+      limit: 2 ** 30,
+    });
+  }
+  assertEquals(openFiles(), 0);
+});
+
+test("the vault answers 201 to a new file, 204 to a newer one, 404 to what is not there", async () => {
+  const { ask, directory } = await inProcess();
+  assertEquals(await told(await ask("GET", "/files/a")), [404]);
+  assertEquals(await told(await ask("HEAD", "/files/a")), [404]);
+  assertEquals(await told(await ask("DELETE", "/files/a")), [404]);
+  assertEquals(await told(await ask("PUT", "/files/a", {}, "1"), "content-length"), [201, "0"]);
+  assertEquals(await told(await ask("PUT", "/files/a", {}, "2"), "content-length"), [204, null]);
+  assertEquals(await told(await ask("PUT", "/files/empty"), "content-length"), [201, "0"]);
+  assertEquals(await (await ask("GET", "/files/a")).text(), "2");
+  assertEquals(await told(await ask("DELETE", "/files/a")), [204]);
+  assertEquals(await told(await ask("GET", "/files/a")), [404]);
+  assertEquals(readdirSync(directory).length, 1);
+});
+
+test("other methods, paths and hosts are refused, and told what there is", async () => {
+  const { ask } = await inProcess();
+  assertEquals(await told(await ask("POST", "/files/a", {}, "x"), "allow"), [405, "GET, HEAD, PUT, DELETE"]);
+  assertEquals(await told(await ask("PUT", "/", {}, "x"), "allow"), [405, "GET, HEAD"]);
+  assertEquals(await told(await ask("OPTIONS", "/files"), "allow"), [405, "GET, HEAD"]);
+  for (const path of ["/files/", "/file", "/files/a/b", "//files/a", "/files/../vault.ts", "/files/%2e%2e/x"]) {
+    assertEquals(await told(await ask("GET", path)), [404], path);
+  }
+  const vault = await Vault.open(tempDir(), KEY);
+  const handle = createHandler(vault, { page: PAGE, limit: 1, hosts: ["localhost"] });
+  assertEquals(await told(await handle(new Request("http://rebound.example/files"))), [421]);
+});
+
+test("a file says its type by its name, and never acts in the server's name", async () => {
+  const { ask, put } = await inProcess();
+  for (
+    const [name, type] of [
+      ["a.MP4", "video/mp4"],
+      ["a.wav", "audio/wav"],
+      ["a.txt", "text/plain; charset=utf-8"],
+      ["a.html", "application/octet-stream"],
+      ["a.constructor", "application/octet-stream"],
+      ["wav", "application/octet-stream"],
+    ]
+  ) {
+    await put(name!, bytes(3));
+    const names = ["content-type", "content-security-policy", "x-content-type-options", "cross-origin-resource-policy"];
+    const expected = [200, type!, "sandbox", "nosniff", "same-origin"];
+    assertEquals(await told(await ask("GET", `/files/${name}`), ...names), expected);
+    assertEquals(await told(await ask("HEAD", `/files/${name}`), ...names), expected);
+  }
+});
+
+test("the page may run its own script and style, and nothing else", async () => {
+  const { ask } = await inProcess();
+  const response = await ask("GET", "/");
+  const policy = response.headers.get("content-security-policy")!.split("; ");
+  assertEquals(await response.text(), PAGE);
+  // echo -n 1 | openssl dgst -sha256 -binary | base64, and of a{}
+  assert(policy.includes("script-src 'sha256-a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s='"), policy.join());
+  assert(policy.includes("default-src 'none'") && policy.includes("frame-ancestors 'none'"));
+  assert(policy.some((directive) => /^style-src 'sha256-\S{44}'$/.test(directive)));
+  assertEquals(await told(await ask("HEAD", "/"), "content-length"), [200, `${PAGE.length}`]);
+});
+
+// ---- Ranges and conditions ----------------------------------------------------------------------------------------
+
+test("a range in each of its forms is a part, what is no range the whole, one behind the end 416", async () => {
+  const { ask, put } = await inProcess();
+  const content = bytes(200_000);
+  await put("a", content);
+  const ranges: [range: string, start: number, end: number][] = [
+    ["bytes=0-0", 0, 1],
+    ["bytes=0-", 0, 200_000],
+    ["bytes=199999-", 199_999, 200_000],
+    ["bytes=65000-66000", 65_000, 66_001],
+    ["bytes=100-99999999999999999999", 100, 200_000],
+    ["bytes=-1", 199_999, 200_000],
+    ["bytes=-200000", 0, 200_000],
+    ["bytes=-999999", 0, 200_000],
+    ["BYTES= 5-6 ", 5, 7],
+  ];
+  for (const [range, start, end] of ranges) {
+    const response = await ask("GET", "/files/a", { range });
+    assertEquals(await bytesOf(response.clone()), content.slice(start, end), range);
+    assertEquals(await told(response, "content-range", "content-length", "accept-ranges"), [
+      206,
+      `bytes ${start}-${end - 1}/200000`,
+      `${end - start}`,
+      "bytes",
+    ], range);
+  }
+  for (const range of ["bytes=-", "bytes=5-4", "bytes=a-b", "bytes=1", "lines=0-5", "bytes=0-1,5-6", "bytes 0-1", ""]) {
+    const response = await ask("GET", "/files/a", { range });
+    assertEquals(await told(response, "content-range", "content-length"), [200, null, "200000"], range);
+  }
+  for (const range of ["bytes=200000-", "bytes=200000-200001", "bytes=99999999999999999999-", "bytes=-0"]) {
+    assertEquals(await told(await ask("GET", "/files/a", { range }), "content-range"), [416, "bytes */200000"], range);
+  }
+  // Ranges are for GET alone.
+  assertEquals(await told(await ask("HEAD", "/files/a", { range: "bytes=5-6" }), "content-length"), [200, "200000"]);
+  assertEquals(openFiles(), 0);
+});
+
+test("an empty file has no range to give", async () => {
+  const { ask, put } = await inProcess();
+  await put("empty", bytes(0));
+  assertEquals(await told(await ask("GET", "/files/empty", { range: "bytes=0-" }), "content-range"), [
+    416,
+    "bytes */0",
+  ]);
+  assertEquals(await told(await ask("GET", "/files/empty", { range: "bytes=-5" }), "content-length"), [200, "0"]);
+});
+
+test("an entity tag is of one upload, and If-None-Match, If-Match and If-Range compare it as they should", async () => {
+  const { ask, put } = await inProcess();
+  const older = await put("a", bytes(10));
+  const etag = await put("a", bytes(10));
+  assert(/^"[0-9a-f]{32}"$/.test(etag) && older !== etag);
+  const get = async (headers: Record<string, string>) => await told(await ask("GET", "/files/a", headers), "etag");
+  for (const header of [etag, `W/${etag}`, `"x", ${etag}`, `"a,b",W/${etag}`, "*"]) {
+    assertEquals(await get({ "if-none-match": header }), [304, etag], header);
+    assertEquals(await told(await ask("HEAD", "/files/a", { "if-none-match": header })), [304]);
+  }
+  for (const header of [older, etag.replaceAll('"', ""), '"*"', ""]) {
+    assertEquals(await get({ "if-none-match": header }), [200, etag], header);
+  }
+  assertEquals(await get({ "if-none-match": etag, range: "bytes=99-" }), [304, etag]);
+  for (const header of [etag, `"x", ${etag}`, "*"]) assertEquals(await get({ "if-match": header }), [200, etag]);
+  for (const header of [older, `W/${etag}`]) assertEquals((await get({ "if-match": header }))[0], 412);
+
+  const ranged = async (ifRange: string) =>
+    (await told(await ask("GET", "/files/a", { range: "bytes=1-2", "if-range": ifRange })))[0];
+  assertEquals(await ranged(etag), 206);
+  for (const header of [older, `W/${etag}`, "*", new Date().toUTCString(), ""]) assertEquals(await ranged(header), 200);
+});
+
+test("a file is stored, or removed, only on the condition that was given", async () => {
+  const { ask, put, only } = await inProcess();
+  const store = async (headers: Record<string, string>, body: BodyInit = "new") =>
+    (await told(await ask("PUT", "/files/a", headers, body)))[0];
+  assertEquals(await store({ "if-match": "*" }), 412);
+  assertEquals(await store({ "if-none-match": "*" }), 201);
+  assertEquals(await store({ "if-none-match": "*" }), 412);
+  const etag = await put("a", bytes(1));
+  assertEquals(await store({ "if-match": '"other"' }), 412);
+  assertEquals(await told(await ask("DELETE", "/files/a", { "if-match": '"other"' })), [412]);
+  assertEquals(await store({ "if-match": etag }), 204);
+  assertEquals(await store({ "content-range": "bytes 0-1/5" }), 400);
+
+  // What comes in while another upload goes on counts, too.
+  const answers = await Promise.all([1, 2, 3, 4].map((i) => ask("PUT", "/files/b", { "if-none-match": "*" }, `${i}`)));
+  assertEquals(answers.map(({ status }) => status).sort(), [201, 412, 412, 412]);
+  await ask("DELETE", "/files/b");
+  only();
+});
+
+// ---- Names --------------------------------------------------------------------------------------------------------
+
+test("a name is data: forms of Unicode, dots, percent signs and long ones are names like others", async () => {
+  const { ask, put, directory } = await inProcess();
+  const names = [
+    "é",
+    "e\u0301",
+    "..a",
+    ".hidden",
+    "a b+c%2f&?#",
+    "日本語 🎬.mp4",
+    "\u202egnp.exe",
+    "\ufeff",
+    "x".repeat(MOST_NAME),
+  ];
+  for (const [i, name] of names.entries()) await put(name, bytes(i));
+  const { files } = await (await ask("GET", "/files")).json();
+  const expected = names.map((name, size) => ({ name, size })).sort((a, b) => a.name < b.name ? -1 : 1);
+  assertEquals(files, expected);
+  for (const [i, name] of names.entries()) {
+    assertEquals(await bytesOf(await ask("GET", `/files/${encodeURIComponent(name)}`)), bytes(i));
+  }
+  const onDisk = readdirSync(directory);
+  assertEquals(onDisk.length, names.length);
+  for (const name of onDisk) assert(/^[0-9a-f]{64}$/.test(name), name);
+});
+
+test("what is no name is refused before anything is made of it", async () => {
+  const { ask, directory } = await inProcess();
+  for (
+    const name of ["a%2Fb", "%2e%2e%2Fa", "%00", "a%0Ab", "%7f", "%c2%85", "%ff", "%ed%a0%80", "%", "x".repeat(1025)]
+  ) {
+    for (const method of ["PUT", "GET", "HEAD", "DELETE"]) {
+      assertEquals(
+        await told(await ask(method, `/files/${name}`, {}, method === "PUT" ? "x" : undefined)),
+        [400],
+        name,
+      );
+    }
+  }
+  assertEquals(readdirSync(directory), []);
+});
+
+// ---- What lies on the disk ----------------------------------------------------------------------------------------
+
+test("nothing that can be read lies on the disk: no name, no content; and another key opens nothing", async () => {
+  const { ask, put, only, directory } = await inProcess();
+  await put("a name that tells", concat([Buffer.from("a content that tells"), bytes(100_000)]));
+  const file = readFileSync(only());
+  assert(!file.includes("that tells") && !only().includes("name"));
+  assertEquals(statSync(only()).mode & 0o777, 0o600);
+  const other = await inProcess({ directory, key: bytes(32, 10) });
+  assertEquals(await told(await other.ask("GET", "/files/a%20name%20that%20tells")), [404]);
+  assertEquals(await (await other.ask("GET", "/files")).json(), { files: [], damaged: 1, limit: 2 ** 30 });
+  assertEquals(await told(await ask("GET", "/files/a%20name%20that%20tells")), [200]);
+});
+
+test("damage is an error before the first byte, or breaks the stream off, never a silent end", async () => {
+  const { ask, put, only } = await inProcess();
+  const content = bytes(4 * SEGMENT);
+  await put("a", content);
+  const sealed = readFileSync(only());
+  const status = async (method: string, headers: Record<string, string> = {}) =>
+    (await told(await ask(method, "/files/a", headers)))[0];
+  const spoil = (at: number) => {
+    const spoiled = Buffer.from(sealed);
+    spoiled[at]! ^= 1;
+    writeFileSync(only(), spoiled);
+  };
+
+  const lines = await quietly(async () => {
+    // The header, the last segment, the length: not even HEAD believes it.
+    for (const at of [0, 1, 33, sealed.length - 1, sealed.length - 100]) {
+      spoil(at);
+      assertEquals([await status("HEAD"), await status("GET")], [500, 500], `byte ${at}`);
+    }
+    for (const length of [0, 10, 40, SEGMENT, 2 * SEGMENT, sealed.length - 1]) {
+      writeFileSync(only(), sealed.subarray(0, length));
+      assertEquals([await status("HEAD"), await status("GET")], [500, 500], `${length} bytes`);
+    }
+    writeFileSync(only(), concat([sealed, bytes(1)]));
+    assertEquals(await status("GET"), 500);
+
+    // The first segment that is asked for.
+    spoil(100);
+    assertEquals([await status("GET"), await status("GET", { range: "bytes=5-9" })], [500, 500]);
+    assertEquals(await bytesOf(await ask("GET", "/files/a", { range: "bytes=-100000" })), content.slice(-100_000));
+    assertEquals((await (await ask("GET", "/files")).json()).damaged, 1);
+
+    // A later one: what came before is true, and the end is an error.
+    spoil(2 * SEGMENT + 5);
+    assertEquals(await status("GET", { range: `bytes=${2 * SEGMENT}-` }), 500);
+    const response = await ask("GET", "/files/a");
+    assertEquals(response.status, 200);
+    const reader = response.body!.getReader();
+    let length = 0;
+    await assertRejects(async () => {
+      for (;;) {
+        const { done, value } = await reader.read();
+        assert(!done, "a silent end");
+        assertEquals(value, content.slice(length, length + value.length));
+        length += value.length;
+      }
+    });
+    assert(length > SEGMENT && length < 2 * SEGMENT, `${length}`);
+  });
+  assert(lines.length > 10 && lines.every((line) => line.startsWith("EBADMSG")), lines.join("\n"));
+  assertEquals(openFiles(), 0);
+
+  // It can be replaced, and removed.
+  await put("a", content);
+  assertEquals(await bytesOf(await ask("GET", "/files/a")), content);
+  writeFileSync(only(), "");
+  assertEquals(await status("DELETE"), 204);
+});
+
+test("a file that was renamed or put in another's place on the disk does not open", async () => {
+  const { ask, put, only, directory } = await inProcess();
+  await put("a", bytes(10, 1));
+  const a = only();
+  await put("b", bytes(10, 2));
+  const b = join(directory, readdirSync(directory).find((name) => !a.endsWith(name))!);
+  const status = async (name: string) => (await told(await ask("GET", `/files/${name}`)))[0];
+  await quietly(async () => {
+    const kept = join(tempDir(), "b");
+    copyFileSync(b, kept);
+    copyFileSync(a, b);
+    assertEquals([await status("a"), await status("b")], [200, 500]);
+    copyFileSync(kept, b);
+    renameSync(a, join(directory, "0".repeat(64)));
+    assertEquals([await status("a"), await status("b")], [404, 200]);
+    mkdirSync(a);
+    assertEquals(await status("a"), 500);
+    const { files, damaged } = await (await ask("GET", "/files")).json();
+    assertEquals([files, damaged], [[{ name: "b", size: 10 }], 2]);
+  });
+});
+
+test("an upload that breaks off, lies or is too large leaves what was there", async () => {
+  const { ask, put, only, directory } = await inProcess({ limit: 100_000 });
+  await put("kept", bytes(5));
+  const before = readFileSync(only());
+  const isAsBefore = () => assertEquals(new Uint8Array(readFileSync(only())), new Uint8Array(before));
+  const broken = (count: number) => {
+    let left = count;
+    return new ReadableStream({
+      pull: (controller) => left-- > 0 ? controller.enqueue(bytes(30_000)) : controller.error(new Error("gone")),
+    });
+  };
+  const store = async (name: string, headers: Record<string, string>, body: BodyInit) =>
+    (await told(await ask("PUT", `/files/${name}`, headers, body)))[0];
+  for (const name of ["kept", "new"]) {
+    assertEquals(await store(name, {}, broken(0)), 400);
+    assertEquals(await store(name, {}, broken(3)), 400);
+    isAsBefore();
+    assertEquals(await store(name, { "content-length": "100001" }, "never read"), 413);
+    assertEquals(await store(name, {}, broken(9)), 413);
+    assertEquals(await store(name, {}, bytes(100_001)), 413);
+    isAsBefore();
+    assertEquals(await store(name, { "content-length": "4" }, streamOfText("abc")), 400);
+    assertEquals(await store(name, { "content-length": "2" }, streamOfText("abc")), 400);
+    isAsBefore();
+  }
+  assertEquals(await store("kept", {}, bytes(100_000)), 204);
+  assertEquals([readdirSync(directory).length, openFiles()], [1, 0]);
+});
+
+function streamOfText(text: string): ReadableStream {
+  return new Blob([text]).stream();
+}
+
+test("uploads of one name at the same time do not mix, and those who read it meanwhile get one of them", async () => {
+  const { ask, put, only } = await inProcess();
+  const versions = [1, 2, 3, 4, 5, 6].map((i) => bytes(50_000 * i, i));
+  await put("a", versions[0]!);
+  const read = async () => {
+    const content = await bytesOf(await ask("GET", "/files/a"));
+    assertEquals(content, versions[content.length / 50_000 - 1]!);
+  };
+  await Promise.all(versions.flatMap((version) => [put("a", version), read()]));
+  await read();
+  only();
+  assertEquals(openFiles(), 0);
+});
+
+test("a response that is not read to its end keeps nothing open", async () => {
+  const { ask, put } = await inProcess();
+  await put("a", bytes(5 * SEGMENT));
+  await (await ask("GET", "/files/a")).body!.cancel();
+  const reader = (await ask("GET", "/files/a")).body!.getReader();
+  await reader.read();
+  await reader.cancel();
+  await bytesOf(await ask("GET", "/files/a", { range: "bytes=5-6" }));
+  assertEquals(openFiles(), 0);
+});
+
+const small = tempDir();
+const hasSmallDisk = (await spawn(["mount", "-t", "tmpfs", "-o", "size=1m", "vault-test", small])).code === 0;
+if (hasSmallDisk) await spawn(["umount", small]);
+
+test.if(hasSmallDisk, "only root may mount a small file system")(
+  "an upload that finds the disk full is 507, and leaves what was there",
+  async () => {
+    const directory = tempDir();
+    assertEquals((await spawn(["mount", "-t", "tmpfs", "-o", "size=1m", "vault-test", directory])).code, 0);
+    try {
+      const { ask, put, only } = await inProcess({ directory });
+      await put("a", bytes(300_000));
+      const lines = await quietly(async () => {
+        assertEquals(await told(await ask("PUT", "/files/a", {}, bytes(900_000))), [507]);
+        assertEquals(await told(await ask("PUT", "/files/b", {}, bytes(900_000))), [507]);
+      });
+      assert(lines.every((line) => line.startsWith("ENOSPC")) && lines.length === 2, lines.join("\n"));
+      only();
+      assertEquals(await bytesOf(await ask("GET", "/files/a")), bytes(300_000));
+    } finally {
+      assertEquals((await spawn(["umount", directory])).code, 0);
+    }
+  },
+);
+
+// ---- The start file of this runtime -------------------------------------------------------------------------------
+
+async function withServer(action: (server: Server) => Promise<void>): Promise<void> {
+  const server = new Server(runtime, tempDir());
+  try {
+    await server.start();
+    await action(server);
+    assertEquals(await server.stop(), 0);
+  } finally {
+    await server.kill();
+  }
+}
+
+/** No keep-alive: the descriptors of the server are counted. */
+const CLOSE = { connection: "close" };
+
+async function fetched(url: string, headers: Record<string, string> = {}): Promise<[Response, Bytes]> {
+  const response = await fetch(url, { headers: { ...headers, ...CLOSE } });
+  return [response, await bytesOf(response)];
+}
+
+async function store(url: string, body: BodyInit): Promise<number> {
+  const response = await fetch(url, { method: "PUT", body, headers: CLOSE, duplex: "half" } as RequestInit);
+  await response.arrayBuffer();
+  return response.status;
+}
+
+/** Sends a request as it stands, and resolves with all that comes back, as Latin-1. */
+function raw(
+  port: number,
+  request: string,
+  { cutAfter = false, hasEnough = (_: string) => false } = {},
+): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    let answer = "";
+    socket.on("data", (chunk) => {
+      answer += chunk.toString("latin1");
+      if (hasEnough(answer)) socket.destroy();
+    });
+    socket.on("error", () => {});
+    socket.on("close", () => resolve(answer));
+    socket.write(Buffer.from(request, "latin1"), () => cutAfter && socket.destroy());
+  });
+}
+
+test("the server keeps exact lengths, on the wire, too", () =>
+  withServer(async ({ port, url }) => {
+    const content = bytes(300_000);
+    assertEquals(await store(`${url}/files/a.wav`, content), 201);
+    assertEquals(await store(`${url}/files/a.wav`, streamOfChunks(content)), 204);
+    const ask = (method: string, path: string, headers = "") =>
+      raw(port, `${method} ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n${headers}\r\n`);
+    const size = (answer: string) => answer.length - answer.indexOf("\r\n\r\n") - 4;
+    const lengthOf = (answer: string) => /\r\ncontent-length: *(\d+)\r\n/i.exec(answer)?.[1];
+
+    const whole = await ask("GET", "/files/a.wav");
+    assertEquals([whole.slice(0, 12), lengthOf(whole), size(whole)], ["HTTP/1.1 200", "300000", 300_000]);
+    assertEquals(Buffer.from(whole.slice(-300_000), "latin1").equals(content), true);
+    const head = await ask("HEAD", "/files/a.wav");
+    assertEquals([head.slice(0, 12), lengthOf(head), size(head)], ["HTTP/1.1 200", "300000", 0]);
+    const part = await ask("GET", "/files/a.wav", "range: bytes=-70000\r\n");
+    assertEquals([part.slice(0, 12), lengthOf(part), size(part)], ["HTTP/1.1 206", "70000", 70_000]);
+    const etag = /etag: *("\w+")/i.exec(head)![1]!;
+    const unchanged = await ask("GET", "/files/a.wav", `if-none-match: ${etag}\r\n`);
+    assertEquals([unchanged.slice(0, 12), size(unchanged)], ["HTTP/1.1 304", 0]);
+    for (const path of ["/", "/files"]) {
+      const answer = await ask("GET", path);
+      assertEquals(lengthOf(answer), `${size(answer)}`);
+    }
+    // Path tricks, as no client would send them.
+    for (
+      const path of [
+        "/files/../../vault.key",
+        "/files/..%2f..%2fvault.key",
+        "/files/%2e%2e/%2e%2e/vault.key",
+        "//etc/passwd",
+      ]
+    ) {
+      assert(/^HTTP\/1.1 40[04]/.test(await ask("GET", path)), path);
+    }
+    assert(
+      /^HTTP\/1.1 4/.test(await raw(port, "GET /files HTTP/1.1\r\nhost: rebound.example\r\nconnection: close\r\n\r\n")),
+    );
+  }));
+
+function streamOfChunks(content: Bytes): ReadableStream {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at === content.length) return controller.close();
+      controller.enqueue(content.slice(at, at += 50_000));
+    },
+  });
+}
+
+test("a file that is damaged in its middle breaks the connection", () =>
+  withServer(async (server) => {
+    const { url, port, stored } = server;
+    assertEquals(await store(`${url}/files/a`, bytes(1_000_000)), 201);
+    const file = join(stored, server.files()[0]!);
+    const sealed = readFileSync(file);
+    sealed[500_000]! ^= 1;
+    writeFileSync(file, sealed);
+    await assertRejects(() => fetched(`${url}/files/a`));
+    const answer = await raw(port, "GET /files/a HTTP/1.1\r\nhost: localhost\r\n\r\n"); // and no "connection: close"
+    assert(answer.startsWith("HTTP/1.1 200") && answer.length < 900_000, `${answer.length}`);
+    truncateSync(file, 500_000);
+    assertEquals((await fetched(`${url}/files/a`))[0].status, 500);
+  }));
+
+test("clients that go away, in an upload or a download, leave nothing behind", () =>
+  withServer(async (server) => {
+    const { url, port } = server;
+    const large = bytes(3_000_000);
+    assertEquals(await store(`${url}/files/large`, large), 201);
+    await fetched(`${url}/files/large`);
+    const descriptors = server.descriptors();
+    const isClean = () => server.files().length === 1 && server.descriptors() <= descriptors;
+    await until(isClean);
+    const body = "x".repeat(200_000);
+    const puts = "PUT /files/cut HTTP/1.1\r\nhost: localhost\r\n";
+    const cuts = [
+      `${puts}content-length: 400000\r\n\r\n${body}`,
+      `${puts}transfer-encoding: chunked\r\n\r\n30d40\r\n${body}\r\n`,
+      `${puts}transfer-encoding: chunked\r\n\r\n30d40\r\n${body.slice(9)}`,
+      "GET /files/large HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    ];
+    for (const request of cuts) {
+      await Promise.all([1, 2, 3].map(() => raw(port, request, { cutAfter: true })));
+      await until(isClean);
+    }
+    // A lie about the length is told from the truth by what follows: another request, or none.
+    const socket = raw(port, `${puts}content-length: 3\r\nconnection: close\r\n\r\nabcdef`);
+    assert(/^HTTP\/1.1 (201|400)/.test(await socket));
+    await until(() => server.files().every((name) => !name.endsWith(".part")));
+    assertEquals((await fetched(`${url}/files/large`))[1], large);
+  }));
+
+test("a server that was killed in the middle of uploads cleans up when it starts again", async () => {
+  const server = new Server(runtime, tempDir());
+  try {
+    await server.start();
+    assertEquals(await store(`${server.url}/files/a`, bytes(100_000)), 201);
+    const body = "x".repeat(200_000);
+    const uploads = [1, 2, 3].map((i) =>
+      raw(server.port, `PUT /files/${i} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 400000\r\n\r\n${body}`)
+    );
+    await until(() => server.files().length === 4);
+    await server.kill();
+    await Promise.all(uploads);
+    assertEquals(server.files().length, 4);
+    await server.start();
+    assertEquals(server.files().length, 1);
+    assertEquals((await fetched(`${server.url}/files/a`))[1], bytes(100_000));
+  } finally {
+    await server.kill();
+  }
+});
+
+test("an upload over the limit is told so, and stops", async () => {
+  const server = new Server(runtime, tempDir());
+  try {
+    await server.start("--limit", "1000000");
+    assertEquals(await store(`${server.url}/files/a`, bytes(1_000_000)), 201);
+    const puts = "PUT /files/b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    const hasEnough = (answer: string) => answer.includes("\r\n\r\n");
+    const said = await raw(server.port, `${puts}content-length: 1000001\r\n\r\n`, { hasEnough });
+    assert(said.startsWith("HTTP/1.1 413"), said);
+    // One that does not say how long it is may have been cut off before it has read the answer.
+    const body = `2dc6c0\r\n${"x".repeat(3_000_000)}`;
+    const unsaid = await raw(server.port, `${puts}transfer-encoding: chunked\r\n\r\n${body}`, { hasEnough });
+    assert(/^(HTTP\/1.1 413|$)/.test(unsaid), unsaid);
+    await until(() => server.files().length === 1);
+  } finally {
+    await server.kill();
+  }
+});
+
+test("the key is made once, and one that others can read, of a wrong length or lost is refused", async () => {
+  const server = new Server(runtime, tempDir());
+  const key = join(server.directory, "vault.key");
+  try {
+    await server.start();
+    const made = readFileSync(key);
+    assertEquals([made.length, statSync(key).mode & 0o777], [32, 0o600]);
+    assertEquals(await store(`${server.url}/files/a`, "x"), 201);
+    await server.stop();
+    await server.start();
+    assertEquals((await fetched(`${server.url}/files/a`))[1].length, 1);
+    await server.stop();
+    assertEquals(readFileSync(key).equals(made), true);
+
+    const refused = async (message: RegExp) => {
+      server.errors = "";
+      await assertRejects(() => server.start());
+      assert(message.test(server.errors), server.errors);
+      assertEquals(server.files().length, 1);
+    };
+    chmodSync(key, 0o640);
+    await refused(/others can read it/);
+    chmodSync(key, 0o600);
+    writeFileSync(key, made.subarray(1));
+    await refused(/expected a key of 32 bytes, got 31/);
+    rmSync(key);
+    await refused(/ENOENT/);
+    assert(!existsSync(key));
+  } finally {
+    await server.kill();
+  }
+});
