@@ -508,7 +508,7 @@ async function store(url: string, body: BodyInit): Promise<number> {
 function raw(
   port: number,
   request: string,
-  { cutAfter = false, hasEnough = (_: string) => false } = {},
+  { cutAfter = false, hasEnough = (_answer: string): boolean => false } = {},
 ): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(port, "127.0.0.1");

@@ -12,6 +12,9 @@ export type Runtime = "deno" | "bun" | "node";
 
 export const RUNTIMES: readonly Runtime[] = ["deno", "bun", "node"];
 
+/** Debian's. */
+export const CHROMIUM = "/usr/bin/chromium";
+
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const FLAGS = { deno: ["run", "--no-check", "-A"], bun: [], node: ["--disable-warning=ExperimentalWarning"] };
 
@@ -81,6 +84,11 @@ export class Server {
 
   descriptors(): number {
     return readdirSync(`/proc/${this.#process!.pid}/fd`).length;
+  }
+
+  /** Bytes that it has read so far, from files and sockets. */
+  readBytes(): number {
+    return Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${this.#process!.pid}/io`, "utf8"))![1]);
   }
 
   /** Bytes of memory that it has in RAM. */
