@@ -230,14 +230,15 @@ npm(
       const strict = `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${types}`;
       await shell(`${strict} --module preserve --moduleResolution bundler types.ts`, project);
     }
-    // In a project for Node, with a server that is an example for it.
-    const server = readFileSync(join(root, "examples/node_serve.ts"), "utf8").replace("../mod.ts", "@kcapi/streams");
-    writeFileSync(join(project, "serve.ts"), server);
+    // In a project for Node, with the vault, as somebody would copy it.
+    mkdirSync(join(project, "vault"));
+    for (const name of ["conditions.ts", "handler.ts", "node.ts", "start.ts", "vault.ts"]) {
+      const source = readFileSync(join(root, "examples/vault", name), "utf8");
+      writeFileSync(join(project, "vault", name), source.replace("../../mod.ts", "@kcapi/streams"));
+    }
     const nodeTypes = `--lib esnext --types node --typeRoots '${join(root, "node_modules/@types")}'`;
-    await shell(
-      `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${nodeTypes} --module nodenext use.ts types.ts serve.ts`,
-      project,
-    );
+    const strict = `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${nodeTypes} --module nodenext`;
+    await shell(`${strict} --allowImportingTsExtensions use.ts types.ts vault/node.ts`, project);
     await shell("deno check use.ts types.ts", project);
   },
 );

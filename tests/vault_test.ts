@@ -20,7 +20,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { createHandler } from "../examples/vault/handler.ts";
 import { MOST_NAME, Vault } from "../examples/vault/vault.ts";
-import { assert, assertEquals, assertRejects, openFiles, runtime, spawn, tempDir, test } from "./deps.ts";
+import { assert, assertEquals, assertRejects, engine, openFiles, runtime, spawn, tempDir, test } from "./deps.ts";
 import { type Bytes, bytes, concat } from "./bytes.ts";
 import { Server, until } from "./vault/server.ts";
 
@@ -572,6 +572,71 @@ function streamOfChunks(content: Bytes): ReadableStream {
     },
   });
 }
+
+/** Runs curl once for many transfers, all at the same time. */
+async function curl(transfers: Record<string, string>[]): Promise<void> {
+  const config = transfers.map((options) => Object.entries(options).map(([name, value]) => `${name} = "${value}"\n`));
+  const flags = ["--no-progress-meter", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", "100"];
+  const { code, stderr } = await spawn(["curl", ...flags, "--config", "-"], { input: config.flat().join("") });
+  assertEquals([code, stderr], [0, ""]);
+}
+
+test("the server takes and gives back 100 files at once, by curl and by fetch", () =>
+  withServer(async ({ url, directory }) => {
+    const numbers = Array.from({ length: 100 }, (_, i) => i);
+    const content = (i: number) => bytes(1 + 997 * i, i);
+    const at = (name: string) => join(directory, name);
+    for (const i of numbers) writeFileSync(at(`in${i}`), content(i));
+    await curl(numbers.map((i) => ({ "upload-file": at(`in${i}`), url: `${url}/files/c${i}`, output: "/dev/null" })));
+    const codes = await Promise.all(numbers.map((i) => store(`${url}/files/f${i}`, content(i))));
+    assertEquals(codes, numbers.map(() => 201));
+    // What each client stored, the other one fetches.
+    await curl(numbers.map((i) => ({ url: `${url}/files/f${i}`, output: at(`out${i}`) })));
+    for (const i of numbers) assertEquals(new Uint8Array(readFileSync(at(`out${i}`))), content(i));
+    const bodies = await Promise.all(numbers.map(async (i) => (await fetched(`${url}/files/c${i}`))[1]));
+    for (const i of numbers) assertEquals(bodies[i]!, content(i));
+  }));
+
+test("curl gets the ranges that it would get of the plain file", () =>
+  withServer(async ({ url }) => {
+    const content = bytes(200_000);
+    assertEquals(await store(`${url}/files/a`, content), 201);
+    const ranges: [range: string, start: number, end?: number][] = [
+      ["0-0", 0, 1],
+      ["0-65535", 0, 65_536],
+      ["65400-131200", 65_400, 131_201],
+      ["199999-", 199_999],
+      ["-1", -1],
+      ["-150000", -150_000],
+      ["100-999999999", 100],
+    ];
+    for (const [range, start, end] of ranges) {
+      const { output } = await spawn(["curl", "--silent", "--fail", "-r", range, `${url}/files/a`]);
+      assertEquals(new Uint8Array(output), content.slice(start, end), range);
+    }
+  }));
+
+test.if(engine === "userspace", "takes too long in the test kernel")(
+  "the server's memory does not grow with the file",
+  () =>
+    withServer(async (server) => {
+      const mebibytes = 256;
+      const upload = (count: number) =>
+        spawn(["bash", "-c", `head -c ${count}M /dev/zero | curl --silent --fail -T - ${server.url}/files/zeros`]);
+      assertEquals((await upload(1)).code, 0);
+      const before = server.mostMemory();
+      assertEquals((await upload(mebibytes)).code, 0);
+      const { stdout } = await spawn([
+        "bash",
+        "-c",
+        `curl --silent --fail ${server.url}/files/zeros | cmp - <(head -c ${mebibytes}M /dev/zero) && echo same`,
+      ]);
+      assertEquals(stdout, "same\n");
+      const growth = server.mostMemory() - before;
+      // Some of it is garbage that the runtime has yet to collect.
+      assert(growth < mebibytes * 3 / 4 * 2 ** 20, `${growth} bytes for ${mebibytes} MiB`);
+    }),
+);
 
 test("a file that is damaged in its middle breaks the connection", () =>
   withServer(async (server) => {

@@ -16,6 +16,7 @@ import { createHash } from "node:crypto";
 import { preconditions, rangeOf } from "./conditions.ts";
 import { type Condition, MOST_NAME, type StoredFile, type Vault } from "./vault.ts";
 
+/** What a handler is made with. */
 export interface HandlerOptions {
   /** The page, HTML. */
   page: string;

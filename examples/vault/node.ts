@@ -32,7 +32,7 @@ function requestOf(incoming: IncomingMessage): Request {
   const { method = "", url, headers } = incoming;
   const hasBody = method !== "GET" && method !== "HEAD";
   const body = hasBody ? Readable.toWeb(incoming) as unknown as ReadableStream<Uint8Array<ArrayBuffer>> : null;
-  const init = { method, headers: headers as Record<string, string>, body, duplex: "half" };
+  const init = { method, headers: headers as Record<string, string>, body, duplex: "half" as const };
   return new Request(`http://${headers.host}${url}`, init);
 }
 

@@ -28,6 +28,7 @@ interface OpenFile {
   readonly etag: string;
 }
 
+/** A directory of sealed files. */
 export class Vault {
   readonly #directory: string;
   readonly #key: Bytes;
@@ -106,7 +107,7 @@ export class Vault {
     return createHmac("sha256", this.#nameKey).update(name).digest("hex");
   }
 
-  /** What everything is sealed and opened with. */
+  /** What everything is sealed and opened with. A pool of Workers that does it would be one more option. */
   #options(id: string): SealOptions {
     return { key: this.#key, associatedData: new TextEncoder().encode(id) };
   }

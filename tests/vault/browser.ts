@@ -1,3 +1,4 @@
+/// <reference lib="dom" />
 /**
  * The vault's page in a real browser: `node tests/vault/browser.ts RUNTIME [SCREENSHOT]`
  *

@@ -93,8 +93,17 @@ export class Server {
 
   /** Bytes of memory that it has in RAM. */
   memory(): number {
+    return this.#status("VmRSS");
+  }
+
+  /** The most that it has had so far. */
+  mostMemory(): number {
+    return this.#status("VmHWM");
+  }
+
+  #status(name: string): number {
     const status = readFileSync(`/proc/${this.#process!.pid}/status`, "utf8");
-    return 1024 * Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]);
+    return 1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)![1]);
   }
 }
 

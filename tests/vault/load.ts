@@ -1,0 +1,275 @@
+/**
+ * The vault under load and abuse: `node tests/vault/load.ts [options]`
+ *
+ *     --runtime NAME    that server alone (all three)
+ *     --seconds N       how long ranges and uploads go on (60)
+ *     --broken N        uploads that are broken off at a random point (1000)
+ *     --only-sealed     leaves out the same server over plaintext
+ *
+ * 200 connections ask for ranges, beside 20 that upload; each byte that comes back is compared. Then uploads are broken off,
+ * readers do not read, and the server is killed in the middle of uploads. Client and server are on one machine.
+ */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { randomFillSync } from "node:crypto";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { Agent, request } from "node:http";
+import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { RUNTIMES, Server, until } from "./server.ts";
+
+const MiB = 2 ** 20;
+const CONTENT = randomFillSync(Buffer.alloc(64 * MiB));
+const READERS = 200;
+const UPLOADERS = 20;
+const SLOW = 50;
+
+const { values: options } = parseArgs({
+  options: {
+    runtime: { type: "string" },
+    seconds: { type: "string", default: "60" },
+    broken: { type: "string", default: "1000" },
+    "only-sealed": { type: "boolean", default: false },
+  },
+});
+const directory = mkdtempSync(join(tmpdir(), "vault-load-"));
+const agent = new Agent({ keepAlive: true, maxSockets: READERS + UPLOADERS });
+
+try {
+  console.log(
+    "| | ranges/s | MB/s out | p50 | p99 ms | uploads/s | MB/s in | p50 | p99 ms | RSS, thirds MiB | descriptors |",
+  );
+  console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+  for (const runtime of RUNTIMES.filter((name) => name === (options.runtime ?? name))) {
+    const sealed = new Server(runtime, place(runtime));
+    await withServer(sealed, async () => {
+      await load(sealed, `${runtime}, sealed`);
+      await breakOff(sealed, Number(options.broken));
+      await readSlowly(sealed);
+      await killInUploads(sealed);
+    });
+    if (options["only-sealed"]) continue;
+    const plain = new Server(runtime, place(`${runtime}-plain`), plainSource());
+    await withServer(plain, () => load(plain, `${runtime}, plaintext`));
+  }
+} finally {
+  agent.destroy();
+  rmSync(directory, { recursive: true });
+}
+
+async function withServer(server: Server, action: () => Promise<void>): Promise<void> {
+  try {
+    await server.start();
+    await action();
+  } finally {
+    await server.kill();
+  }
+}
+
+function place(name: string): string {
+  const path = join(directory, name);
+  mkdirSync(path);
+  return path;
+}
+
+/** The example with plain.ts in the place of what seals. */
+function plainSource(): string {
+  const source = fileURLToPath(new URL("../../examples/vault", import.meta.url));
+  const copy = join(directory, "plain-source");
+  mkdirSync(copy, { recursive: true });
+  for (const name of readdirSync(source)) copyFileSync(join(source, name), join(copy, name));
+  copyFileSync(join(dirname(fileURLToPath(import.meta.url)), "plain.ts"), join(copy, "vault.ts"));
+  return copy;
+}
+
+// ---- Load -----------------------------------------------------------------------------------------------------------
+
+interface Tally {
+  bytes: number;
+  /** Milliseconds that each took. */
+  times: number[];
+}
+
+async function load(server: Server, title: string): Promise<void> {
+  await put(server, "big", CONTENT);
+  await get(server, "big", 0, 1);
+  const descriptors = server.descriptors();
+  const end = performance.now() + 1000 * Number(options.seconds);
+  const reads: Tally = { bytes: 0, times: [] }, uploads: Tally = { bytes: 0, times: [] };
+  const memory: number[] = [];
+  let most = 0;
+
+  const reader = async () => {
+    while (performance.now() < end) {
+      const start = random(CONTENT.length), length = 1 + random(Math.min(128 * 1024, CONTENT.length - start));
+      await timed(reads, length, () => get(server, "big", start, start + length));
+    }
+  };
+  const uploader = async (i: number) => {
+    while (performance.now() < end) {
+      const start = random(CONTENT.length - 4 * MiB), length = 1 + random(4 * MiB);
+      const content = CONTENT.subarray(start, start + length);
+      await timed(uploads, length, () => put(server, `upload ${i}`, content));
+      if (random(4) === 0) await get(server, `upload ${i}`, 0, length, content);
+    }
+  };
+  const watcher = async () => {
+    for (; performance.now() < end; await delay(200)) {
+      memory.push(server.memory());
+      most = Math.max(most, server.descriptors());
+    }
+  };
+  const started = performance.now();
+  await Promise.all([watcher(), ...times(READERS, reader), ...times(UPLOADERS, uploader)]);
+  const seconds = (performance.now() - started) / 1000;
+
+  agent.destroy(); // its connections would be the server's descriptors
+  await until(() => server.descriptors() <= descriptors);
+  assert.equal(server.errors, "", "the server complained");
+  const third = Math.ceil(memory.length / 3);
+  const peaks = [0, 1, 2].map((i) => Math.round(Math.max(...memory.slice(i * third, (i + 1) * third)) / MiB));
+  assert.ok(peaks[2]! < peaks[0]! + 150, `memory grows: ${peaks}`);
+  const columns = [reads, uploads].flatMap(({ bytes, times }) => [
+    (times.length / seconds).toFixed(0),
+    (bytes / seconds / 1e6).toFixed(0),
+    quantile(times, 0.5),
+    quantile(times, 0.99),
+  ]);
+  console.log(`| ${[title, ...columns, peaks.join(", "), `${most}, then ${server.descriptors()}`].join(" | ")} |`);
+}
+
+async function timed(tally: Tally, bytes: number, action: () => Promise<void>): Promise<void> {
+  const start = performance.now();
+  await action();
+  tally.times.push(performance.now() - start);
+  tally.bytes += bytes;
+}
+
+function quantile(values: number[], part: number): string {
+  return values.sort((a, b) => a - b)[Math.floor(part * values.length)]?.toFixed(0) ?? "none";
+}
+
+/** A range, compared with what was put in. */
+async function get(server: Server, name: string, start: number, end: number, content = CONTENT): Promise<void> {
+  const { status, body } = await ask(server, "GET", name, { range: `bytes=${start}-${end - 1}` });
+  assert.equal(status, 206);
+  assert.ok(body.equals(content.subarray(start, end)), `wrong bytes in ${start}–${end} of ${name}`);
+}
+
+async function put(server: Server, name: string, content: Buffer): Promise<void> {
+  const { status } = await ask(server, "PUT", name, { "content-length": String(content.length) }, content);
+  assert.ok(status === 201 || status === 204, `${status}`);
+}
+
+function ask(
+  server: Server,
+  method: string,
+  name: string,
+  headers: Record<string, string>,
+  content?: Buffer,
+): Promise<{ status: number; body: Buffer }> {
+  return new Promise((resolve, reject) => {
+    const url = `${server.url}/files/${encodeURIComponent(name)}`;
+    const asked = request(url, { agent, method, headers }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on("data", (chunk) => chunks.push(chunk));
+      response.on("error", reject);
+      response.on("end", () => resolve({ status: response.statusCode!, body: Buffer.concat(chunks) }));
+    });
+    asked.on("error", reject);
+    asked.end(content);
+  });
+}
+
+// ---- Abuse ----------------------------------------------------------------------------------------------------------
+
+async function breakOff(server: Server, count: number): Promise<void> {
+  const files = server.files().length, descriptors = server.descriptors();
+  let left = count;
+  const breaker = async () => {
+    while (left-- > 0) {
+      const length = 1 + random(MiB);
+      await cut(server, `broken ${random(50)}`, length, random(length));
+    }
+  };
+  await Promise.all(times(50, breaker));
+  await until(() => server.files().length === files && server.descriptors() <= descriptors);
+  await get(server, "big", 0, CONTENT.length);
+  console.log(`${count} uploads broken off: ${files} files and ${descriptors} descriptors, as before`);
+  agent.destroy();
+}
+
+/** An upload that says `length` bytes, or is chunked, and ends after `sent`. */
+function cut(server: Server, name: string, length: number, sent: number): Promise<void> {
+  return new Promise((resolve) => {
+    const socket = connect(server.port, "127.0.0.1");
+    const start = `PUT /files/${encodeURIComponent(name)} HTTP/1.1\r\nhost: localhost\r\n`;
+    const chunked = `transfer-encoding: chunked\r\n\r\n${length.toString(16)}\r\n`;
+    socket.on("error", () => {});
+    socket.on("close", () => resolve());
+    socket.write(start + (random(2) === 0 ? chunked : `content-length: ${length}\r\n\r\n`));
+    socket.write(CONTENT.subarray(0, sent), () => random(2) === 0 ? socket.destroy() : socket.end());
+    socket.resume();
+  });
+}
+
+async function readSlowly(server: Server): Promise<void> {
+  const descriptors = server.descriptors(), before = server.memory();
+  const sockets = await Promise.all(times(SLOW, () => stalled(server)));
+  // As much as they make room for is sent, no more: the others are served meanwhile.
+  for (let i = 0; i < 20; i++) await get(server, "big", 0, 8 * MiB);
+  const growth = Math.round((server.memory() - before) / MiB);
+  assert.ok(growth < SLOW * 4, `${growth} MiB for ${SLOW} readers that do not read`);
+  const whole = await rest(sockets[0]!);
+  assert.ok(whole.subarray(-CONTENT.length).equals(CONTENT), "wrong bytes for a slow reader");
+  for (const socket of sockets) socket.destroy();
+  agent.destroy();
+  await until(() => server.descriptors() <= descriptors);
+  console.log(
+    `${SLOW} readers of 64 MiB that do not read: ${growth} MiB more memory, ${descriptors} descriptors afterwards`,
+  );
+}
+
+/** A connection that has asked for all, and reads nothing. */
+function stalled(server: Server): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(server.port, "127.0.0.1");
+    socket.on("error", reject);
+    socket.write("GET /files/big HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    socket.once("readable", () => resolve(socket));
+  });
+}
+
+async function rest(socket: Socket): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of socket) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+async function killInUploads(server: Server): Promise<void> {
+  const uploads = times(UPLOADERS, (i) => put(server, `upload ${i}`, CONTENT).catch(() => {}));
+  await until(() => server.files().some((name) => name.endsWith(".part")));
+  await delay(200);
+  await server.kill();
+  await Promise.all(uploads);
+  const left = server.files().filter((name) => name.endsWith(".part")).length;
+  await server.start();
+  assert.ok(server.files().every((name) => !name.endsWith(".part")));
+  const { files, damaged } = await (await fetch(`${server.url}/files`)).json();
+  assert.deepEqual([files.length, damaged], [UPLOADERS + 1, 0]);
+  console.log(
+    `killed in ${UPLOADERS} uploads: ${left} temporary files, none after the start; ${files.length} files, all open`,
+  );
+}
+
+function times<T>(count: number, action: (i: number) => T): T[] {
+  return Array.from({ length: count }, (_, i) => action(i));
+}
+
+function random(below: number): number {
+  return Math.floor(Math.random() * below);
+}
