@@ -29,7 +29,7 @@ export async function start(): Promise<{ handler: (request: Request) => Promise<
 }
 
 /** The key in a file that nobody else can read; a new one where there is neither a key nor anything sealed with it. */
-async function keyOf(path: string, directory: string): Promise<Uint8Array<ArrayBuffer>> {
+export async function keyOf(path: string, directory: string): Promise<Uint8Array<ArrayBuffer>> {
   const stored = await readdir(directory).catch(() => []);
   if (stored.length === 0) await makeKey(path);
   const file = await open(path);
