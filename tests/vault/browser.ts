@@ -59,6 +59,7 @@ async function run(page: Page): Promise<void> {
   await page.goto(server.url);
   await page.getByText("Nothing here yet").waitFor();
   await uploads(page);
+  await drops(page);
   await downloads(page);
   await seeks(page);
   await cancels(page);
@@ -87,6 +88,31 @@ async function uploads(page: Page): Promise<void> {
 
   await page.getByLabel("Choose files to store").setInputFiles([join(directory, "long.wav")]);
   await page.getByRole("button", { name: "Play long.wav" }).waitFor();
+  await page.getByRole("heading", { name: "2 files" }).waitFor();
+}
+
+/** What is dropped on the page is stored; under a name that is there, only if one says so. */
+async function drops(page: Page): Promise<void> {
+  const drop = async (text: string) => {
+    const dataTransfer = await page.evaluateHandle((text) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([text], "dropped.txt"));
+      return transfer;
+    }, text);
+    await page.dispatchEvent("#drop", "drop", { dataTransfer });
+  };
+  const stored = async () => await (await fetch(`${server.url}/files/dropped.txt`)).text();
+  await drop("first");
+  await page.getByRole("heading", { name: "3 files" }).waitFor();
+  page.once("dialog", (dialog) => dialog.dismiss());
+  await drop("refused");
+  assert.equal(await stored(), "first");
+  page.once("dialog", (dialog) => dialog.accept());
+  await drop("the second");
+  await page.getByText("10 bytes").waitFor();
+  assert.equal(await stored(), "the second");
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Delete dropped.txt" }).click();
   await page.getByRole("heading", { name: "2 files" }).waitFor();
 }
 
