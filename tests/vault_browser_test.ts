@@ -1,7 +1,6 @@
 /**
  * The vault's page in a real browser, against this runtime's server: see vault/browser.ts.
  */
-import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { assertEquals, engine, runtime, spawn, test } from "./deps.ts";
 import { CHROMIUM } from "./vault/server.ts";
@@ -9,7 +8,7 @@ import { CHROMIUM } from "./vault/server.ts";
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
 test.if(
-  engine === "userspace" && existsSync(CHROMIUM),
+  engine === "userspace" && CHROMIUM !== undefined,
   "needs Chromium (tests/vault/install), outside of the test kernel",
 )(
   "the vault's page uploads, shows progress, downloads, seeks, cancels and deletes, in a browser",

@@ -33,7 +33,8 @@ export class Vault {
   readonly #directory: string;
   readonly #key: Bytes;
   readonly #nameKey: Uint8Array;
-  #lastCommit: Promise<unknown> = Promise.resolve();
+  /** The last change of each name that is being changed. */
+  readonly #commits = new Map<string, Promise<boolean>>();
 
   private constructor(directory: string, key: Bytes) {
     this.#directory = directory;
@@ -148,17 +149,27 @@ export class Vault {
     }
   }
 
-  /** Changes what is stored, one after the other, so that a condition still holds. @returns Whether nothing was there. */
-  #commit(id: string, condition: Condition, change: (path: string) => Promise<void>): Promise<boolean> {
-    const commit = this.#lastCommit.catch(() => {}).then(async () => {
+  /**
+   * Changes what is stored under a name, one change after the other, so that a condition still holds.
+   *
+   * @returns Whether nothing was there.
+   */
+  async #commit(id: string, condition: Condition, change: (path: string) => Promise<void>): Promise<boolean> {
+    const before = this.#commits.get(id)?.catch(() => {});
+    const commit = Promise.resolve(before).then(async () => {
       const etag = await this.#etag(id);
       condition(etag);
       await change(join(this.#directory, id));
-      await syncDirectory(this.#directory);
       return etag === undefined;
     });
-    this.#lastCommit = commit;
-    return commit;
+    this.#commits.set(id, commit);
+    try {
+      const isNew = await commit;
+      await syncDirectory(this.#directory);
+      return isNew;
+    } finally {
+      if (this.#commits.get(id) === commit) this.#commits.delete(id);
+    }
   }
 }
 

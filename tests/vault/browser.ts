@@ -6,7 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -19,7 +19,7 @@ const WAV = wav(600);
 const [runtime, screenshot] = process.argv.slice(2);
 const known = RUNTIMES.find((name) => name === runtime);
 if (!known) throw new Error(`Usage: browser.ts ${RUNTIMES.join("|")} [SCREENSHOT]`);
-if (!existsSync(CHROMIUM)) throw new Error(`There is no ${CHROMIUM}: tests/vault/install`);
+if (!CHROMIUM) throw new Error("There is no Chromium: tests/vault/install");
 
 const directory = mkdtempSync(join(tmpdir(), "vault-browser-"));
 const server = new Server(known, directory);

@@ -41,9 +41,9 @@ const agent = new Agent({ keepAlive: true, maxSockets: READERS + UPLOADERS });
 
 try {
   console.log(
-    "| | ranges/s | MB/s out | p50 | p99 ms | uploads/s | MB/s in | p50 | p99 ms | RSS, thirds MiB | descriptors |",
+    "| | ranges/s | MB/s out | p50 | p99 ms | uploads/s | MB/s in | p50 | p99 ms | CPU ms/MB | RSS, thirds MiB | descriptors |",
   );
-  console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+  console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
   for (const runtime of RUNTIMES.filter((name) => name === (options.runtime ?? name))) {
     const sealed = new Server(runtime, place(runtime));
     await withServer(sealed, async () => {
@@ -123,9 +123,10 @@ async function load(server: Server, title: string): Promise<void> {
       most = Math.max(most, server.descriptors());
     }
   };
-  const started = performance.now();
+  const started = performance.now(), processorTime = server.processorTime();
   await Promise.all([watcher(), ...times(READERS, reader), ...times(UPLOADERS, uploader)]);
   const seconds = (performance.now() - started) / 1000;
+  const cost = 1000 * (server.processorTime() - processorTime) / ((reads.bytes + uploads.bytes) / 1e6);
 
   agent.destroy(); // its connections would be the server's descriptors
   await until(() => server.descriptors() <= descriptors);
@@ -139,7 +140,11 @@ async function load(server: Server, title: string): Promise<void> {
     quantile(times, 0.5),
     quantile(times, 0.99),
   ]);
-  console.log(`| ${[title, ...columns, peaks.join(", "), `${most}, then ${server.descriptors()}`].join(" | ")} |`);
+  console.log(
+    `| ${
+      [title, ...columns, cost.toFixed(1), peaks.join(", "), `${most}, then ${server.descriptors()}`].join(" | ")
+    } |`,
+  );
 }
 
 async function timed(tally: Tally, bytes: number, action: () => Promise<void>): Promise<void> {

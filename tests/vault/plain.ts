@@ -1,6 +1,6 @@
 /**
  * What the vault's figures are measured against: takes the place of examples/vault/vault.ts, and stores plaintext. All else is
- * the same: a temporary file, fsync, rename; positional reads of 64 KiB.
+ * the same: a temporary file, fsync, rename, fsync of the directory; positional reads of 64 KiB.
  */
 import { Buffer } from "node:buffer";
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
@@ -39,6 +39,8 @@ export class Vault {
       const old = await stat(path).then(etagOf, () => undefined);
       condition(old);
       await rename(temporary, path);
+      const directory = await open(this.#directory);
+      await directory.sync().finally(() => directory.close());
       return { isNew: old === undefined, etag: etagOf(await file.stat()) };
     } catch (error) {
       await rm(temporary, { force: true });

@@ -2,7 +2,7 @@
  * The vault's server of a runtime, in a process of its own; for tests and for the programs beside this file.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
@@ -12,8 +12,8 @@ export type Runtime = "deno" | "bun" | "node";
 
 export const RUNTIMES: readonly Runtime[] = ["deno", "bun", "node"];
 
-/** Debian's. */
-export const CHROMIUM = "/usr/bin/chromium";
+/** Debian's browser, or one that is there; undefined if there is none. */
+export const CHROMIUM: string | undefined = ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const FLAGS = { deno: ["run", "--no-check", "-A"], bun: [], node: ["--disable-warning=ExperimentalWarning"] };
@@ -89,6 +89,13 @@ export class Server {
   /** Bytes that it has read so far, from files and sockets. */
   readBytes(): number {
     return Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${this.#process!.pid}/io`, "utf8"))![1]);
+  }
+
+  /** Seconds of processor time that it has taken so far. */
+  processorTime(): number {
+    const stat = readFileSync(`/proc/${this.#process!.pid}/stat`, "utf8");
+    const [user, system] = stat.slice(stat.lastIndexOf(")")).split(" ").slice(12).map(Number);
+    return (user! + system!) / 100; // USER_HZ
   }
 
   /** Bytes of memory that it has in RAM. */
