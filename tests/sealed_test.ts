@@ -27,6 +27,7 @@ import {
 import type { Calls } from "../ffi/adapter.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { prepareSeal } from "../src/sealed/sealer.ts";
+import { deriveKeys, openSegments } from "../src/sealed/segments.ts";
 import { Draw, DrawIterator, inputOf } from "../src/streaming/draw.ts";
 import {
   assert,
@@ -41,10 +42,12 @@ import {
   openFiles,
   spawn,
   tempDir,
-  test,
 } from "./deps.ts";
 import { interpose } from "./native_calls.ts";
-import { type Bytes, bytes, caught, collect, concat, cut, fromHex, outcomes, streamOf, turns } from "./support.ts";
+import { contractOf } from "./pool.ts";
+import { type Bytes, bytes, caught, collect, concat, cut, fromHex, streamOf } from "./support.ts";
+
+const { test, once, alone, workers, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
 const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? 200);
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -71,7 +74,7 @@ const FORMATS = { "AES-CTR-HMAC": SMALL, "AES-GCM-HKDF": SMALL_GCM };
 
 function optionsOf(format: SealedFormat = SMALL): SealOptions {
   const isGcm = typeof format === "string" ? format.includes("GCM") : format.cipher === "AES-GCM-HKDF";
-  return { key: KEY, associatedData: NAME, format, engine: isGcm ? "auto" : engine };
+  return { key: KEY, associatedData: NAME, format, engine: isGcm ? "auto" : engine, workers };
 }
 
 const sealed = (input: Bytes, options = optionsOf()) => collect(seal(options, input));
@@ -115,6 +118,7 @@ function optionsOfVector(vector: Vector): SealOptions {
     associatedData: fromHex(associatedData),
     format: { cipher, keySize, hkdfHash, macHash, tagSize, segmentSize },
     engine: cipher === "AES-GCM-HKDF" ? "auto" : engine,
+    workers,
   };
 }
 
@@ -247,7 +251,7 @@ test("associated data of any length is bound, and none is the same as none of it
 
 const hasPython = await spawn(["python3", "-c", ""]).then(({ code }) => code === 0, () => false);
 
-test.if(hasPython, "needs python3")(
+(hasPython ? once : test.if(false, "needs python3"))(
   "a reader in Python, written from the format's text, opens what is sealed here",
   async () => {
     const directory = tempDir();
@@ -416,7 +420,6 @@ test("a full segment that is not the last, and an empty last one, which Tink acc
 
 /** The tag of an empty last segment. */
 async function emptyLast({ salt, noncePrefix }: Vector, index: number): Promise<Bytes> {
-  const { deriveKeys, openSegments } = await import("../src/sealed/segments.ts");
   const { format, key, associatedData } = checkSealOptions(optionsOf());
   const header = { salt: fromHex(salt), prefix: fromHex(noncePrefix) };
   const segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
@@ -428,48 +431,54 @@ async function emptyLast({ salt, noncePrefix }: Vector, index: number): Promise<
 
 // ---- Memory, backpressure, ways out -----------------------------------------------------------------------------
 
-test("a stream holds at most two segments beyond what is queued", async () => {
-  for (const Stream of [SealStream, UnsealStream]) {
-    const input = Stream === SealStream
-      ? bytes(5_000_000)
-      : await sealed(bytes(5_000_000), optionsOf("AES256_CTR_HMAC_SHA256_64KB"));
-    const stream = new Stream(optionsOf("AES256_CTR_HMAC_SHA256_64KB"));
-    const writer = stream.writable.getWriter();
-    const reader = stream.readable.getReader();
-    let written = 0;
-    const writing = (async () => {
-      for (const chunk of cut(input, [10_000])) {
-        await writer.write(chunk);
-        written += chunk.length;
+alone("Workers are given what they have room for")(
+  "a stream holds at most two segments beyond what is queued",
+  async () => {
+    for (const Stream of [SealStream, UnsealStream]) {
+      const input = Stream === SealStream
+        ? bytes(5_000_000)
+        : await sealed(bytes(5_000_000), optionsOf("AES256_CTR_HMAC_SHA256_64KB"));
+      const stream = new Stream(optionsOf("AES256_CTR_HMAC_SHA256_64KB"));
+      const writer = stream.writable.getWriter();
+      const reader = stream.readable.getReader();
+      let written = 0;
+      const writing = (async () => {
+        for (const chunk of cut(input, [10_000])) {
+          await writer.write(chunk);
+          written += chunk.length;
+        }
+        await writer.close();
+      })();
+      let received = 0;
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        received += value.length;
+        await turns(2);
+        assert(written - received <= 2 * 65_536 + 20_000 + 100, `${written} written, ${received} received`);
       }
-      await writer.close();
-    })();
-    let received = 0;
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      received += value.length;
-      await turns(2);
-      assert(written - received <= 2 * 65_536 + 20_000 + 100, `${written} written, ${received} received`);
+      await writing;
     }
-    await writing;
-  }
-});
+  },
+);
 
-test("one chunk of many segments comes out a segment at a time, as it is asked for", async () => {
-  const file = await sealed(bytes(10 * STRIDE));
-  for (const stream of [new SealStream(optionsOf()), new UnsealStream(optionsOf())]) {
-    const writer = stream.writable.getWriter();
-    const writing = writer.write(
-      stream instanceof SealStream ? bytes(20_000) : concat([file, ...Array(1)].filter(Boolean)),
-    );
-    void writing.catch(() => {});
-    const reader = stream.readable.getReader();
-    const { value } = await reader.read();
-    assert(value!.length <= 128);
-    await reader.cancel();
-  }
-});
+alone("segments come out of Workers as units")(
+  "one chunk of many segments comes out a segment at a time, as it is asked for",
+  async () => {
+    const file = await sealed(bytes(10 * STRIDE));
+    for (const stream of [new SealStream(optionsOf()), new UnsealStream(optionsOf())]) {
+      const writer = stream.writable.getWriter();
+      const writing = writer.write(
+        stream instanceof SealStream ? bytes(20_000) : concat([file, ...Array(1)].filter(Boolean)),
+      );
+      void writing.catch(() => {});
+      const reader = stream.readable.getReader();
+      const { value } = await reader.read();
+      assert(value!.length <= 128);
+      await reader.cancel();
+    }
+  },
+);
 
 for (
   const [what, make] of Object.entries({
@@ -492,7 +501,7 @@ for (
     })());
     assertStrictEquals(await caught(collect(broken.pipeThrough(make()))), failing);
     await collect(streamOf([input]).pipeThrough(make()));
-    assertEquals(openFiles(), files);
+    await assertReleased(files);
   });
 }
 
@@ -521,12 +530,12 @@ test("a signal ends streams, iterables and open files with its reason", async ()
   for (const outcome of await outcomes(...waiting)) assertEquals(outcome, { state: "rejected", reason });
   assertStrictEquals(await caught(open.bytes()), reason);
   assertStrictEquals(await caught(openSealed(new Blob([file]), options)), reason);
-  assertEquals(openFiles(), files);
+  await assertReleased(files);
 });
 
 // ---- Arithmetic, without the bytes -------------------------------------------------------------------------------
 
-test("sizes of 4 GiB and of 2^32 segments", () => {
+once("sizes of 4 GiB and of 2^32 segments", () => {
   const named = "AES256_CTR_HMAC_SHA256_64KB";
   for (const size of [2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, 2 ** 40]) {
     assertEquals(unsealedSize(sealedSize(size, named), named), size);
@@ -539,44 +548,49 @@ test("sizes of 4 GiB and of 2^32 segments", () => {
   }
 });
 
-test("a range of a file of more than 4 GiB is found by its numbers, in a source that makes up what it is asked for", async () => {
-  // Segments sealed under one header, each at its place: those that are asked for, and the last.
-  const format = "AES256_CTR_HMAC_SHA256_1MB";
-  const { deriveKeys, openSegments } = await import("../src/sealed/segments.ts");
-  const options = optionsOf(format);
-  const plan = checkSealOptions(options);
-  const header = { salt: bytes(32, 1), prefix: bytes(7, 2) };
-  const segments = openSegments(
-    plan.format,
-    deriveKeys(plan.format, plan.key, header, plan.associatedData),
-    header,
-    engine,
-  );
-  const stride = 1_048_576 - TAG;
-  const size = 5 * 2 ** 30;
-  const total = sealedSize(size, format);
-  const asked: [number, number][] = [];
-  const source = {
-    size: total,
-    read(start: number, end: number): Promise<Bytes> {
-      asked.push([start, end]);
-      if (start === 0 && end === 40) return Promise.resolve(concat([Uint8Array.of(40), header.salt, header.prefix]));
-      const index = Math.floor(start / 1_048_576);
-      const output = new Uint8Array(end - start);
-      segments.seal([new Uint8Array(output.length - TAG).fill(index)], output, { index, isLast: end === total });
-      return Promise.resolve(output);
-    },
-  };
-  using file = await openSealed(source, options);
-  assertEquals(file.size, size);
-  asked.length = 0;
-  const at = 2 ** 32 + 12_345;
-  assertEquals(await file.bytes(at, at + 1), Uint8Array.of(Math.floor((at + 40) / stride)));
-  assertEquals(asked, [[Math.floor((at + 40) / stride) * 1_048_576, (Math.floor((at + 40) / stride) + 1) * 1_048_576]]);
-  segments.close();
-});
+once(
+  "a range of a file of more than 4 GiB is found by its numbers, in a source that makes up what it is asked for",
+  async () => {
+    // Segments sealed under one header, each at its place: those that are asked for, and the last.
+    const format = "AES256_CTR_HMAC_SHA256_1MB";
+    const options = optionsOf(format);
+    const plan = checkSealOptions(options);
+    const header = { salt: bytes(32, 1), prefix: bytes(7, 2) };
+    const segments = openSegments(
+      plan.format,
+      deriveKeys(plan.format, plan.key, header, plan.associatedData),
+      header,
+      engine,
+    );
+    const stride = 1_048_576 - TAG;
+    const size = 5 * 2 ** 30;
+    const total = sealedSize(size, format);
+    const asked: [number, number][] = [];
+    const source = {
+      size: total,
+      read(start: number, end: number): Promise<Bytes> {
+        asked.push([start, end]);
+        if (start === 0 && end === 40) return Promise.resolve(concat([Uint8Array.of(40), header.salt, header.prefix]));
+        const index = Math.floor(start / 1_048_576);
+        const output = new Uint8Array(end - start);
+        segments.seal([new Uint8Array(output.length - TAG).fill(index)], output, { index, isLast: end === total });
+        return Promise.resolve(output);
+      },
+    };
+    using file = await openSealed(source, options);
+    assertEquals(file.size, size);
+    asked.length = 0;
+    const at = 2 ** 32 + 12_345;
+    assertEquals(await file.bytes(at, at + 1), Uint8Array.of(Math.floor((at + 40) / stride)));
+    assertEquals(asked, [[
+      Math.floor((at + 40) / stride) * 1_048_576,
+      (Math.floor((at + 40) / stride) + 1) * 1_048_576,
+    ]]);
+    segments.close();
+  },
+);
 
-test("the segment after the last number there is, is EOVERFLOW", async () => {
+once("the segment after the last number there is, is EOVERFLOW", async () => {
   const { Sealer } = await import("../src/sealed/sealer.ts");
   const plan = checkSealOptions(optionsOf());
   const sealer = new Sealer(plan, { salt: bytes(16), prefix: bytes(7) }, 2 ** 32 - 3);
@@ -589,7 +603,7 @@ test("the segment after the last number there is, is EOVERFLOW", async () => {
 
 // ---- Open files -------------------------------------------------------------------------------------------------
 
-test("ranges are those of Blob.slice(), by bytes() and by stream()", async () => {
+once("ranges are those of Blob.slice(), by bytes() and by stream()", async () => {
   const input = bytes(FIRST + 3 * STRIDE + 10);
   const file = await sealed(input);
   using open = await openSealed(new Blob([file]), optionsOf());
@@ -623,7 +637,7 @@ test("ranges are those of Blob.slice(), by bytes() and by stream()", async () =>
   await assertRejects(() => open.bytes("1" as unknown as number), TypeError);
 });
 
-test("1,000 ranges at once, random ones, are right", async () => {
+once("1,000 ranges at once, random ones, are right", async () => {
   const input = bytes(50_000);
   const options = optionsOf("AES128_CTR_HMAC_SHA256_4KB");
   const file = await sealed(input, options);
@@ -635,7 +649,7 @@ test("1,000 ranges at once, random ones, are right", async () => {
   }));
 });
 
-test("a source in memory leaves the event loop its turns, one read after another and 1,000 at once", async () => {
+once("a source in memory leaves the event loop its turns, one read after another and 1,000 at once", async () => {
   const options = optionsOf("AES256_CTR_HMAC_SHA256_64KB");
   const file = await sealed(bytes(4_000_000), options);
   const source = { size: file.length, read: (start: number, end: number) => Promise.resolve(file.slice(start, end)) };
@@ -653,7 +667,7 @@ test("a source in memory leaves the event loop its turns, one read after another
   }
 });
 
-test("a byte out of a file takes the header, the last segment and its own, and no more", async () => {
+once("a byte out of a file takes the header, the last segment and its own, and no more", async () => {
   const file = await sealed(bytes(100 * STRIDE));
   const asked: [number, number][] = [];
   const source = {
@@ -677,7 +691,7 @@ test("a byte out of a file takes the header, the last segment and its own, and n
   await stream.cancel();
 });
 
-test("a source that gives less, more, something else, or another size is an error", async () => {
+once("a source that gives less, more, something else, or another size is an error", async () => {
   const file = await sealed(bytes(1000));
   const lies: Record<string, (start: number, end: number) => unknown> = {
     less: (start, end) => file.slice(start, end - 1),
@@ -712,7 +726,7 @@ test("a source that gives less, more, something else, or another size is an erro
   assertStrictEquals(await caught(openSealed(broken, optionsOf())), failure);
 });
 
-test("close() ends reads that wait with ECANCELED, and those to come with EBADF", async () => {
+once("close() ends reads that wait with ECANCELED, and those to come with EBADF", async () => {
   const files = openFiles();
   const file = await sealed(bytes(1000));
   let isSilent = false;
@@ -734,10 +748,10 @@ test("close() ends reads that wait with ECANCELED, and those to come with EBADF"
   }
   assertEquals((await assertRejects(() => open.bytes(0, 1), KcapiError)).code, "EBADF");
   assertEquals((await assertRejects(() => collect(idle), KcapiError)).code, "EBADF");
-  assertEquals(openFiles(), files);
+  await assertReleased(files);
 });
 
-test("a closed file has no ranges, empty ones neither", async () => {
+once("a closed file has no ranges, empty ones neither", async () => {
   const reason = new Error("the signal's reason");
   const abort = new AbortController();
   const file = new Blob([await sealed(bytes(10))]);
@@ -754,7 +768,7 @@ test("a closed file has no ranges, empty ones neither", async () => {
   }
 });
 
-test("a file that its source closes while it is asked opens nothing: its keys are zeros", async () => {
+once("a file that its source closes while it is asked opens nothing: its keys are zeros", async () => {
   for (const format of [SMALL, SMALL_GCM]) {
     const file = await sealed(bytes(10), optionsOf(format));
     let act = (): void => {};
@@ -771,7 +785,7 @@ test("a file that its source closes while it is asked opens nothing: its keys ar
   }
 });
 
-test("a Blob that does not know its size is refused as that, not as damaged", async () => {
+once("a Blob that does not know its size is refused as that, not as damaged", async () => {
   for (const size of [NaN, Infinity]) {
     const blob = Object.defineProperty(new Blob([await sealed(bytes(10))]), "size", { value: size });
     assertStringIncludes((await assertRejects(() => openSealed(blob, optionsOf()), TypeError)).message, `got ${size}`);
@@ -799,7 +813,7 @@ test.if(engine === "kernel", "needs the kernel engine")(
 
 // ---- Bad input --------------------------------------------------------------------------------------------------
 
-test("bad options are refused by name, before anything is opened", async () => {
+once("bad options are refused by name, before anything is opened", async () => {
   const files = openFiles();
   const bad: [Record<string, unknown>, typeof TypeError | typeof RangeError, string][] = [
     [{ key: undefined }, TypeError, '"key"'],
@@ -846,7 +860,7 @@ test("bad options are refused by name, before anything is opened", async () => {
     await assertRejects(() => openSealed(source as unknown as Blob, optionsOf()), TypeError);
   }
   for (const size of [0, 1, HEADER + TAG - 1]) await refused(openSealed(new Blob([bytes(size)]), optionsOf()));
-  assertEquals(openFiles(), files);
+  await assertReleased(files);
 });
 
 test("engine tells which one runs", async () => {

@@ -51,7 +51,7 @@ export class Draw {
   #inputEnded = false;
   /** What the source was asked for, and has not given yet. */
   #drawing: Promise<IteratorResult<unknown>> | undefined;
-  /** Why the source ended, other than by its end: told when what is under way has come out. */
+  /** Why no more comes of the source, other than its end: told when what is under way has come out. */
   #failure: { readonly reason: unknown } | undefined;
   #over = false;
   /** The signal was aborted, and nobody has been told. */
@@ -127,19 +127,21 @@ export class Draw {
   async #refill(processor: Processor): Promise<void> {
     this.#drawing ??= this.#nextInput();
     const { later } = processor;
-    let result: IteratorResult<unknown> | typeof NEWS | undefined;
     try {
-      result = await this.#wait(
+      const result = await this.#wait(
         later ? Promise.race([this.#drawing, later.then((): typeof NEWS => NEWS)]) : this.#drawing,
       );
+      if (this.#over || result === NEWS) return;
+      this.#drawing = undefined;
+      this.#handOn(result, processor);
     } catch (reason) {
       if (!later) throw reason;
       this.#drawing = undefined;
       this.#failure = { reason };
-      return;
     }
-    if (this.#over || result === NEWS) return;
-    this.#drawing = undefined;
+  }
+
+  #handOn(result: IteratorResult<unknown> | undefined, processor: Processor): void {
     if (typeof result !== "object" || result === null) {
       throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
     }

@@ -30,11 +30,13 @@ interface Remains {
   readonly crew: Crew;
   readonly id: number;
   readonly cut: Cut;
+  /** The pool, which is closed when nobody holds it. */
+  readonly owner: object;
 }
 
 const finalizer = new FinalizationRegistry<Remains>(release);
 
-function release({ crew, id, cut }: Remains): void {
+function release({ crew, id, cut }: Omit<Remains, "owner">): void {
   crew.leave(id);
   cut.close();
 }
@@ -48,8 +50,6 @@ export class Units implements Processor, Customer {
   readonly window: number;
   readonly id: number;
   readonly #crew: Crew;
-  /** Keeps the pool, which is closed when nobody holds it. */
-  readonly owner: object;
   readonly #cut: Cut;
   /** Output goes where the unit is: what is sealed always does. */
   readonly #inPlace: boolean;
@@ -71,7 +71,6 @@ export class Units implements Processor, Customer {
 
   constructor(crew: Crew, owner: object, cut: Cut, inPlace: boolean) {
     this.#crew = crew;
-    this.owner = owner;
     this.#cut = cut;
     this.#inPlace = inPlace || cut.layout !== undefined;
     this.#gathering = inPlace && !cut.layout
@@ -82,7 +81,7 @@ export class Units implements Processor, Customer {
     this.id = crew.join();
     this.#position = cut.start;
     if (cut.headSize > 0) this.#head = new Uint8Array(0);
-    finalizer.register(this, { crew, id: this.id, cut }, this);
+    finalizer.register(this, { crew, id: this.id, cut, owner }, this);
   }
 
   get pending(): boolean {

@@ -1,0 +1,143 @@
+/**
+ * Workers as tests need them: each one that is started is known here, and whether it has something to do; and the second run of
+ * the contract's suites, with a pool.
+ */
+import process from "node:process";
+import type { Worker } from "node:worker_threads";
+import { CipherWorkers, encrypt } from "../mod.ts";
+import { assert, assertEquals, openFiles, test } from "./deps.ts";
+import { bytes, collect, type Outcome, outcomes, turns } from "./support.ts";
+
+// ---- every Worker -----------------------------------------------------------------------------------------------
+
+/** A Worker that a pool has started. */
+export interface Started {
+  readonly worker: Worker;
+  /** What was sent to it, and came back from it, in order: the kinds of the messages. */
+  readonly sent: string[];
+  readonly heard: string[];
+  hasExited: boolean;
+}
+
+/** All that were started in this process, by whatever pool. */
+export const started: Started[] = [];
+
+/** Called with a message to a Worker before it is sent: a test's own. What it throws is not heard. */
+export const hooks: { sent?: (kind: string, to: Started) => void; heard?: (kind: string, from: Started) => void } = {};
+
+const kindOf = (message: object) => Object.keys(message)[0]!;
+
+const threads = process.getBuiltinModule("node:worker_threads") as { Worker: typeof Worker };
+
+/** In front of the runtime's own, which src/workers/member.ts looks up when it starts one. */
+class Watched extends threads.Worker {
+  readonly #started: Started = { worker: this, sent: [], heard: [], hasExited: false };
+
+  constructor(...parameters: ConstructorParameters<typeof Worker>) {
+    super(...parameters);
+    started.push(this.#started);
+    this.on("message", (message: object) => {
+      this.#started.heard.push(kindOf(message));
+      hooks.heard?.(kindOf(message), this.#started);
+    });
+    this.on("exit", () => void (this.#started.hasExited = true));
+  }
+
+  override postMessage(message: unknown, memory?: Parameters<Worker["postMessage"]>[1]): void {
+    super.postMessage(message, memory);
+    this.#started.sent.push(kindOf(message as object));
+    hooks.sent?.(kindOf(message as object), this.#started);
+  }
+}
+threads.Worker = Watched;
+
+const count = (kinds: readonly string[], kind: string) => kinds.filter((each) => each === kind).length;
+
+/** Units that are with Workers. */
+export function underWay(): number {
+  return started.filter(({ hasExited }) => !hasExited)
+    .reduce((sum, { sent, heard }) => sum + count(sent, "unit") - count(heard, "unit"), 0);
+}
+
+/** Until something is so: it takes the time of other threads, or of the garbage collector. */
+export async function until(isSo: () => boolean, what: string): Promise<void> {
+  for (const begin = performance.now(); !isSo();) {
+    assert(performance.now() - begin < 60_000, `not within a minute: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+/** Turns until Workers have nothing to do, and nobody has found something for them for as many more. */
+async function quiet(count: number): Promise<void> {
+  for (let calm = 0; calm < count;) {
+    await (underWay() > 0 ? until(() => underWay() === 0, "Workers have done all") : turns(1));
+    calm = underWay() > 0 ? 0 : calm + 1;
+  }
+}
+
+/** A pool all of whose Workers have started. */
+export async function warm(size: number): Promise<CipherWorkers> {
+  const workers = new CipherWorkers(size);
+  const before = started.length;
+  const options = { key: bytes(16), iv: bytes(16), engine: "userspace", workers } as const;
+  await Promise.all(Array.from({ length: size }, () => collect(encrypt("cbc(aes)", options, bytes(16)))));
+  assertEquals(started.length - before, size);
+  await until(() => started.slice(before).every(({ heard }) => heard.includes("ready")), "Workers have started");
+  return workers;
+}
+
+// ---- the contract, twice ----------------------------------------------------------------------------------------
+
+/** What the contract's suites use, in the run without and in that with Workers. */
+export interface Contract {
+  readonly test: typeof test;
+  /** Registers a test in the first run alone: it is not about streams. */
+  readonly once: (name: string, body: () => void | Promise<void>) => void;
+  /** Skips a test in the run with Workers, for this reason: what it expects is promised of one thread. */
+  readonly alone: (reason: string) => (name: string, body: () => void | Promise<void>) => void;
+  /** The option of all streams. */
+  readonly workers: CipherWorkers | undefined;
+  /** As in support.ts; with Workers, all that they have to do happens, too. */
+  readonly turns: typeof turns;
+  readonly outcomes: typeof outcomes;
+  /** Fails if there are more descriptors than `files`; with Workers, if they do not close theirs. */
+  readonly assertReleased: (files: number, message?: string) => Promise<void>;
+}
+
+/** The contract for the module at `url`: with Workers where it has the query `workers`. */
+export async function contractOf(url: string): Promise<Contract> {
+  if (!new URL(url).searchParams.has("workers")) {
+    return {
+      test,
+      once: test,
+      alone: () => test,
+      workers: undefined,
+      turns,
+      outcomes,
+      assertReleased: (files, message) => Promise.resolve(assertEquals(openFiles(), files, message)),
+    };
+  }
+  const run = (name: string, body: () => void | Promise<void>) => test.unsanitized(`workers: ${name}`, body);
+  return {
+    test: Object.assign(run, {
+      unsanitized: run,
+      skip: (name: string, reason: string) => test.skip(`workers: ${name}`, reason),
+      if: (condition: boolean, reason: string) =>
+        condition ? run : (name: string) => test.skip(`workers: ${name}`, reason),
+    }),
+    once() {},
+    alone: (reason) => (name) => test.skip(`workers: ${name}`, reason),
+    workers: await warm(2),
+    async turns(count = 1) {
+      await turns(count);
+      await quiet(count);
+    },
+    async outcomes(...promises): Promise<Outcome[]> {
+      const settled = Promise.all(promises.map((promise) => Promise.resolve(promise).then(() => {}, () => {})));
+      await Promise.race([settled, quiet(20)]);
+      return await outcomes(...promises);
+    },
+    assertReleased: (files, message = "") =>
+      until(() => openFiles() <= files, `${message} descriptors are back at ${files}`),
+  };
+}
