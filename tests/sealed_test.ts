@@ -49,7 +49,7 @@ import { type Bytes, bytes, caught, collect, concat, cut, fromHex, streamOf } fr
 
 const { test, once, alone, workers, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
-const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? 200);
+const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? (workers ? 50 : 200));
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 console.log(`sealed_test: seed ${SEED}`);
 
@@ -189,10 +189,12 @@ for (const [name, format] of Object.entries(FORMATS)) {
     const boundaries = [0, FIRST, FIRST + STRIDE, FIRST + 2 * STRIDE, FIRST + 5 * STRIDE];
     for (const length of boundaries.flatMap((n) => [n - 1, n, n + 1]).filter((n) => n >= 0)) {
       const input = bytes(length);
-      for (const sizes of [[1], [STRIDE], [FIRST, STRIDE], [7, 300], [10_000]]) {
+      for (
+        const sizes of workers ? [[FIRST, STRIDE], [7, 300]] : [[1], [STRIDE], [FIRST, STRIDE], [7, 300], [10_000]]
+      ) {
         const file = await collect(seal(options, cut(input, sizes)));
         assertEquals(file.length, sealedSize(length, format), `${length}`);
-        for (const fileSizes of [[1], [128], [HEADER, 104, 128], [10_000]]) {
+        for (const fileSizes of workers ? [[1], [128]] : [[1], [128], [HEADER, 104, 128], [10_000]]) {
           assertEquals(await collect(unseal(options, cut(file, fileSizes))), input, `${length} in ${fileSizes}`);
         }
         const streamed = streamOf(cut(input, sizes)).pipeThrough(new SealStream(options));

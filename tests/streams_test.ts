@@ -84,12 +84,14 @@ for (
   };
   test(`${title}: chunks around a block give OpenSSL's bytes and come back`, async () => {
     for (const length of SMALL_LENGTHS.filter(fits)) {
-      for (const size of [1, 15, 16, 17]) if (size > 1 || length <= 100) await compare(length, size);
+      for (const size of workers ? [1, 17] : [1, 15, 16, 17]) {
+        if (size > 1 || length <= 100) await compare(length, size);
+      }
     }
   });
   test(`${title}: chunks around a window give OpenSSL's bytes and come back`, async () => {
     for (const length of LARGE_LENGTHS) {
-      for (const size of [WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 1]) {
+      for (const size of workers ? [WINDOW + 1] : [WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 1]) {
         if (size < length + WINDOW) await compare(length, size);
       }
     }
