@@ -22,8 +22,8 @@ export interface Started {
 /** All that were started in this process, by whatever pool. */
 export const started: Started[] = [];
 
-/** Called with a message to a Worker before it is sent: a test's own. What it throws is not heard. */
-export const hooks: { sent?: (kind: string, to: Started) => void; heard?: (kind: string, from: Started) => void } = {};
+/** A test's own: may change a message on its way to a Worker; is told when one was sent. */
+export const hooks: { change?: (message: object) => void; sent?: (kind: string, to: Started) => void } = {};
 
 const kindOf = (message: object) => Object.keys(message)[0]!;
 
@@ -38,12 +38,13 @@ class Watched extends threads.Worker {
     started.push(this.#started);
     this.on("message", (message: object) => {
       this.#started.heard.push(kindOf(message));
-      hooks.heard?.(kindOf(message), this.#started);
     });
     this.on("exit", () => void (this.#started.hasExited = true));
   }
 
   override postMessage(message: unknown, memory?: Parameters<Worker["postMessage"]>[1]): void {
+    if (typeof message !== "object") return super.postMessage(message); // of a test
+    hooks.change?.(message!);
     super.postMessage(message, memory);
     this.#started.sent.push(kindOf(message as object));
     hooks.sent?.(kindOf(message as object), this.#started);

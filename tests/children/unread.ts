@@ -1,9 +1,14 @@
-/** Leaves writes, reads and loops waiting, for ever: the process is to end all the same. Prints how far it came. */
+/**
+ * Leaves writes, reads and loops waiting, for ever: the process is to end all the same. Prints how far it came. With the argument
+ * `workers`, streams have a pool.
+ */
 import process from "node:process";
-import { CipherHandle, encrypt, EncryptionStream } from "../../mod.ts";
+import { CipherHandle, CipherWorkers, encrypt, EncryptionStream } from "../../mod.ts";
 
 const engine = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
-const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine } as const;
+const key = { key: new Uint8Array(16), engine } as const;
+const workers = process.argv[2] === "workers" ? new CipherWorkers(2) : undefined;
+const options = { ...key, iv: new Uint8Array(16), workers };
 const streams = Array.from({ length: 3 }, () => new EncryptionStream("ctr(aes)", options));
 const [large, small, read] = streams.map(({ writable }) => writable.getWriter());
 large!.write(new Uint8Array(1_000_000));
@@ -11,7 +16,7 @@ await small!.write(new Uint8Array(100));
 await read!.write(new Uint8Array(5));
 streams[2]!.readable.getReader().read();
 encrypt("ctr(aes)", options, new ReadableStream()).next();
-const handle = CipherHandle.open("ctr(aes)", options);
+const handle = CipherHandle.open("ctr(aes)", key);
 handle.streamInitEnc(options.iv);
 handle.streamOp().next();
 process.on("exit", () => streams.length === 3 && handle.ivSize > 0 && console.log("ended")); // they are all still held

@@ -1,0 +1,745 @@
+/**
+ * CipherWorkers: the same bytes as one thread's, Workers that fail at every step, every way out, what is taken ahead, and what
+ * a pool does to the process around it. The contract's suites with a pool are pooled_test.ts.
+ *
+ * KCAPI_SEED is another seed for the random streams.
+ */
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import fc from "fast-check";
+import { load } from "../ffi/mod.ts";
+import {
+  CipherHandle,
+  CipherWorkers,
+  decrypt,
+  DecryptionStream,
+  encrypt,
+  EncryptionStream,
+  KcapiError,
+  seal,
+  type SealedFormat,
+  SealStream,
+  unseal,
+  UnsealStream,
+} from "../mod.ts";
+import { parseAlgorithm } from "../src/algorithms.ts";
+import { checkSealOptions } from "../src/sealed/options.ts";
+import { prepareSeal } from "../src/sealed/sealer.ts";
+import { Draw, DrawIterator, inputOf } from "../src/streaming/draw.ts";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+  assertStringIncludes,
+  assertThrows,
+  engine,
+  LIBRARY_FLAGS,
+  openFiles,
+  runtime,
+  runtimeArgv,
+  spawn,
+  test,
+} from "./deps.ts";
+import { hooks, type Started, started, underWay, until, warm } from "./pool.ts";
+import {
+  type Bytes,
+  bytes,
+  caught,
+  collect,
+  collectGarbage,
+  concat,
+  cut,
+  type Direction,
+  opens,
+  reference,
+  streamOf,
+  turns,
+} from "./support.ts";
+
+const KEY = bytes(32, 301);
+const IV = bytes(16, 302);
+const UNIT = 1 << 20;
+
+const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
+const optionsWith = (workers: CipherWorkers) => ({ key: KEY, iv: IV, engine, workers }) as const;
+
+/** Workers are the runtime's resources, which outlive a test until they are collected or have ended. */
+const check = test.unsanitized;
+
+/** Fails if a Worker keeps what it has open. */
+const assertReleased = (files: number) => until(() => openFiles() <= files, `descriptors are back at ${files}`);
+
+// ---- The same bytes ---------------------------------------------------------------------------------------------
+
+const SECTORED = [undefined, 512, 4096, 16 * 33] as const;
+const ALGORITHMS = [
+  "ctr(aes)",
+  "cbc(aes)",
+  "ecb(aes)",
+  "xts(aes)",
+  "chacha20",
+  "rfc3686(ctr(aes))",
+  "cts(cbc(aes))",
+  "cfb(aes)",
+  "pcbc(aes)",
+].filter(opens);
+const FORMATS: readonly SealedFormat[] = [
+  "AES128_CTR_HMAC_SHA256_4KB",
+  "AES256_CTR_HMAC_SHA256_1MB",
+  "AES256_GCM_HKDF_64KB",
+  { cipher: "AES-CTR-HMAC", keySize: 16, hkdfHash: "SHA-256", macHash: "SHA-256", tagSize: 20, segmentSize: 1000 },
+];
+
+const kindOfStream = {
+  direction: fc.constantFrom("encrypt", "decrypt") as fc.Arbitrary<Direction>,
+  /** Of a part of a unit, or several. */
+  length: fc.oneof(fc.nat(100), fc.nat(70_000), fc.integer({ min: UNIT - 20, max: UNIT + 20 }), fc.nat(3 * UNIT)),
+  sizes: fc.array(fc.oneof(fc.integer({ min: 64, max: 2_000 }), fc.integer({ min: 10_000, max: 2 * UNIT })), {
+    minLength: 1,
+    maxLength: 4,
+  }),
+  inPlace: fc.boolean(),
+  isStream: fc.boolean(),
+};
+const anyCipher = fc.record({
+  ...kindOfStream,
+  algorithm: fc.constantFrom(...ALGORITHMS),
+  padded: fc.boolean(),
+  sectorSize: fc.constantFrom(...SECTORED),
+  sector: fc.nat(2 ** 31),
+});
+const anySealed = fc.record({ ...kindOfStream, format: fc.constantFrom(...FORMATS) });
+
+type Cipher = typeof anyCipher extends fc.Arbitrary<infer T> ? T : never;
+type Sealed = typeof anySealed extends fc.Arbitrary<infer T> ? T : never;
+
+/** The chunks of a stream, in memory of their own where they are given away. */
+const chunksOf = (input: Bytes, { sizes, inPlace }: Cipher | Sealed) => cut(input, sizes, { copied: inPlace });
+
+async function compareCipher(workers: CipherWorkers, random: Cipher): Promise<void> {
+  const { algorithm, direction, padded, inPlace, isStream } = random;
+  const { kind, keySizes, ivSize = 16, mode } = parseAlgorithm(algorithm);
+  const isBlocks = mode === "cbc" || mode === "ecb" || mode === "pcbc";
+  const sectorSize = kind === "sector" ? random.sectorSize ?? 512 : undefined;
+  const most = kind === "message" ? Math.min(random.length, 100_000) : random.length;
+  const least = kind === "message" ? Math.max(most, 17) : most;
+  const length = isBlocks ? least - least % 16 : sectorSize ? least - least % sectorSize : least;
+  const base = {
+    key: bytes(keySizes!.at(-1)!, 7),
+    engine,
+    ...(sectorSize ? { sectorSize, sector: random.sector } : ivSize > 0 ? { iv: bytes(ivSize, 8) } : {}),
+    ...(isBlocks && { padding: padded ? "pkcs7" as const : "none" as const }),
+  };
+  const plaintext = bytes(length, length);
+  const ciphertext = await collect(encrypt(algorithm, base, plaintext));
+  const [input, output] = direction === "encrypt" ? [plaintext, ciphertext] : [ciphertext, plaintext];
+  const options = { ...base, inPlace, workers };
+  const Stream = direction === "encrypt" ? EncryptionStream : DecryptionStream;
+  const call = direction === "encrypt" ? encrypt : decrypt;
+  const made = isStream
+    ? streamOf(chunksOf(input, random)).pipeThrough(new Stream(algorithm, options))
+    : call(algorithm, options, chunksOf(input, random));
+  assertEquals(await collect(made), output, JSON.stringify(random));
+}
+
+async function compareSealed(workers: CipherWorkers, random: Sealed): Promise<void> {
+  const { format, direction, length, inPlace, isStream } = random;
+  const base = { key: KEY, associatedData: IV, format, engine: "auto", inPlace } as const;
+  const plaintext = bytes(length, length);
+  const [alone, pooled] = [checkSealOptions({ ...base, inPlace: false }), checkSealOptions({ ...base, workers })];
+  const header = { salt: bytes(alone.format.keySize, 4), prefix: bytes(7, 5) };
+  const sealed = await collect(new DrawIterator(new Draw(prepareSeal(alone, header), inputOf(plaintext))));
+  if (direction === "encrypt") {
+    const source = inputOf(chunksOf(plaintext, random));
+    const output = await collect(new DrawIterator(new Draw(prepareSeal(pooled, header), source)));
+    assertEquals(output, sealed, JSON.stringify(random));
+  } else {
+    const opened = isStream
+      ? streamOf(chunksOf(sealed, random)).pipeThrough(new UnsealStream({ ...base, workers }))
+      : unseal({ ...base, workers }, chunksOf(sealed, random));
+    assertEquals(await collect(opened), plaintext, JSON.stringify(random));
+  }
+}
+
+/** In the test kernel, one processor does all of it. */
+const RUNS = engine === "kernel" ? 8 : 20;
+const SEEDS = process.env.KCAPI_SEED ? [Number(process.env.KCAPI_SEED)] : [1, 2, 3];
+
+for (const seed of SEEDS) {
+  for (
+    const size of fc.sample(fc.shuffledSubarray([1, 2, 3, 4, 5], { minLength: 2, maxLength: 2 }), {
+      seed,
+      numRuns: 1,
+    })[0]!
+  ) {
+    check(
+      `random ciphers, sealed formats, cuts and ends give one thread's bytes (${size} Workers, seed ${seed})`,
+      async () => {
+        using workers = new CipherWorkers(size);
+        const streams = [
+          ...fc.sample(anyCipher, { seed: seed + size, numRuns: RUNS }).map((random) => () =>
+            compareCipher(workers, random)
+          ),
+          ...fc.sample(anySealed, { seed: seed + size, numRuns: RUNS / 2 }).map((random) => () =>
+            compareSealed(workers, random)
+          ),
+        ];
+        // Some one after the other, and some at once.
+        for (const start of streams.filter((_, i) => i % 2 === 0)) await start();
+        await Promise.all(streams.filter((_, i) => i % 2 === 1).map((start) => start()));
+      },
+    );
+  }
+}
+
+check("with inPlace a chunk that is a whole ArrayBuffer is moved, and any other stays as it is", async () => {
+  using workers = new CipherWorkers(2);
+  const input = bytes(UNIT + 50_000);
+  for (const way of ["stream", "iterable"]) {
+    const whole = input.slice(0, UNIT);
+    const memory = new Uint8Array(60_000).fill(0xa5);
+    const view = memory.subarray(5_000, 55_000);
+    view.set(input.subarray(UNIT));
+    const before = memory.slice();
+    const options = { ...optionsWith(workers), inPlace: true };
+    const output = way === "stream"
+      ? streamOf([whole, view]).pipeThrough(new EncryptionStream("ctr(aes)", options))
+      : encrypt("ctr(aes)", options, [whole, view]);
+    assertEquals(await collect(output), ctrOf(input));
+    assertEquals([whole.length, memory.length], [0, 60_000]);
+    assertEquals(memory, before);
+  }
+});
+
+check("a thousand streams share a pool, and each has its own bytes", async () => {
+  const files = openFiles();
+  using workers = await warm(2);
+  const warmed = openFiles();
+  const inputs = Array.from({ length: 10 }, (_, i) => bytes(1_000 + i, i));
+  const outputs = inputs.map(ctrOf);
+  await Promise.all(Array.from({ length: 1_000 }, async (_, i) => {
+    const output = collect(encrypt("ctr(aes)", optionsWith(workers), inputs[i % 10]!));
+    assertEquals(await output, outputs[i % 10]!, `stream ${i}`);
+  }));
+  await assertReleased(warmed);
+  workers.close();
+  await assertReleased(files);
+});
+
+check("streams of different ciphers, and what is sealed, share a pool at once", async () => {
+  using workers = new CipherWorkers(2);
+  const input = bytes(2 * UNIT);
+  const key = { key: KEY, iv: IV };
+  const tests = [
+    ["ctr(aes)", key],
+    ["cbc(aes)", { ...key, padding: "pkcs7" }],
+    ["ecb(aes)", { key: KEY, padding: "pkcs7" }],
+    ["xts(aes)", { key: bytes(64), sectorSize: 512 }],
+  ] as const;
+  const round = async (algorithm: string, options: Partial<typeof tests[number][1]> & { key: Bytes }) => {
+    const encryption = new EncryptionStream(algorithm, { ...options, engine, workers });
+    const [one, other] = streamOf(cut(input, [300_000])).pipeThrough(encryption).tee();
+    const decryption = new DecryptionStream(algorithm, { ...options, engine, workers });
+    const [ciphertext, plaintext] = await Promise.all([collect(one), collect(other.pipeThrough(decryption))]);
+    assertEquals(ciphertext, reference("encrypt", algorithm, options, input), algorithm);
+    assertEquals(plaintext, input, algorithm);
+  };
+  const sealed = async () => {
+    const options = { key: KEY, engine, workers };
+    const stream = streamOf(cut(input, [300_000])).pipeThrough(new SealStream(options));
+    assertEquals(await collect(stream.pipeThrough(new UnsealStream(options))), input);
+  };
+  await Promise.all([...tests.map((each) => round(...each)), sealed(), sealed()]);
+});
+
+// ---- Turns ------------------------------------------------------------------------------------------------------
+
+check("a stream with a large backlog does not keep a small one waiting for its end", async () => {
+  for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
+    using workers = await warm(1);
+    const ends: string[] = [];
+    const run = async (name: string, length: number) => {
+      await collect(encrypt(algorithm, optionsWith(workers), new Uint8Array(length)));
+      ends.push(name);
+    };
+    await Promise.all([run("large", 16 * UNIT), run("small", 1_000), run("other small", 1_000)]);
+    assertEquals(ends.at(-1), "large", algorithm);
+  }
+});
+
+check("a stream that nobody reads does not keep others from their turns", async () => {
+  using workers = await warm(1);
+  for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
+    const stuck = new EncryptionStream(algorithm, optionsWith(workers));
+    void caught(stuck.writable.getWriter().write(new Uint8Array(8 * UNIT)));
+    for (let i = 0; i < 3; i++) {
+      const input = bytes(UNIT + i);
+      assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), input)), ctrOf(input));
+    }
+    await stuck.readable.cancel();
+  }
+});
+
+for (const size of [1, 3]) {
+  for (
+    const [what, make] of Object.entries({
+      "ctr(aes)": (workers: CipherWorkers) => new EncryptionStream("ctr(aes)", optionsWith(workers)),
+      "ctr(aes), inPlace": (workers: CipherWorkers) =>
+        new EncryptionStream("ctr(aes)", { ...optionsWith(workers), inPlace: true }),
+      "cbc(aes)": (workers: CipherWorkers) => new EncryptionStream("cbc(aes)", optionsWith(workers)),
+      "a sealed stream": (workers: CipherWorkers) => new SealStream({ key: KEY, engine, workers }),
+    })
+  ) {
+    check(`with nobody reading, ${what} takes two units for each of ${size} Workers, and a chunk`, async () => {
+      using workers = await warm(size);
+      const size_ = 100_000;
+      let taken = 0;
+      const source = new ReadableStream<Bytes>({
+        pull(controller) {
+          taken += size_;
+          controller.enqueue(new Uint8Array(size_));
+        },
+      }, { highWaterMark: 0 });
+      const readable = source.pipeThrough(make(workers));
+      let before = -1;
+      while (before !== taken) {
+        before = taken;
+        await turns(20);
+        await until(() => underWay() === 0, "Workers have done what they have");
+        await turns(20);
+      }
+      assert(taken >= UNIT && taken <= 2 * size * UNIT + 3 * size_, `${taken} bytes`);
+      await readable.cancel();
+    });
+  }
+}
+
+check("bytes written one by one come out right", async () => {
+  using workers = new CipherWorkers(2);
+  const input = bytes(3_000);
+  for (const waits of [true, false]) {
+    const stream = new EncryptionStream("cbc(aes)", optionsWith(workers));
+    const output = collect(stream.readable);
+    const writer = stream.writable.getWriter();
+    for (const byte of cut(input, [1])) {
+      const written = writer.write(byte);
+      if (waits) await written;
+    }
+    await writer.close();
+    assertEquals(await output, reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, input));
+  }
+});
+
+// ---- Workers that fail ------------------------------------------------------------------------------------------
+
+/** What becomes of a stream of `units` units whose Worker fails. */
+async function ends(stream: EncryptionStream | DecryptionStream | SealStream, input: Bytes): Promise<unknown> {
+  const writer = stream.writable.getWriter();
+  const written = (async () => {
+    for (const chunk of cut(input, [300_000])) await writer.write(chunk);
+    await writer.close();
+  })();
+  const [read, wrote, closed] = await Promise.all([
+    caught(collect(stream.readable)),
+    caught(written),
+    caught(writer.closed),
+  ]);
+  if (read) assertStrictEquals(closed, read, "both ends have one reason");
+  if (wrote && read) assertStrictEquals(wrote, read);
+  return read;
+}
+
+/** What a Worker is made to do, by whoever sees a message to it. */
+const FAULTS: Record<string, (to: Started) => void> = {
+  "is killed": ({ worker }) => void worker.terminate(),
+  // Its own code throws where it takes this apart.
+  "throws": ({ worker }) => worker.postMessage(0 as unknown as object),
+};
+
+/** The message upon which the fault comes, the how manieth of its kind, and whether Workers have started before. */
+const STEPS: Record<string, [kind: string, count: number, isWarm: boolean]> = {
+  "before it is ready": ["unit", 1, false],
+  "when it is told of a stream": ["open", 1, true],
+  "with the first unit": ["unit", 1, true],
+  "with a later unit": ["unit", 3, true],
+};
+
+for (const [fault, fail] of Object.entries(FAULTS)) {
+  for (const [step, [kind, count, isWarm]] of Object.entries(STEPS)) {
+    check(`a Worker that ${fault} ${step}: one error at both ends, and the pool goes on`, async () => {
+      using workers = isWarm ? await warm(2) : new CipherWorkers(2);
+      for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
+        let seen = 0;
+        let failed: Started | undefined;
+        hooks.sent = (sent, to) => {
+          if (sent !== kind || ++seen !== count) return;
+          failed = to;
+          fail(to);
+        };
+        const error = await ends(new EncryptionStream(algorithm, optionsWith(workers)), new Uint8Array(4 * UNIT));
+        delete hooks.sent;
+        assertInstanceOf(error, KcapiError, `${algorithm}: ${error}`);
+        assertEquals([error.operation, error.code], ["Worker", isWarm ? "EIO" : "ENOENT"], error.message);
+        await until(() => failed!.hasExited, "the Worker is gone");
+        assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(UNIT + 5))), ctrOf(bytes(UNIT + 5)));
+        if (!isWarm) break; // now it is
+      }
+    });
+  }
+}
+
+check("a Worker that is killed while it has nothing to do is replaced, and nobody hears of it", async () => {
+  const before = started.length;
+  using workers = await warm(2);
+  const idle = started.slice(before);
+  for (const { worker } of idle) void worker.terminate();
+  await until(() => idle.every(({ hasExited }) => hasExited), "they are gone");
+  const input = bytes(3 * UNIT);
+  assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), input)), ctrOf(input));
+  assert(started.length > before + 2);
+});
+
+check("a Worker that is killed between two units of a chain ends that chain, and no other stream", async () => {
+  const before = started.length;
+  using workers = await warm(2);
+  const [one, other] = [
+    new EncryptionStream("cbc(aes)", optionsWith(workers)),
+    new EncryptionStream("cbc(aes)", optionsWith(workers)),
+  ];
+  const of: Started[] = [];
+  hooks.sent = (kind, to) => void (kind === "open" && of.push(to));
+  const input = bytes(UNIT);
+  const expected = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, concat([input, input]));
+  const [lost, left] = [one, other].map(({ writable }) => writable.getWriter()) as [
+    WritableStreamDefaultWriter<Bytes>,
+    WritableStreamDefaultWriter<Bytes>,
+  ];
+  const [reader, output] = [one.readable.getReader(), collect(other.readable)];
+  await Promise.all([lost.write(input), left.write(input)]);
+  assertEquals((await reader.read()).value, expected.slice(0, UNIT));
+  await until(() => underWay() === 0, "both first units are done");
+  delete hooks.sent;
+  assertEquals(new Set(of).size, 2);
+  void of[0]!.worker.terminate();
+  await until(() => of[0]!.hasExited, "it is gone");
+  const writing = caught(lost.write(input));
+  const error = await caught(reader.read());
+  assertInstanceOf(error, KcapiError);
+  assertEquals(error.code, "EIO");
+  await writing;
+  assertStrictEquals(await caught(lost.closed), error);
+  await left.write(input);
+  await left.close();
+  assertEquals(await output, expected);
+  assertEquals(started.length - before, 2);
+});
+
+check("a stream whose Worker is killed ends at once, though others keep the pool busy", async () => {
+  using workers = await warm(2);
+  const input = bytes(6 * UNIT);
+  const expected = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, input);
+  let first: Started | undefined;
+  const touched = new Set<string>();
+  hooks.sent = (kind, to) => {
+    if (kind !== "unit" || first) return;
+    first = to;
+    void to.worker.terminate();
+  };
+  const found = await Promise.allSettled(
+    Array.from({ length: 6 }, () => collect(encrypt("cbc(aes)", optionsWith(workers), input))),
+  );
+  delete hooks.sent;
+  assert(found.some(({ status }) => status === "rejected") && found.some(({ status }) => status === "fulfilled"));
+  for (const result of found) {
+    if (result.status === "fulfilled") assertEquals(result.value, expected);
+    else touched.add((result.reason as KcapiError).code);
+  }
+  assertEquals([...touched], ["EIO"]);
+});
+
+check("a key that only the Worker refuses: its error at both ends, and the pool goes on", async () => {
+  using workers = await warm(1);
+  const files = openFiles();
+  // A fault that is not real: the key is cut on the way.
+  hooks.change = (message) => {
+    const { order } = message as { order?: { key: Bytes } };
+    if (order) order.key = new Uint8Array(5);
+  };
+  for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
+    const error = await ends(new EncryptionStream(algorithm, optionsWith(workers)), new Uint8Array(2 * UNIT));
+    assert(error instanceof KcapiError || error instanceof RangeError, `${error}`);
+  }
+  delete hooks.change;
+  assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(99))), ctrOf(bytes(99)));
+  await assertReleased(files);
+});
+
+check("what is damaged fails in its Worker as in one thread, after the output before it", async () => {
+  using workers = new CipherWorkers(2);
+  const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_64KB" } as const;
+  const input = bytes(3 * UNIT);
+  const file = await collect(seal(options, input));
+  file[2 * UNIT + 100]! ^= 1;
+  const pieces: Bytes[] = [];
+  const error = await assertRejects(async () => {
+    for await (const piece of unseal({ ...options, workers }, file)) pieces.push(piece);
+  }, KcapiError);
+  assertEquals(error.code, "EBADMSG");
+  const whole = 32 * (65_536 - 32) - 40; // those in front of the damage
+  assertEquals(concat(pieces), input.slice(0, whole));
+});
+
+// ---- Every way out ----------------------------------------------------------------------------------------------
+
+/** `count` microtasks, or turns of the event loop. */
+async function wait(moment: { microtasks: number } | { turns: number }): Promise<void> {
+  if ("turns" in moment) return await turns(moment.turns);
+  for (let i = 0; i < moment.microtasks; i++) await undefined;
+}
+const MOMENTS = [
+  ...Array.from({ length: 40 }, (_, microtasks) => ({ microtasks })),
+  ...Array.from({ length: 12 }, (_, turns) => ({ turns })),
+];
+
+const REASON = new Error("enough");
+
+const WAYS: Record<string, (life: Life) => unknown> = {
+  "abort() of the writer": ({ writer }) => caught(writer.abort(REASON)),
+  "cancel() of the reader": ({ reader }) => caught(reader.cancel(REASON)),
+  "the signal": ({ controller }) => controller.abort(REASON),
+};
+
+interface Life {
+  readonly controller: AbortController;
+  readonly writer: WritableStreamDefaultWriter<Bytes>;
+  readonly reader: ReadableStreamDefaultReader<Bytes>;
+  /** Settles when both ends have: with the error of each, if there is one. */
+  readonly over: Promise<unknown[]>;
+}
+
+function live(workers: CipherWorkers, algorithm: string): Life {
+  const controller = new AbortController();
+  const stream = new EncryptionStream(algorithm, { ...optionsWith(workers), signal: controller.signal });
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  const writing = (async () => {
+    await writer.write(bytes(100));
+    await writer.write(new Uint8Array(40_000));
+    await writer.write(new Uint8Array(UNIT));
+    await writer.close();
+  })();
+  const reading = (async () => {
+    while (!(await reader.read()).done);
+  })();
+  return { controller, writer, reader, over: Promise.all([caught(writing), caught(reading)]) };
+}
+
+for (const [way, leave] of Object.entries(WAYS)) {
+  check(`${way} at each microtask and each turn of a stream's life ends it, and leaves nothing`, async () => {
+    using workers = await warm(2);
+    const files = openFiles();
+    for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
+      for (const moment of MOMENTS) {
+        const life = live(workers, algorithm);
+        await wait(moment);
+        await leave(life);
+        for (const error of await life.over) {
+          assert(
+            error === undefined || error === REASON || error instanceof TypeError,
+            `${error} at ${JSON.stringify(moment)}`,
+          );
+        }
+      }
+    }
+    await assertReleased(files);
+    assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(50))), ctrOf(bytes(50)));
+  });
+}
+
+check("return() and break at each microtask and each turn end an iterable, and leave nothing", async () => {
+  using workers = await warm(2);
+  const files = openFiles();
+  for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
+    for (const moment of MOMENTS) {
+      let returned = false;
+      const source = (function* () {
+        try {
+          for (let i = 0; i < 20; i++) yield new Uint8Array(200_000);
+        } finally {
+          returned = true;
+        }
+      })();
+      const iterable = encrypt(algorithm, optionsWith(workers), source);
+      const next = iterable.next();
+      await wait(moment);
+      assertEquals((await iterable.return()).done, true);
+      await next;
+      assert(returned);
+      for await (const _ of encrypt(algorithm, optionsWith(workers), [bytes(100), bytes(UNIT)])) break;
+    }
+  }
+  await assertReleased(files);
+});
+
+check("close() of the pool at each microtask and each turn ends its streams with ECANCELED", async () => {
+  const files = openFiles();
+  const before = started.length;
+  for (const moment of engine === "kernel" ? MOMENTS.filter((_, i) => i % 4 === 0) : MOMENTS) {
+    const workers = new CipherWorkers(1);
+    const life = live(workers, "ctr(aes)");
+    const iterable = caught(collect(encrypt("cbc(aes)", optionsWith(workers), new Uint8Array(2 * UNIT))));
+    await wait(moment);
+    workers.close();
+    for (const error of [...await life.over, await iterable]) {
+      assert(
+        error === undefined || (error as KcapiError).code === "ECANCELED",
+        `${error} at ${JSON.stringify(moment)}`,
+      );
+    }
+  }
+  await until(() => started.slice(before).every(({ hasExited }) => hasExited), "all Workers have ended");
+  await assertReleased(files);
+});
+
+check("after close() and dispose, streams that wait and later ones fail with ECANCELED", async () => {
+  for (
+    const end of [(workers: CipherWorkers) => workers.close(), (workers: CipherWorkers) => workers[Symbol.dispose]()]
+  ) {
+    const files = openFiles();
+    const before = started.length;
+    const workers = await warm(2);
+    const options = optionsWith(workers);
+    const waiting = [
+      encrypt("ctr(aes)", options, new ReadableStream()).next(),
+      new EncryptionStream("cbc(aes)", options).readable.getReader().read(),
+      new UnsealStream({ key: KEY, engine, workers }).readable.getReader().read(),
+    ];
+    const unopened = encrypt("ctr(aes)", options, bytes(3));
+    await turns(2);
+    end(workers);
+    end(workers);
+    const later = [
+      unopened.next(),
+      collect(seal({ key: KEY, engine, workers }, bytes(5))),
+      (async () => await new EncryptionStream("ctr(aes)", options).readable.getReader().read())(),
+    ];
+    for (const promise of [...waiting, ...later]) {
+      assertEquals((await assertRejects(() => promise, KcapiError)).code, "ECANCELED");
+    }
+    await until(() => started.slice(before).every(({ hasExited }) => hasExited), "both Workers have ended");
+    await assertReleased(files);
+  }
+});
+
+check("a pool that nobody holds is collected, and its Workers end", async () => {
+  const before = started.length;
+  await (async () => {
+    const workers = await warm(2);
+    await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(100)));
+  })();
+  const isOver = () => started.slice(before).every(({ hasExited }) => hasExited);
+  for (let i = 0; i < 50 && !isOver(); i++) await collectGarbage(isOver);
+  assert(isOver());
+});
+
+check("a stream keeps its pool, which nobody else holds", async () => {
+  const stream = await (async () => new EncryptionStream("ctr(aes)", optionsWith(await warm(1))))();
+  await collectGarbage();
+  const output = collect(stream.readable);
+  const writer = stream.writable.getWriter();
+  await writer.write(bytes(100_000));
+  await collectGarbage();
+  await writer.close();
+  assertEquals(await output, ctrOf(bytes(100_000)));
+});
+
+// ---- What is given ----------------------------------------------------------------------------------------------
+
+test("a size that is none is refused, and none is the number of processors", () => {
+  for (const size of ["2", null, {}, true, 2n]) {
+    assertStringIncludes(assertThrows(() => new CipherWorkers(size as number), TypeError).message, '"size"');
+  }
+  for (const size of [0, -1, 1.5, NaN, Infinity, 1025]) {
+    assertStringIncludes(assertThrows(() => new CipherWorkers(size), RangeError).message, '"size"');
+  }
+  using workers = new CipherWorkers();
+  assertEquals(workers.size, navigator.hardwareConcurrency);
+});
+
+test("what is no CipherWorkers is refused as such, and one with a handle", () => {
+  const before = started.length;
+  for (const bad of [{}, null, 42, "2", { size: 2 }, Object.create(CipherWorkers.prototype)]) {
+    const options = { key: KEY, iv: IV, engine, workers: bad as CipherWorkers };
+    const sealed = { key: KEY, engine, workers: bad as CipherWorkers };
+    for (
+      const way of [
+        () => new EncryptionStream("ctr(aes)", options),
+        () => new DecryptionStream("ctr(aes)", options),
+        () => encrypt("ctr(aes)", options, KEY),
+        () => decrypt("ctr(aes)", options, KEY),
+        () => new SealStream(sealed),
+        () => new UnsealStream(sealed),
+        () => seal(sealed, KEY),
+        () => unseal(sealed, KEY),
+      ]
+    ) assertStringIncludes(assertThrows(way, TypeError).message, '"workers"');
+  }
+  using workers = new CipherWorkers(1);
+  using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
+  const parameters = { iv: IV, workers } as { iv: Bytes };
+  assertStringIncludes(assertThrows(() => new EncryptionStream(handle, parameters), TypeError).message, '"workers"');
+  assertEquals(started.length, before, "no Worker is started for nothing");
+});
+
+// ---- The process around it --------------------------------------------------------------------------------------
+
+const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
+
+check("a process that is done ends, though its pool is open and streams wait", async () => {
+  const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child("unread"), "workers"]);
+  assertEquals([code, signal, stdout], [0, null, "ended\n"], stderr);
+});
+
+check("a process that only waits for Workers does not end before they answer", async () => {
+  const { code, stdout, stderr } = await spawn([...runtimeArgv, child("pooled")]);
+  assertEquals([code, JSON.parse(stdout)], [0, { engine, length: 3_000_000 }], stderr);
+});
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** What the program with a pool prints under these flags: in Deno with no permission but them, in Node with `--permission`. */
+async function permitted(flags: readonly string[]): Promise<Record<string, string>> {
+  const command = runtime === "deno"
+    ? [process.execPath, "run", "--no-check", "--no-prompt", `--allow-env=KCAPI_TEST_ENGINE`, ...flags]
+    : [process.execPath, "--disable-warning=ExperimentalWarning", "--permission", "--allow-fs-read=*", ...flags];
+  const { stdout, stderr } = await spawn([...command, child("pooled")]);
+  assert(stdout !== "", stderr);
+  return JSON.parse(stdout);
+}
+
+const library = engine === "kernel" ? [`--allow-ffi=${load().path}`, ...LIBRARY_FLAGS] : [];
+
+test.if(runtime === "deno", "permissions of Deno")(
+  "in Deno a pool needs to read the module, and for the kernel the one library; without it is EACCES, with the flag as a hint",
+  async () => {
+    assertEquals(
+      await permitted([`--allow-read=${root}src,${root}ffi`, ...library]),
+      { engine, length: 3_000_000 } as never,
+    );
+    const { code, hint } = await permitted(library);
+    assertEquals(code, "EACCES");
+    assertStringIncludes(hint!, "--allow-read");
+  },
+);
+
+test.if(runtime === "node", "permissions of Node")(
+  "in Node a pool needs --allow-worker; without it is EACCES, with the flag as a hint",
+  async () => {
+    const ffi = engine === "kernel" ? ["--allow-ffi"] : [];
+    assertEquals(await permitted(["--allow-worker", ...ffi]), { engine, length: 3_000_000 } as never);
+    const { code, hint } = await permitted(ffi);
+    assertEquals(code, "EACCES");
+    assertStringIncludes(hint!, "--allow-worker");
+  },
+);
