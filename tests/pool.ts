@@ -23,7 +23,10 @@ export interface Started {
 export const started: Started[] = [];
 
 /** A test's own: may change a message on its way to a Worker; is told when one was sent. */
-export const hooks: { change?: (message: object) => void; sent?: (kind: string, to: Started) => void } = {};
+export const hooks: {
+  change?: (kind: string, to: Started, message: object) => void;
+  sent?: (kind: string, to: Started) => void;
+} = {};
 
 const kindOf = (message: object) => Object.keys(message)[0]!;
 
@@ -44,7 +47,7 @@ class Watched extends threads.Worker {
 
   override postMessage(message: unknown, memory?: Parameters<Worker["postMessage"]>[1]): void {
     if (typeof message !== "object") return super.postMessage(message); // of a test
-    hooks.change?.(message!);
+    hooks.change?.(kindOf(message!), this.#started, message!);
     super.postMessage(message, memory);
     this.#started.sent.push(kindOf(message as object));
     hooks.sent?.(kindOf(message as object), this.#started);

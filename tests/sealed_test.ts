@@ -412,7 +412,7 @@ async function segmentsOf(input: Bytes): Promise<{ header: Bytes; segments: Byte
 test("a full segment that is not the last, and an empty last one, which Tink accepts and never writes, are accepted", async () => {
   // With one byte more the first segment is not the last; the last one is then made empty by taking that byte away.
   const { header, segments, vector } = await segmentsOf(bytes(FIRST + 1));
-  const file = concat([header, segments[0]!, await emptyLast(vector, 1)]);
+  const file = concat([header, segments[0]!, emptyLast(vector, 1)]);
   assertEquals(await opened(file), bytes(FIRST + 1).slice(0, FIRST));
   using open = await openSealed(new Blob([file]), optionsOf());
   assertEquals([open.size, await open.bytes()], [FIRST, bytes(FIRST + 1).slice(0, FIRST)]);
@@ -423,7 +423,7 @@ test("a full segment that is not the last, and an empty last one, which Tink acc
 });
 
 /** The tag of an empty last segment. */
-async function emptyLast({ salt, noncePrefix }: Vector, index: number): Promise<Bytes> {
+function emptyLast({ salt, noncePrefix }: Vector, index: number): Bytes {
   const { format, key, associatedData } = checkSealOptions(optionsOf());
   const header = { salt: fromHex(salt), prefix: fromHex(noncePrefix) };
   const segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);

@@ -179,10 +179,10 @@ for (const seed of SEEDS) {
       async () => {
         using workers = new CipherWorkers(size);
         const streams = [
-          ...fc.sample(anyCipher, { seed: seed + size, numRuns: RUNS }).map((random) => () =>
+          ...fc.sample(fc.noBias(anyCipher), { seed: seed + size, numRuns: RUNS }).map((random) => () =>
             compareCipher(workers, random)
           ),
-          ...fc.sample(anySealed, { seed: seed + size, numRuns: RUNS / 2 }).map((random) => () =>
+          ...fc.sample(fc.noBias(anySealed), { seed: seed + size, numRuns: RUNS / 2 }).map((random) => () =>
             compareSealed(workers, random)
           ),
         ];
@@ -238,7 +238,7 @@ check("streams of different ciphers, and what is sealed, share a pool at once", 
     ["ecb(aes)", { key: KEY, padding: "pkcs7" }],
     ["xts(aes)", { key: bytes(64), sectorSize: 512 }],
   ] as const;
-  const round = async (algorithm: string, options: Partial<typeof tests[number][1]> & { key: Bytes }) => {
+  const round = async ([algorithm, options]: typeof tests[number]) => {
     const encryption = new EncryptionStream(algorithm, { ...options, engine, workers });
     const [one, other] = streamOf(cut(input, [300_000])).pipeThrough(encryption).tee();
     const decryption = new DecryptionStream(algorithm, { ...options, engine, workers });
@@ -251,7 +251,7 @@ check("streams of different ciphers, and what is sealed, share a pool at once", 
     const stream = streamOf(cut(input, [300_000])).pipeThrough(new SealStream(options));
     assertEquals(await collect(stream.pipeThrough(new UnsealStream(options))), input);
   };
-  await Promise.all([...tests.map((each) => round(...each)), sealed(), sealed()]);
+  await Promise.all([...tests.map(round), sealed(), sealed()]);
 });
 
 // ---- Turns ------------------------------------------------------------------------------------------------------
@@ -282,6 +282,20 @@ check("a stream that nobody reads does not keep others from their turns", async 
   }
 });
 
+check("a write that busy Workers take over later is answered, though nothing comes out before the end", async () => {
+  using workers = await warm(1);
+  const busy = [1, 2].map(() => collect(encrypt("ctr(aes)", optionsWith(workers), new Uint8Array(4 * UNIT))));
+  const options = { key: bytes(20), iv: bytes(8), engine };
+  const stream = new EncryptionStream("rfc3686(ctr(aes))", { ...options, workers });
+  const output = collect(stream.readable);
+  const writer = stream.writable.getWriter();
+  await turns(1);
+  await writer.write(bytes(20_000));
+  await writer.close();
+  assertEquals(await output, await collect(encrypt("rfc3686(ctr(aes))", options, bytes(20_000))));
+  await Promise.all(busy);
+});
+
 for (const size of [1, 3]) {
   for (
     const [what, make] of Object.entries({
@@ -302,7 +316,8 @@ for (const size of [1, 3]) {
           controller.enqueue(new Uint8Array(size_));
         },
       }, { highWaterMark: 0 });
-      const readable = source.pipeThrough(make(workers));
+      const reader = source.pipeThrough(make(workers)).getReader();
+      await reader.read(); // before that nothing is taken
       let before = -1;
       while (before !== taken) {
         before = taken;
@@ -310,8 +325,8 @@ for (const size of [1, 3]) {
         await until(() => underWay() === 0, "Workers have done what they have");
         await turns(20);
       }
-      assert(taken >= UNIT && taken <= 2 * size * UNIT + 3 * size_, `${taken} bytes`);
-      await readable.cancel();
+      assert(taken <= 2 * size * UNIT + UNIT + 3 * size_, `${taken} bytes`);
+      await reader.cancel();
     });
   }
 }
@@ -351,11 +366,11 @@ async function ends(stream: EncryptionStream | DecryptionStream | SealStream, in
   return read;
 }
 
-/** What a Worker is made to do, by whoever sees a message to it. */
-const FAULTS: Record<string, (to: Started) => void> = {
-  "is killed": ({ worker }) => void worker.terminate(),
+/** What a Worker is made to do, when a message was sent to it or before that. */
+const FAULTS: Record<string, [when: "sent" | "change", fail: (to: Started) => void]> = {
+  "is killed": ["sent", ({ worker }) => void worker.terminate()],
   // Its own code throws where it takes this apart.
-  "throws": ({ worker }) => worker.postMessage(0 as unknown as object),
+  "throws": ["change", ({ worker }) => worker.postMessage(0 as unknown as object)],
 };
 
 /** The message upon which the fault comes, the how manieth of its kind, and whether Workers have started before. */
@@ -366,22 +381,24 @@ const STEPS: Record<string, [kind: string, count: number, isWarm: boolean]> = {
   "with a later unit": ["unit", 3, true],
 };
 
-for (const [fault, fail] of Object.entries(FAULTS)) {
+for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
   for (const [step, [kind, count, isWarm]] of Object.entries(STEPS)) {
     check(`a Worker that ${fault} ${step}: one error at both ends, and the pool goes on`, async () => {
       using workers = isWarm ? await warm(2) : new CipherWorkers(2);
       for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
         let seen = 0;
         let failed: Started | undefined;
-        hooks.sent = (sent, to) => {
+        hooks[when] = (sent, to) => {
           if (sent !== kind || ++seen !== count) return;
           failed = to;
           fail(to);
         };
         const error = await ends(new EncryptionStream(algorithm, optionsWith(workers)), new Uint8Array(4 * UNIT));
-        delete hooks.sent;
+        delete hooks[when];
         assertInstanceOf(error, KcapiError, `${algorithm}: ${error}`);
-        assertEquals([error.operation, error.code], ["Worker", isWarm ? "EIO" : "ENOENT"], error.message);
+        // What throws has been loaded.
+        const code = isWarm || fault === "throws" ? "EIO" : "ENOENT";
+        assertEquals([error.operation, error.code], ["Worker", code], error.message);
         await until(() => failed!.hasExited, "the Worker is gone");
         assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(UNIT + 5))), ctrOf(bytes(UNIT + 5)));
         if (!isWarm) break; // now it is
@@ -417,8 +434,8 @@ check("a Worker that is killed between two units of a chain ends that chain, and
     WritableStreamDefaultWriter<Bytes>,
   ];
   const [reader, output] = [one.readable.getReader(), collect(other.readable)];
-  await Promise.all([lost.write(input), left.write(input)]);
-  assertEquals((await reader.read()).value, expected.slice(0, UNIT));
+  const [first] = await Promise.all([reader.read(), lost.write(input), left.write(input)]);
+  assertEquals(first.value, expected.slice(0, UNIT));
   await until(() => underWay() === 0, "both first units are done");
   delete hooks.sent;
   assertEquals(new Set(of).size, 2);
@@ -463,7 +480,7 @@ check("a key that only the Worker refuses: its error at both ends, and the pool 
   using workers = await warm(1);
   const files = openFiles();
   // A fault that is not real: the key is cut on the way.
-  hooks.change = (message) => {
+  hooks.change = (_, __, message) => {
     const { order } = message as { order?: { key: Bytes } };
     if (order) order.key = new Uint8Array(5);
   };
@@ -523,16 +540,17 @@ function live(workers: CipherWorkers, algorithm: string): Life {
   const controller = new AbortController();
   const stream = new EncryptionStream(algorithm, { ...optionsWith(workers), signal: controller.signal });
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
-  const writing = (async () => {
+  const writing = async () => {
     await writer.write(bytes(100));
     await writer.write(new Uint8Array(40_000));
     await writer.write(new Uint8Array(UNIT));
     await writer.close();
-  })();
+  };
+  void caught(writing());
   const reading = (async () => {
     while (!(await reader.read()).done);
   })();
-  return { controller, writer, reader, over: Promise.all([caught(writing), caught(reading)]) };
+  return { controller, writer, reader, over: Promise.all([caught(writer.closed), caught(reading)]) };
 }
 
 for (const [way, leave] of Object.entries(WAYS)) {
@@ -546,7 +564,7 @@ for (const [way, leave] of Object.entries(WAYS)) {
         await leave(life);
         for (const error of await life.over) {
           assert(
-            error === undefined || error === REASON || error instanceof TypeError,
+            error === undefined || error === REASON,
             `${error} at ${JSON.stringify(moment)}`,
           );
         }
@@ -563,13 +581,14 @@ check("return() and break at each microtask and each turn end an iterable, and l
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     for (const moment of MOMENTS) {
       let returned = false;
-      const source = (function* () {
-        try {
-          for (let i = 0; i < 20; i++) yield new Uint8Array(200_000);
-        } finally {
+      const iterator = {
+        next: () => ({ done: false, value: new Uint8Array(200_000) }),
+        return() {
           returned = true;
-        }
-      })();
+          return { done: true as const, value: undefined };
+        },
+      };
+      const source = { [Symbol.iterator]: () => iterator };
       const iterable = encrypt(algorithm, optionsWith(workers), source);
       const next = iterable.next();
       await wait(moment);

@@ -165,7 +165,9 @@ export class Duct {
 
   /** Goes on with what the reader asks for. */
   #resume(): void {
-    if (this.#busy || this.#over || !this.#demand) return;
+    if (this.#busy || this.#over) return;
+    this.#letWrite();
+    if (!this.#demand) return;
     try {
       if (this.#processor.pending) this.#answerDemand();
       else if (this.#gathering?.isDue) this.#drain();
@@ -193,7 +195,12 @@ export class Duct {
     }
     this.#busy = false;
     if (this.#demand) this.#await();
-    if (processor.pending) return;
+    this.#letWrite();
+  }
+
+  /** Lets a write that waits go on, where nothing is pending: what it waits for may have been taken over elsewhere. */
+  #letWrite(): void {
+    if (this.#processor.pending) return;
     this.#slice = undefined;
     this.#waiting?.resolve();
     this.#waiting = undefined;
