@@ -8,9 +8,11 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -68,6 +70,24 @@ console.log(code);
 // @ts-expect-error: a key is needed
 ({}) satisfies CipherStreamOptions;
 `;
+
+/** Workers, of which the module is a file of its own: prints how many bytes came out of them, or what is missing. */
+const USE_WORKERS = `
+import { CipherWorkers, encrypt } from "@kcapi/streams";
+
+const workers = new CipherWorkers(2);
+const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "userspace" as const, workers };
+let length = 0;
+try {
+  for await (const chunk of encrypt("ctr(aes)", options, new Uint8Array(3_000_000))) length += chunk.length;
+  console.log(length);
+} catch (error) {
+  console.log(String(error));
+}
+`;
+
+/** A bundle has it as an entry. */
+const WORKER = 'import "@kcapi/streams/worker";\n';
 
 /** What users have in hand is taken, and what is none of it is refused: not all tsconfigs have a BufferSource. */
 const USE_TYPES = `
@@ -157,6 +177,41 @@ npm(
     for (const node of NODES) {
       assertEquals(await shell(`${node} --disable-warning=ExperimentalWarning use.ts`, project), output, node);
     }
+
+    // Workers: from the package, and bundled with their module beside the program, or without.
+    writeFileSync(join(project, "workers.ts"), USE_WORKERS);
+    const count = "3000000\n";
+    assertEquals(await shell("bun workers.ts", project), count);
+    assertEquals(await shell("deno run --no-check -A workers.ts", project), count);
+    for (const node of NODES) {
+      assertEquals(await shell(`${node} --disable-warning=ExperimentalWarning workers.ts`, project), count, node);
+    }
+    const bundles = join(dirname(checkout), "bundles");
+    const entry = join(project, "cipher_worker.ts");
+    writeFileSync(entry, WORKER);
+    await shell(`bun build workers.ts cipher_worker.ts --target bun --outdir '${bundles}/all'`, project);
+    await shell(`bun build workers.ts --target bun --outdir '${bundles}/part'`, project);
+    await shell(`bun build workers.ts cipher_worker.ts --target node --outdir '${bundles}/node'`, project);
+    await shell(`bun build --compile workers.ts cipher_worker.ts --outfile '${bundles}/program'`, project);
+    await shell(`bun build --compile workers.ts --outfile '${bundles}/part_of_it'`, project);
+    const run = "--disable-warning=ExperimentalWarning node/workers.js";
+    for (
+      const command of [
+        "bun all/workers.js",
+        "./program",
+        `'${NODES[2]}' ${run}`,
+        "deno run -A node/workers.js",
+      ]
+    ) assertEquals(await shell(command, bundles), count, command);
+    for (const command of ["bun part/workers.js", "./part_of_it"]) {
+      assertStringIncludes(
+        await shell(command, bundles),
+        'a file cipher_worker.js with import "@kcapi/streams/worker"',
+      );
+    }
+    rmSync(join(project, "workers.ts"));
+    rmSync(entry);
+
     // What older releases of Node lack: 20 and before the one, 22.2 and before the other.
     for (
       const [missing, member] of [["detached", "ArrayBuffer.prototype.detached"], [
@@ -252,6 +307,23 @@ jsr("deno publish --dry-run finds nothing amiss, and publishes what belongs to t
   assertEquals(files.sort(), [...documents, "mod.ts", ...sources()].sort());
 });
 
+jsr("from a server of modules, as JSR is, Workers run with no permission but to import from there", async () => {
+  const types = { "content-type": "application/typescript" };
+  const server = createServer(({ url }, response) => {
+    response.writeHead(200, types).end(readFileSync(join(root, url!)));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const host = `127.0.0.1:${(server.address() as { port: number }).port}`;
+  const directory = tempDir();
+  writeFileSync(join(directory, "workers.ts"), USE_WORKERS.replace("@kcapi/streams", `http://${host}/mod.ts`));
+  const deno = `DENO_DIR='${directory}/cache' deno run -q --no-check --no-prompt --allow-import=${host}`;
+  try {
+    assertEquals(await shell(`${deno} workers.ts`, directory), "3000000\n");
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
+});
+
 jsr("nothing is imported but the package's own modules and what the runtimes have built in", async () => {
   const { modules } = JSON.parse(await shell("deno info --json src/cli.ts", root));
   const specifiers: string[] = modules.map(({ specifier }: { specifier: string }) => specifier);
@@ -263,7 +335,7 @@ jsr("nothing is imported but the package's own modules and what the runtimes hav
 });
 
 jsr("deno doc --lint finds no public symbol without documentation", async () => {
-  await shell("deno doc --lint mod.ts src/cli.ts", root);
+  await shell("deno doc --lint mod.ts src/cli.ts src/workers/cipher_worker.ts", root);
 });
 
 jsr("deno test --doc runs every example in the documentation", async () => {

@@ -7,16 +7,7 @@
 import type { Worker } from "node:worker_threads";
 import type { Bytes } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import {
-  failureOf,
-  memoryOf,
-  type Order,
-  piecesOf,
-  type Place,
-  type Reply,
-  type Request,
-  type Result,
-} from "./messages.ts";
+import { memoryOf, type Order, piecesOf, type Place, type Reply, type Request, type Result } from "./messages.ts";
 
 /** Units that one Worker has at most, with those that it was promised: one to do, one that waits. */
 export const DEPTH = 2;
@@ -80,7 +71,7 @@ export class Member {
     answer: Answer,
   ): void {
     this.holders.delete(sender);
-    if (this.#end) return answer({ pieces: [], failure: failureOf(this.#end) });
+    if (this.#end) return answer({ pieces: [], failure: this.#end });
     const unit = this.#units++;
     this.#answers.set(unit, answer);
     this.#worker.ref(); // the process is not done
@@ -136,8 +127,7 @@ export class Member {
   }
 
   #fail(reason: Error): void {
-    const failure = failureOf(reason);
-    for (const answer of [...this.#answers.values()]) answer({ pieces: [], failure });
+    for (const answer of [...this.#answers.values()]) answer({ pieces: [], failure: reason });
     this.#answers.clear();
     this.#worker.unref();
     for (const holder of [...this.holders]) holder.idle();
@@ -149,13 +139,19 @@ function start(): Worker {
   // As a bundler writes it, or the npm package has it, this is JavaScript.
   const name = import.meta.url.endsWith(".ts") ? "./cipher_worker.ts" : "./cipher_worker.js";
   try {
-    return new Worker(new URL(name, import.meta.url), { name: "kcapi" });
+    return new Worker(loadable(new URL(name, import.meta.url)), { name: "kcapi" });
   } catch (cause) {
     throw new KcapiError("EACCES", "Worker", "this program may start no Worker", {
       cause,
       hint: "permit it: in Deno with --allow-read=PATH of this module, in Node with --allow-worker",
     });
   }
+}
+
+/** Deno's takes no address of the network, as those of a registry's modules, but a module that imports one. */
+function loadable(url: URL): URL {
+  if (!url.protocol.startsWith("http")) return url;
+  return new URL(`data:text/javascript,${encodeURIComponent(`import ${JSON.stringify(url.href)};`)}`);
 }
 
 function gone(cause: unknown): KcapiError {

@@ -92,8 +92,10 @@ export function failureOf(error: unknown): Failure {
   return { name, errno, operation, hint, message: message.slice(`${operation}: `.length, -end.length) };
 }
 
-/** The same error, put together again. */
-export function errorOf({ name, message, errno, operation, hint }: Failure): Error {
+/** The same error, put together again; one of this thread as it is. */
+export function errorOf(failure: Failure): Error {
+  if (failure instanceof Error) return failure;
+  const { name, message, errno, operation, hint } = failure;
   if (errno !== undefined) return new KcapiError(errno, operation!, message, { hint });
   if (name === "RangeError") return new RangeError(message);
   if (name === "TypeError") return new TypeError(message);
