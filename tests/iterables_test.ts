@@ -495,6 +495,26 @@ test("an error of the source comes out after the output before it, and the sourc
   }
 });
 
+test("an error of the source that comes between two next() is the next one's", async () => {
+  const files = openFiles();
+  const gate = Promise.withResolvers<never>();
+  gate.promise.catch(() => {}); // it may not be waited for yet
+  let count = 0;
+  const source = {
+    [Symbol.asyncIterator]: () => ({
+      next: () => count++ === 0 ? Promise.resolve({ done: false, value: bytes(16) }) : gate.promise,
+    }),
+  };
+  const iterable = ctr(source);
+  assertEquals((await iterable.next()).value, ctrOf(bytes(16)));
+  await turns(2);
+  gate.reject(failure);
+  await turns(2);
+  assertStrictEquals(await assertRejects(() => iterable.next()), failure);
+  assertEquals(await iterable.next(), end);
+  await assertReleased(files);
+});
+
 test("what a source says to its end does not hide the error at hand", async () => {
   const source: Iterable<Bytes> = {
     [Symbol.iterator]: () => ({

@@ -1,5 +1,6 @@
 /**
- * Keeps 64 streams of random algorithms, sizes and ends going for a while, in one process, and checks every byte.
+ * Keeps 64 streams of random algorithms, sizes and ends going for a while, in one process, some with a pool of Workers, and checks
+ * every byte.
  *
  *     tests/soak.ts [SECONDS]        (1,800 by default; KCAPI_TEST_ENGINE is the engine, KCAPI_SEED the seed)
  *
@@ -11,7 +12,7 @@ import { randomInt } from "node:crypto";
 import { Buffer } from "node:buffer";
 import { readdirSync } from "node:fs";
 import process from "node:process";
-import { CipherHandle, encrypt, EncryptionStream, type EngineChoice, KcapiError } from "../mod.ts";
+import { CipherHandle, CipherWorkers, encrypt, EncryptionStream, type EngineChoice, KcapiError } from "../mod.ts";
 import { type Bytes, bytes, collectGarbage, cut, reference, turns } from "./support.ts";
 
 const SECONDS = Number(process.argv[2] ?? 1_800);
@@ -58,6 +59,9 @@ const POOL = Array.from({ length: 48 }, (_, i) => {
   const input = bytes(whole, i + 7);
   return { algorithm, options, input, output: reference("encrypt", algorithm, { ...options, padding }, input) };
 });
+
+/** What a share of the streams is done by. */
+const workers = new CipherWorkers(2);
 
 const REASON = new Error("the end that was to come");
 
@@ -115,7 +119,7 @@ function complain(what: string): void {
 
 function start(job: Job, signal: AbortSignal, stop: number): AsyncIterable<Uint8Array> {
   const { algorithm } = job;
-  const options = { ...job.options, engine, signal };
+  const options = { ...job.options, engine, signal, workers: below(3) === 0 ? workers : undefined };
   const way = below(algorithm === "ctr(aes)" ? 4 : 3);
   if (way === 3) return overHandle(job, signal, stop);
   if (way === 2) return encrypt(algorithm, options, source(job, stop));
@@ -172,6 +176,12 @@ function slope(samples: readonly Sample[], of: (sample: Sample) => number): numb
   return above / samples.reduce((sum, { minute }) => sum + (minute - x) ** 2, 0);
 }
 
+/** Lets Workers close what has ended. */
+async function settled(): Promise<void> {
+  await collectGarbage();
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+}
+
 const lags: number[] = [];
 let expected = performance.now() + 10;
 const clock = setInterval(() => {
@@ -194,8 +204,9 @@ function sample(): void {
 }
 
 console.log(`soak: ${COUNT} streams for ${SECONDS} s on ${engine}, seed ${seed}`);
-await run(); // what the runtime and the library open once is open now
-await collectGarbage();
+// What the runtime, the library and the Workers open once is open after this.
+await Promise.all(Array.from({ length: 2 * COUNT }, run));
+await settled();
 const before = openFiles();
 const sampler = setInterval(sample, 1_000 * every);
 async function keepGoing(): Promise<void> {
@@ -204,7 +215,7 @@ async function keepGoing(): Promise<void> {
 await Promise.all(Array.from({ length: COUNT }, keepGoing));
 clearInterval(sampler);
 clearInterval(clock);
-await collectGarbage();
+await settled();
 const left = openFiles() - before;
 lags.sort((a, b) => a - b);
 const lag = (part: number) => Number((lags[Math.floor(part * (lags.length - 1))] ?? 0).toFixed(1));

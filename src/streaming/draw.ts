@@ -86,7 +86,7 @@ export class Draw {
         } else if (this.#failure) {
           if (!processor.later) throw this.#failure.reason;
           await this.#wait(processor.later);
-        } else if (this.#inputEnded) this.#release();
+        } else if (this.#inputEnded && !this.#drawing) this.#release(); // else its error is still to be told
         else await this.#refill(processor);
       }
     } catch (error) {

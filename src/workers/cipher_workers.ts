@@ -17,7 +17,15 @@ const MOST = 1024;
 const takeOver = (crew: Crew) => (prepared: Prepared, work: object, pool: StreamWorkers): Prepared => ({
   ...prepared,
   signals: [...prepared.signals, crew.signal],
-  open: () => new Units(crew, pool, cutOf(work as Work), prepared.inPlace),
+  open() {
+    try {
+      crew.signal.throwIfAborted();
+      return new Units(crew, pool, cutOf(work as Work), prepared.inPlace);
+    } catch (error) {
+      prepared.discard();
+      throw error;
+    }
+  },
 });
 
 /** A pool that nobody holds any more is closed. */

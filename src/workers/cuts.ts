@@ -158,20 +158,15 @@ function endOf(list: readonly Bytes[], length: number): Bytes {
 }
 
 function sealCut({ plan, header }: SealWork): Cut {
-  const { format, key } = plan;
+  const { format, key, associatedData } = plan;
   const { segmentSize, tagSize } = format;
+  const keys: Partial<Keys> = {};
   const step = segmentSize - tagSize;
+  const cut = sealedCut("seal", plan, step, keys);
+  Object.assign(keys, { header, derived: deriveKeys(format, key, header, associatedData) });
+  key.fill(0);
   // A segment is sealed where it is, with its tag behind it.
-  const layout = { run: step, gap: tagSize };
-  return { ...sealedCut("seal", plan, step, ownKeys(plan, header)), ...NO_HEAD, layout };
-
-  function ownKeys({ associatedData }: SealPlan, header: Header): Keys {
-    try {
-      return { header, derived: deriveKeys(format, key, header, associatedData) };
-    } finally {
-      key.fill(0);
-    }
-  }
+  return { ...cut, ...NO_HEAD, layout: { run: step, gap: tagSize } };
 }
 
 function unsealCut({ plan }: UnsealWork): Cut {
