@@ -24,6 +24,7 @@ export type { ByteSource } from "./src/streaming/draw.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
 export type { CipherParameters, CipherStreamOptions } from "./src/cipher/cryptor.ts";
 export type { BytesLike } from "./src/bytes.ts";
+export type { KernelKey } from "./src/kernel_key.ts";
 export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
 export type { FastestChoice } from "./src/engines/fastest.ts";

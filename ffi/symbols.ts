@@ -1,6 +1,7 @@
 /**
  * The functions bound, once, each with its C prototype: libkcapi's (kcapi.h), and through the library's own
- * handle the few of libc that measure the socket buffers, tell an address, and keep descriptors from other programs.
+ * handle the few of libc that measure the socket buffers, tell an address, keep descriptors from other programs, and
+ * reach the kernel's keyring.
  *
  * @module
  */
@@ -58,6 +59,12 @@ export const symbols = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int getsockopt(int sockfd, int level, int optname, void *optval, socklen_t *optlen);
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // int setsockopt(int sockfd, int level, int optname, const void *optval, socklen_t optlen);
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  // long syscall(long number, ...); as fcntl's; those in use here return an int
+  syscall: { parameters: ["size", "size", "size", "size", "size", "size"], result: "i32" },
+  // int *__errno_location(void); what the macro errno is of, in glibc and in musl
+  __errno_location: { parameters: [], result: "address" },
   // int close(int fd);
   close: { parameters: ["i32"], result: "i32" },
   // int fcntl(int fd, int op, ... /* arg */); on x86-64 and on arm64 an int goes the same way, variadic or not

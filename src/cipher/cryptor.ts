@@ -9,11 +9,12 @@ import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter } from "
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import { forgetKey, type KernelKey, type Key } from "../kernel_key.ts";
 import { Flow } from "./flow.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import type { Prepared, Processor } from "../streaming/processor.ts";
 import { checkWorkers, doneBy, type StreamWorkers } from "../streaming/workforce.ts";
-import { checkEngine, checkIV, checkKey, checkPadding, checkSectors, type Padding, signalsOf } from "./options.ts";
+import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
 /** The most sectors of one output. A window of the smallest ones would take the thread for tens of milliseconds. */
@@ -43,8 +44,11 @@ export interface CipherParameters {
 
 /** Options of the streams, and of `encrypt()` and `decrypt()`. */
 export interface CipherStreamOptions extends CipherParameters {
-  /** The key. A copy is taken, and zeroed once it is of no more use. */
-  key: BytesLike;
+  /**
+   * The key: a copy is taken, and zeroed once it is of no more use. Or one in the kernel's keyring, which never enters
+   * this process.
+   */
+  key: BytesLike | KernelKey;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
   /** The work is done by these Workers, off this thread: a `CipherWorkers`. */
@@ -69,7 +73,7 @@ interface Plan extends CipherPlan {
 export interface CipherWork {
   readonly of: "cipher";
   readonly plan: CipherPlan;
-  readonly key: Bytes;
+  readonly key: Key;
   readonly choice: EngineChoice;
 }
 
@@ -118,14 +122,14 @@ export function prepare(
   const choice = checkEngine(engine);
   const signals = signalsOf(signal);
   const pool = checkWorkers(workers);
-  const ownKey = copyOf(checkKey(algorithm, key));
+  const own = ownKey(algorithm, key, choice);
   const prepared: Prepared = {
     signals,
     inPlace,
-    open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, ownKey, choice) }),
-    discard: () => void ownKey.fill(0),
+    open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
+    discard: () => forgetKey(own),
   };
-  const work: CipherWork = { of: "cipher", plan, key: ownKey, choice };
+  const work: CipherWork = { of: "cipher", plan, key: own, choice };
   return doneBy(pool, prepared, work);
 }
 

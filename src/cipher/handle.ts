@@ -10,13 +10,17 @@ import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter, sizeOf,
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import type { KernelKey } from "../kernel_key.ts";
 import { Flow } from "./flow.ts";
-import { checkEngine, checkIV, checkKey, checkSignal } from "./options.ts";
+import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";
 
 /** Options of {@linkcode CipherHandle.open}. */
 export interface CipherHandleOptions {
-  /** The key, as long as the algorithm asks for. A copy is taken, and zeroed once it is of no more use. */
-  key: BytesLike;
+  /**
+   * The key, as long as the algorithm asks for: a copy is taken, and zeroed once it is of no more use. Or one in the
+   * kernel's keyring, which never enters this process.
+   */
+  key: BytesLike | KernelKey;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
 }
@@ -117,8 +121,8 @@ export class CipherHandle implements Disposable {
   static open(algorithm: string, options: CipherHandleOptions): CipherHandle {
     const parsed = parseAlgorithm(algorithm);
     const engine = checkEngine(options?.engine);
-    const key = checkKey(parsed, options?.key);
-    return new CipherHandle(CONSTRUCT, openEngine(parsed, copyOf(key), engine), parsed);
+    const key = ownKey(parsed, options?.key, engine);
+    return new CipherHandle(CONSTRUCT, openEngine(parsed, key, engine), parsed);
   }
 
   /** The algorithm's name, as it was given. */

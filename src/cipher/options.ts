@@ -6,9 +6,10 @@
 
 import { isSignal } from "../abort.ts";
 import { type Algorithm, padsByDefault } from "../algorithms.ts";
-import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, bytesOf, copyOf, describe } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import { checkKernelKey, type Key } from "../kernel_key.ts";
 
 /** PKCS#7 (RFC 5652), or none. */
 export type Padding = "pkcs7" | "none";
@@ -18,8 +19,20 @@ export function checkEngine(engine: unknown = "auto"): EngineChoice {
   return oneOf("engine", engine, ["auto", "fastest", "kernel", "userspace"]);
 }
 
+/** The key, in a copy; one of the kernel's, if the engine asked for can use it. */
+export function ownKey(algorithm: Algorithm, value: unknown, engine: EngineChoice): Key {
+  const kernelKey = checkKernelKey(value);
+  if (!kernelKey) return copyOf(checkKey(algorithm, value));
+  if (engine === "userspace") {
+    throw new TypeError(
+      '"engine" expected "auto" or "fastest" or "kernel" for a key of the kernel\'s keyring, got "userspace"',
+    );
+  }
+  return kernelKey;
+}
+
 /** The key, if its length is one the algorithm has. */
-export function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
+function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
   const key = bytesOf("key", value);
   if (keySizes && !keySizes.includes(key.length)) {
     throw new RangeError(`"key" expected ${keySizes.join(" or ")} bytes for ${name}, got ${key.length}`);

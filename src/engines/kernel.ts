@@ -8,9 +8,11 @@ import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
+import type { Key } from "../kernel_key.ts";
 import { withHint } from "../system/hints.ts";
 import { closeOnExec, descriptorsOf, socketOption, streamSocketOf } from "./descriptors.ts";
 import type { Direction, Engine } from "./engine.ts";
+import { setKernelKey } from "./keyring.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
 const AF_ALG = 38;
@@ -55,14 +57,15 @@ const finalizer = new FinalizationRegistry<Native>(({ call, handle }) => call.kc
  *
  * @throws {KcapiError} Without a hint: finding one takes milliseconds, which `engine: "auto"` need not spend.
  */
-export function openKernel(library: Library, algorithm: Algorithm, key: Bytes): Engine {
+export function openKernel(library: Library, algorithm: Algorithm, key: Key): Engine {
   const { call } = library;
   const cell = new Uint8Array(new ArrayBuffer(8));
   const name = new TextEncoder().encode(`${algorithm.name}\0`);
   check(call.kcapi_cipher_init(cell, name, 0), "kcapi_cipher_init", algorithm.name);
   const native = { call, handle: library.cells(cell.buffer).get(0) };
   try {
-    check(call.kcapi_cipher_setkey(native.handle, key, key.length), "kcapi_cipher_setkey", algorithm.name);
+    if (!("length" in key)) setKernelKey(library, native.handle, algorithm, key);
+    else check(call.kcapi_cipher_setkey(native.handle, key, key.length), "kcapi_cipher_setkey", algorithm.name);
     return new KernelEngine(library, algorithm, native);
   } catch (error) {
     call.kcapi_cipher_destroy(native.handle);

@@ -7,6 +7,7 @@
 import { load, loadIfGranted } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
+import type { KernelKey, Key } from "../kernel_key.ts";
 import { withHint } from "../system/hints.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Engine, EngineName } from "./engine.ts";
@@ -34,10 +35,12 @@ const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
 /**
  * Opens a keyed cipher.
  *
- * @param key Taken over: the caller's copy is zeroed here, or kept by the userspace engine and zeroed at its end.
+ * @param key Taken over: the caller's copy is zeroed here, or kept by the userspace engine and zeroed at its end. One of
+ * the kernel's is for the kernel engine alone, whatever the choice.
  * @throws {KcapiError} If the engine asked for, or with `"auto"` neither, can serve the algorithm.
  */
-export function openEngine(algorithm: Algorithm, key: Bytes, choice: EngineChoice): Engine {
+export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice): Engine {
+  if (!("length" in key)) return openWithKernelKey(algorithm, key);
   if (choice === "fastest") return openFastest(algorithm, key);
   if (choice === "userspace") return openUserspace(algorithm, key);
   try {
@@ -51,6 +54,14 @@ export function openEngine(algorithm: Algorithm, key: Bytes, choice: EngineChoic
       return openUserspaceInstead(algorithm, key, error);
     }
     key.fill(0);
+    throw error instanceof KcapiError ? withHint(error, algorithm.name) : error;
+  }
+}
+
+function openWithKernelKey(algorithm: Algorithm, key: KernelKey): Engine {
+  try {
+    return openKernel(load(), algorithm, key);
+  } catch (error) {
     throw error instanceof KcapiError ? withHint(error, algorithm.name) : error;
   }
 }

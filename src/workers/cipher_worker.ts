@@ -7,6 +7,7 @@
 
 import type { Bytes } from "../bytes.ts";
 import { bytesOf, failureOf, memoryOf, piecesOf, type Reply, type Request, type Result } from "./messages.ts";
+import { forgetKey } from "../kernel_key.ts";
 import { type Job, jobOf, unknownJob } from "./work.ts";
 
 /** A stream's job, or why there is none. */
@@ -20,7 +21,7 @@ function open(id: number, order: Parameters<typeof jobOf>[0]): void {
   try {
     streams.set(id, { job: jobOf(order) });
   } catch (failure) {
-    order.key.fill(0);
+    forgetKey(order.key);
     streams.set(id, { failure });
   }
 }

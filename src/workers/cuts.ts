@@ -8,8 +8,10 @@ import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, copyOf } from "../bytes.ts";
 import { type CipherPlan, type CipherWork, Cryptor } from "../cipher/cryptor.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
+import { resolveKernelKey } from "../engines/keyring.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import { copyOfKey, forgetKey } from "../kernel_key.ts";
 import type { SealPlan } from "../sealed/options.ts";
 import type { SealWork } from "../sealed/sealer.ts";
 import { deriveKeys, type Header } from "../sealed/segments.ts";
@@ -58,9 +60,11 @@ export function cutOf(work: Work): Cut {
 
 const NO_HEAD = { headSize: 0, begin() {} };
 
-function cipherCut({ plan, key, choice }: CipherWork): Cut {
+function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
   const { algorithm, direction, iv, padding, sectors } = plan;
-  const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, copyOf(key), choice) });
+  // Once for all Workers, and before the first of them: what keeps it from being found is this stream's error.
+  const key = "keyring" in given ? { serial: resolveKernelKey(given) } : given;
+  const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, copyOfKey(key), choice) });
   trial.close();
   const { engine } = trial;
   const isPadded = padding === "pkcs7";
@@ -84,10 +88,10 @@ function cipherCut({ plan, key, choice }: CipherWork): Cut {
       sectorSize: sectors?.sectorSize,
       inPlace: plan.inPlace,
       iv,
-      key: copyOf(key),
+      key: copyOfKey(key),
     }),
     place: (position, unit) => places?.(position, unit) ?? {},
-    close: () => void key.fill(0),
+    close: () => forgetKey(key),
   };
 }
 

@@ -95,7 +95,7 @@ export class Member {
 
   #open(id: number, order: Order): void {
     this.#opened.add(id);
-    this.#post({ open: id, order }, [order.key.buffer]);
+    this.#post({ open: id, order }, "buffer" in order.key ? [order.key.buffer] : []);
   }
 
   #post(request: Request, memory: ArrayBuffer[]): void {

@@ -8,6 +8,7 @@ import type { Bytes } from "../bytes.ts";
 import type { Padding } from "../cipher/options.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
+import type { Key } from "../kernel_key.ts";
 import type { Format } from "../sealed/format.ts";
 import type { Header } from "../sealed/segments.ts";
 
@@ -26,7 +27,7 @@ export interface CipherOrder {
   /** For a chain: whether its units' memory is that of what comes out, and the IV. */
   readonly inPlace: boolean;
   readonly iv: Bytes | undefined;
-  readonly key: Bytes;
+  readonly key: Key;
 }
 
 /** Segments of a sealed stream, under the keys derived for it. */
