@@ -63,6 +63,7 @@ export async function doctor(given: Arguments): Promise<number> {
     ["libkcapi", library ? `${library.version}, ${library.path}` : "not loaded"],
     ["AF_ALG", afAlg],
     ["NETLINK_CRYPTO", netlinkCrypto],
+    ["kernel's keyring", report.keyring],
     ["crypto.af_alg_restrict", afAlgRestrict],
     ["window", report.window && `${report.window} bytes`],
     ["kernel engine", report.ciphers.kernel.join(", ") || "no cipher"],

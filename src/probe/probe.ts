@@ -14,6 +14,8 @@ import { measureLimits, openKernel } from "../engines/kernel.ts";
 import { userspaceNames } from "../engines/userspace.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
 import { diagnose, type Diagnosis } from "../system/hints.ts";
+import { diagnoseKey, type KeyCall, TOO_OLD } from "../system/key_hints.ts";
+import { tryKeyring } from "./keyring.ts";
 import {
   type KernelCipher,
   kernelCiphers,
@@ -52,6 +54,11 @@ export interface ProbeReport {
   afAlg: "works" | ErrorCode;
   /** Whether libkcapi learns the sizes of ciphers by NETLINK_CRYPTO; null while none opens for another reason. */
   netlinkCrypto: "works" | ErrorCode | null;
+  /**
+   * Whether the kernel takes keys out of its keyring (`KernelKey`), tried with a random one that is removed again; null
+   * where no usual cipher opens.
+   */
+  keyring: "works" | ErrorCode | null;
   /** The sysctl crypto.af_alg_restrict of Linux 7.3; null where the kernel does not have it, too. */
   afAlgRestrict: number | null;
   /** The effective user, and capabilities that count in the initial user namespace. */
@@ -178,6 +185,8 @@ export function report({ system, library }: Surroundings): ProbeReport {
   const noAfAlg = limits instanceof KcapiError ? failed[0]?.error ?? limits : undefined;
   const { sendBuffer, window } = limits instanceof KcapiError ? { sendBuffer: null, window: null } : limits;
   const privileges = privilegesOf(system);
+  const usual = USUAL.find((name) => opened.includes(name));
+  const keyring = usual === undefined || library instanceof KcapiError ? null : tryKeyring(library, usual) ?? "works";
   const { runtime, arch, hasFFI } = host();
   return {
     runtime,
@@ -188,6 +197,7 @@ export function report({ system, library }: Surroundings): ProbeReport {
     library: library instanceof KcapiError ? null : describeLibrary(library, system),
     afAlg: noAfAlg?.code ?? "works",
     netlinkCrypto: opened.length > 0 ? "works" : failed.map(codeOf).find((code) => code === "EPROTONOSUPPORT") ?? null,
+    keyring: keyring instanceof KcapiError ? keyring.code : keyring,
     afAlgRestrict: restriction(system) ?? null,
     privileges: privileges
       ? { uid: privileges.uid, netAdmin: privileges.netAdmin, sysAdmin: privileges.sysAdmin }
@@ -198,6 +208,7 @@ export function report({ system, library }: Surroundings): ProbeReport {
     fastest: fastest(),
     problems: [
       ...(noAfAlg ? [engineProblem(noAfAlg, system)] : cipherProblems(failed, system)),
+      ...(keyring instanceof KcapiError ? [keyringProblem(keyring)] : []),
       ...procProblems(system),
     ],
   };
@@ -304,6 +315,16 @@ function engineProblem(error: KcapiError, system: System): Problem {
   // A failure to load the library comes with a cure of its own.
   if (operation === "dlopen" && hint) return { what, cause: message.replace(`: ${hint}`, ""), cure: hint };
   return { what, ...diagnosisOf({ name: USUAL[0]!, error }, system) };
+}
+
+/** Why no key of the kernel's can be used. */
+function keyringProblem({ code, operation, message, hint = "not known: please report it" }: KcapiError): Problem {
+  // The key that was tried is of a type that every kernel takes which takes any.
+  const diagnosis = code === "ENOPROTOOPT" ? TOO_OLD : diagnoseKey(code, operation as KeyCall);
+  return {
+    what: `the kernel engine cannot use keys of the kernel's keyring (${code})`,
+    ...diagnosis ?? { cause: message.replace(`: ${hint}`, ""), cure: hint },
+  };
 }
 
 /** One problem for all the algorithms that do not open for the same reason. */
