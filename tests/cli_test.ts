@@ -751,7 +751,7 @@ independent("bash completes commands, options, ciphers, engines and file names",
   const cases: [words: string[], expected: string[]][] = [
     [["en"], ["encrypt"]],
     [["do"], ["doctor"]],
-    [["encrypt", "--key-"], ["--key-file", "--key-fd", "--key-bits"]],
+    [["encrypt", "--key-"], ["--key-file", "--key-fd", "--key-serial", "--key-bits"]],
     [["doctor", "--"], ["--json", "--help"]],
     [["encrypt", "--engine", "k"], ["kernel"]],
     [["encrypt", "-c", "ct"], ["ctr\\(aes\\)"]],

@@ -28,6 +28,16 @@ const IN: Option = { name: "in", short: "i", value: "FILE", text: "read FILE (de
 const OUT: Option = { name: "out", short: "o", value: "FILE", text: "write FILE (default, and -: standard output)" };
 const KEY_FILE: Option = { name: "key-file", value: "FILE", text: "the key: all bytes of FILE, as they are" };
 const KEY_FD: Option = { name: "key-fd", value: "N", text: "the key: all bytes of descriptor N" };
+const KEYRING: Option = {
+  name: "keyring",
+  value: "TYPE:DESCRIPTION",
+  text: "the key: one of the kernel's keyring (logon, user, encrypted or trusted), which never enters the process",
+};
+const KEY_SERIAL: Option = {
+  name: "key-serial",
+  value: "N",
+  text: "the key: the one of this serial in the kernel's keyring",
+};
 const ENGINE: Option = {
   name: "engine",
   value: "ENGINE",
@@ -47,6 +57,8 @@ const CRYPT_OPTIONS: readonly Option[] = [
   },
   KEY_FILE,
   KEY_FD,
+  KEYRING,
+  KEY_SERIAL,
   { name: "passphrase-file", value: "FILE", text: "the passphrase: the first line of FILE" },
   { name: "passphrase-fd", value: "N", text: "the passphrase: the first line of descriptor N" },
   { name: "iter", value: "N", text: `passphrase: rounds of PBKDF2 (default: ${DEFAULT_ITERATIONS})` },

@@ -68,7 +68,7 @@ function zsh(commands: readonly Command[]): string {
   const value = ({ value, choices }: Option) => {
     if (!value) return "";
     const action = choices ? `(${choices.map(escaped).join(" ")})` : value === "FILE" ? "_files" : " ";
-    return `:${value}:${action}`;
+    return `:${escaped(value)}:${action}`;
   };
   const argument = (option: Option) => {
     const { name, short, many, text } = option;

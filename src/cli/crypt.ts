@@ -5,7 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import { type CipherStreamOptions, decrypt, encrypt } from "../../mod.ts";
+import { type CipherStreamOptions, decrypt, encrypt, type KernelKey } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Arguments } from "./arguments.ts";
 import { fill } from "./descriptors.ts";
@@ -14,7 +14,7 @@ import { chunksOf, type Input, openInput } from "./input.ts";
 import { openOutput, refuseTerminal } from "./output.ts";
 import { asUsage, ivSizeOf, type Plan, planOf, sizesOf } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
-import { readSecret } from "./secrets.ts";
+import { kernelKeyOf, readSecret } from "./secrets.ts";
 
 /** Rounds of PBKDF2. */
 export const DEFAULT_ITERATIONS = 600_000;
@@ -29,18 +29,19 @@ export async function crypt(direction: Direction, given: Arguments): Promise<num
   const plan = planOf(given);
   const input = await openInput(given.file("in"));
   if (direction === "encrypt") refuseTerminal(given);
-  const secret = await readSecret(given, direction === "encrypt");
-  const { header, ...options } = secret.kind === "key"
-    ? await keyed(direction, given, plan, secret.bytes, input)
-    : await derived(direction, given, plan, secret.bytes, input);
-  const precious = { input: input.stats, ...(secret.stats && { [secret.kind]: secret.stats }) };
+  const kernelKey = kernelKeyOf(given);
+  const secret = kernelKey ? undefined : await readSecret(given, direction === "encrypt");
+  const { header, ...options } = secret?.kind === "passphrase"
+    ? await derived(direction, given, plan, secret.bytes, input)
+    : await keyed(direction, given, plan, kernelKey ?? secret!.bytes, input);
+  const precious = { input: input.stats, ...(secret?.stats && { [secret.kind]: secret.stats }) };
   // Ciphertext is for everyone the umask admits; plaintext is the user's own until he says otherwise.
   const output = await openOutput(given.file("out"), precious, direction === "encrypt" ? 0o666 : 0o600);
   const start = direction === "encrypt" ? encrypt : decrypt;
   const chunks = chunksOf(input, output.free);
   const pieces = asUsage(() => start(plan.cipher, { ...plan, ...options }, chunks));
-  options.key.fill(0);
-  secret.bytes.fill(0);
+  if ("fill" in options.key) options.key.fill(0);
+  secret?.bytes.fill(0);
   const size = input.size === undefined ? undefined : input.size - (direction === "decrypt" ? header.length : 0);
   await pump(
     pieces,
@@ -53,22 +54,26 @@ export async function crypt(direction: Direction, given: Arguments): Promise<num
 
 /** The key and the IV, and what stands in front of the ciphertext. */
 interface Keying extends Pick<CipherStreamOptions, "iv"> {
-  readonly key: Bytes;
+  readonly key: Bytes | KernelKey;
   readonly header: Bytes;
 }
 
 const NOTHING: Bytes = new Uint8Array(0);
 
 /** A key from the user: bare ciphertext, or with `--iv-prefix` the IV in front of it. */
-async function keyed(direction: Direction, given: Arguments, plan: Plan, key: Bytes, input: Input): Promise<Keying> {
+async function keyed(
+  direction: Direction,
+  given: Arguments,
+  plan: Plan,
+  key: Bytes | KernelKey,
+  input: Input,
+): Promise<Keying> {
   for (const name of ["iter", "key-bits"]) {
     if (given.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
   }
   if (given.has("iv") && given.has("iv-prefix")) throw wrongUsage("--iv and --iv-prefix are both given");
-  const { cipher, keySize = key.length, sectorSize } = plan;
-  if (key.length !== keySize) {
-    throw wrongUsage(`the key has ${key.length} bytes, ${given.get("cipher")} takes ${keySize}`);
-  }
+  const { cipher, keySize, sectorSize } = plan;
+  if (keySize !== undefined) checkKeySize(key, keySize, given.get("cipher")!, cipher);
   const ivSize = ivSizeOf(plan, key);
   const ivHex = given.get("iv");
   if (ivHex !== undefined) return { key, iv: fromHex(ivHex), header: NOTHING };
@@ -83,6 +88,13 @@ async function keyed(direction: Direction, given: Arguments, plan: Plan, key: By
     ? crypto.getRandomValues(new Uint8Array(ivSize))
     : await readHeader(input, ivSize, "its IV");
   return { key, iv, header: iv };
+}
+
+function checkKeySize(key: Bytes | KernelKey, keySize: number, asked: string, cipher: string): void {
+  if (!("length" in key)) {
+    throw wrongUsage(`the length of a key in the kernel cannot be told: use ${cipher}, not ${asked}`);
+  }
+  if (key.length !== keySize) throw wrongUsage(`the key has ${key.length} bytes, ${asked} takes ${keySize}`);
 }
 
 /** A passphrase: OpenSSL's format. PBKDF2 gives the key and behind it the IV. */

@@ -95,6 +95,10 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
     `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --key-file key --iv-prefix -o home.tar.enc`,
   ],
   [
+    "The same with a key in the kernel's keyring, which neither the tool nor its user ever has",
+    `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --keyring logon:kcapi:backup --iv-prefix -o home.tar.enc`,
+  ],
+  [
     "The payload of a LUKS volume (aes-xts-plain64)",
     `tail -c +2097153 volume | ${NAME} decrypt -c 'xts(aes)' --key-file key --sector-size 512 -o payload`,
   ],

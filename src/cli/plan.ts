@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CipherHandle, type EngineChoice, type Padding } from "../../mod.ts";
+import { CipherHandle, type EngineChoice, type KernelKey, type Padding } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Arguments } from "./arguments.ts";
 import { codeOf, Failure, wrongUsage } from "./failures.ts";
@@ -49,7 +49,7 @@ function cipherOf(name: string): { cipher: string; keySize?: number } {
 }
 
 /** The length of the IV that the cipher needs from us: with sectors, none. */
-export function ivSizeOf({ cipher, engine, sectorSize }: Plan, key: Bytes): number {
+export function ivSizeOf({ cipher, engine, sectorSize }: Plan, key: Bytes | KernelKey): number {
   using handle = asUsage(() => CipherHandle.open(cipher, { key, engine }));
   return sectorSize === undefined ? handle.ivSize : 0;
 }

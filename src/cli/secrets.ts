@@ -5,6 +5,7 @@
  */
 
 import * as fs from "node:fs";
+import type { KernelKey } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
@@ -22,10 +23,27 @@ export interface Secret {
 /** More than any cipher takes. */
 export const LONGEST_KEY = 4096;
 
-export async function readSecret(given: Arguments, confirm: boolean): Promise<Secret> {
-  const names = ["key-file", "key-fd", "passphrase-file", "passphrase-fd"].filter((name) => given.has(name));
+const NAMES = ["key-file", "key-fd", "keyring", "key-serial", "passphrase-file", "passphrase-fd"];
+
+/** What the key or the passphrase is taken from, if an option tells. */
+function sourceOf(given: Arguments): string | undefined {
+  const names = NAMES.filter((name) => given.has(name));
   if (names.length > 1) throw wrongUsage(`--${names[0]} and --${names[1]} are both given: one secret is enough`);
-  const [name] = names;
+  return names[0];
+}
+
+/** A key of the kernel's, if that is what is given: no secret, but the name of one. */
+export function kernelKeyOf(given: Arguments): KernelKey | undefined {
+  const name = sourceOf(given);
+  if (name === "key-serial") return { serial: given.integer(name, 1)! };
+  if (name !== "keyring") return undefined;
+  const [, keyring, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(given.get(name)!) ?? [];
+  if (!keyring) throw wrongUsage("--keyring expects logon, user, encrypted or trusted, a colon and a description");
+  return { keyring, description } as KernelKey;
+}
+
+export async function readSecret(given: Arguments, confirm: boolean): Promise<Secret> {
+  const name = sourceOf(given);
   if (!name) return { kind: "passphrase", bytes: await askPassphrase(confirm) };
   const { bytes, stats } = await readSecretFile(given, name);
   if (name.startsWith("key")) {
