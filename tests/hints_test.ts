@@ -1,6 +1,7 @@
 /** What a failure is said to come from, on systems of every kind; and names that were meant to be others. */
 import type { ErrorCode } from "../src/errors.ts";
 import { explain } from "../src/system/hints.ts";
+import { diagnoseKey } from "../src/system/key_hints.ts";
 import { nearestAlgorithm } from "../src/system/nearest.ts";
 import { kernelCiphers, privilegesOf, restriction } from "../src/system/files.ts";
 import { assert, assertEquals, assertStringIncludes, test } from "./deps.ts";
@@ -92,6 +93,23 @@ test("explain() has a cause and a cure for every other errno of the table", () =
   assertStringIncludes(hint("ENOKEY", {}), "no key");
   assertStringIncludes(hint("EKEYREJECTED", {}), "weak");
   assertEquals(explain("EIO", INIT, "cbc(aes)", NOTHING_READABLE), undefined);
+});
+
+test("diagnoseKey() tells the calls apart that fail alike, and has the lengths where they are known", () => {
+  const set = "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)";
+  assertStringIncludes(diagnoseKey("ENOKEY", "request_key")!.cause, "of this type and description");
+  assertStringIncludes(diagnoseKey("ENOKEY", set)!.cause, "of this serial");
+  assertStringIncludes(diagnoseKey("EINVAL", set, [16, 24])!.cure, "16 or 24 bytes");
+  assertStringIncludes(diagnoseKey("EINVAL", set)!.cure, "the cipher's number of bytes");
+  assertStringIncludes(diagnoseKey("EPERM", "request_key")!.cure, "give its serial");
+  assertStringIncludes(diagnoseKey("ENOSYS", "add_key")!.cure, "allow add_key");
+  assertStringIncludes(diagnoseKey("EDQUOT", "add_key")!.cause, "kernel.keys.maxkeys");
+  assertStringIncludes(diagnoseKey("EKEYREJECTED", "request_key")!.cause, "rejected");
+  for (const code of ["EKEYEXPIRED", "EKEYREVOKED", "EACCES"] as const) {
+    assertEquals(diagnoseKey(code, set), diagnoseKey(code, "request_key"));
+    assert(diagnoseKey(code, set) !== undefined, code);
+  }
+  assertEquals([diagnoseKey("EIO", set), diagnoseKey("EINVAL", "request_key")], [undefined, undefined]);
 });
 
 test("explain() neither throws nor ends in a period, whatever the files hold", () => {

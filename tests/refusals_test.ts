@@ -3,7 +3,6 @@
  * modules. Each runs `children/refused.ts` there, which checks the bytes and what is left open.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Outcome } from "./children/refused.ts";
 import {
@@ -17,6 +16,7 @@ import {
   tempDir,
   test,
 } from "./deps.ts";
+import { filter, hasSeccomp, numbers, under } from "./seccomp.ts";
 import { collectGarbage } from "./support.ts";
 
 const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
@@ -46,40 +46,9 @@ function assertRefused(outcome: Outcome, code: string, hint: RegExp): void {
 
 // ---- seccomp ----------------------------------------------------------------------------------------------------
 
-/** Numbers of system calls, and of errors. */
-const NUMBERS: Record<string, { prctl: number; seccomp: number; socket: number; vmsplice: number }> = {
-  x64: { prctl: 157, seccomp: 317, socket: 41, vmsplice: 278 },
-  arm64: { prctl: 167, seccomp: 277, socket: 198, vmsplice: 75 },
-};
-const numbers = NUMBERS[process.arch];
 const ERRNO = { EPERM: 1, EPROTONOSUPPORT: 93 };
 const [AF_NETLINK, AF_ALG, NETLINK_CRYPTO] = [16, 38, 21];
 
-/**
- * A program for `seccomp(SECCOMP_SET_MODE_FILTER)`, in hexadecimal digits: refuses a call whose first and third arguments
- * are these, and allows everything else (linux/filter.h, linux/seccomp.h).
- */
-function filter(call: number, errno: number, args: { first?: number; third?: number } = {}): string {
-  const [LOAD, JUMP_IF_EQUAL, RETURN] = [0x20, 0x15, 0x06];
-  const conditions = [[0, call], [16, args.first], [32, args.third]].filter(([, value]) => value !== undefined);
-  const program = conditions.flatMap(([offset, value], i) => [
-    [LOAD, 0, 0, offset!],
-    [JUMP_IF_EQUAL, 0, 2 * (conditions.length - i) - 1, value!],
-  ]);
-  program.push([RETURN, 0, 0, 0x0005_0000 | errno], [RETURN, 0, 0, 0x7fff_0000]);
-  const bytes = program.flatMap(([code, yes, no, k]) => [code!, 0, yes!, no!, k!, k! >>> 8, k! >>> 16, k! >>> 24]);
-  return Uint8Array.from(bytes).toHex();
-}
-
-/** Runs a command under a filter, like a container does: PR_SET_NO_NEW_PRIVS, then the filter. */
-function under(program: string): string[] {
-  const script = `my $f = pack("H*", shift); my $p = pack("S x6 P", length($f) / 8, $f);
-    syscall(${numbers?.prctl}, 38, 1, 0, 0, 0) == 0 or die "prctl: $!";
-    syscall(${numbers?.seccomp}, 1, 0, $p) == 0 or die "seccomp: $!"; exec @ARGV`;
-  return ["perl", "-e", script, program];
-}
-
-const hasSeccomp = numbers !== undefined && /^Seccomp:/m.test(readFileSync("/proc/self/status", "utf8"));
 const withSeccomp = test.if(engine === "kernel" && hasSeccomp, "needs the kernel engine and a kernel with seccomp");
 
 withSeccomp(

@@ -1,0 +1,33 @@
+/**
+ * Opens a cipher with the key that is named on the command line, as JSON, and prints what came of it: the engine, or the
+ * error; and what probe() says of the keyring.
+ */
+import process from "node:process";
+import { CipherHandle, type KcapiError, probe } from "../../mod.ts";
+
+export interface Outcome {
+  engine?: string;
+  code?: string;
+  operation?: string;
+  hint?: string | undefined;
+  probed: string | null;
+  problem?: string | undefined;
+}
+
+const [algorithm, key] = process.argv.slice(2) as [string, string];
+
+function open(): Omit<Outcome, "probed"> {
+  try {
+    using handle = CipherHandle.open(algorithm, { key: JSON.parse(key) });
+    return { engine: handle.engine };
+  } catch (error) {
+    const { code, operation, hint } = error as KcapiError;
+    return { code, operation, hint };
+  }
+}
+
+const opened = open();
+const { keyring, problems } = probe();
+const problem = problems.find(({ what }) => what.includes("keyring"));
+const outcome: Outcome = { ...opened, probed: keyring, problem: problem && `${problem.cause}; ${problem.cure}` };
+console.log(JSON.stringify(outcome));

@@ -1,0 +1,15 @@
+/** A thread that encrypts with a key that it is told of, and never given. */
+import { encrypt, type KernelKey } from "../../mod.ts";
+import { type Bytes, collect } from "../bytes.ts";
+import { parent } from "./web_worker.ts";
+
+export interface Task {
+  readonly algorithm: string;
+  readonly key: KernelKey;
+  readonly input: Bytes;
+}
+
+parent.listen(async ({ data }: MessageEvent<Task>) => {
+  const { algorithm, key, input } = data;
+  parent.postMessage(await collect(encrypt(algorithm, { key, sectorSize: 512 }, input)));
+});

@@ -1,0 +1,64 @@
+/** The memory of another process, read as root or as the process that started it. */
+import { Buffer } from "node:buffer";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+
+const PAGE = 4096;
+/** Documentation/admin-guide/mm/pagemap.rst: the page is present, or swapped. Both stand in the last byte. */
+const IS_THERE = 0b1100_0000;
+const STEP = 256 * PAGE;
+
+/**
+ * How many pieces of 16 bytes of `needle` are in the memory of a process, wherever that can be read, and how much that is.
+ * Pages that were never touched are left out: a runtime may reserve gigabytes of them.
+ */
+export function findInMemory(pid: number, needle: Uint8Array): { found: number; searched: number } {
+  const pieces = Array.from({ length: needle.length / 16 }, (_, i) => needle.subarray(16 * i, 16 * i + 16));
+  const [memory, pagemap] = ["mem", "pagemap"].map((file) => openSync(`/proc/${pid}/${file}`, "r")) as [number, number];
+  const chunk = Buffer.alloc(STEP + pieces[0]!.length - 1); // what lies across two chunks is in the first
+  let [found, searched] = [0, 0];
+  try {
+    for (const [start, end] of runs(pid, pagemap)) {
+      for (let at = start; at < end; at += STEP) {
+        const length = readAt(memory, chunk, Math.min(chunk.length, end - at), at);
+        searched += Math.min(length, STEP);
+        found += pieces.filter((piece) => chunk.subarray(0, length).includes(piece)).length;
+      }
+    }
+  } finally {
+    closeSync(memory);
+    closeSync(pagemap);
+  }
+  return { found, searched };
+}
+
+/** The pages that are there, in runs, of all that is mapped to be read. */
+function* runs(pid: number, pagemap: number): Generator<[start: number, end: number]> {
+  const entries = Buffer.alloc(8 * 65536);
+  for (const line of readFileSync(`/proc/${pid}/maps`, "utf8").split("\n")) {
+    const [, from, to] = /^([0-9a-f]{1,12})-([0-9a-f]+) r(?!.*\[v(?:var|sys))/.exec(line) ?? [];
+    if (!from || !to) continue;
+    const last = parseInt(to, 16) / PAGE;
+    let start: number | undefined;
+    for (let page = parseInt(from, 16) / PAGE; page < last;) {
+      const count = readSync(pagemap, entries, 0, 8 * Math.min(65536, last - page), 8 * page) / 8;
+      if (count === 0) break;
+      for (let i = 0; i < count; i++, page++) {
+        const isThere = (entries[8 * i + 7]! & IS_THERE) !== 0;
+        if (isThere) start ??= page;
+        if (isThere || start === undefined) continue;
+        yield [start * PAGE, page * PAGE];
+        start = undefined;
+      }
+    }
+    if (start !== undefined) yield [start * PAGE, last * PAGE];
+  }
+}
+
+/** Pages that the kernel lets nobody read, such as those of a device, count as none. */
+function readAt(file: number, chunk: Buffer, length: number, position: number): number {
+  try {
+    return readSync(file, chunk, 0, length, position);
+  } catch {
+    return 0;
+  }
+}
