@@ -22,10 +22,11 @@ export interface Started {
 /** All that were started in this process, by whatever pool. */
 export const started: Started[] = [];
 
-/** A test's own: may change a message on its way to a Worker; is told when one was sent. */
+/** A test's own: may change a message on its way to a Worker; is told when one was sent; delivers an answer, when it likes. */
 export const hooks: {
   change?: (kind: string, to: Started, message: object) => void;
   sent?: (kind: string, to: Started) => void;
+  deliver?: (kind: string, deliver: () => void) => void;
 } = {};
 
 const kindOf = (message: object) => Object.keys(message)[0]!;
@@ -39,10 +40,18 @@ class Watched extends threads.Worker {
   constructor(...parameters: ConstructorParameters<typeof Worker>) {
     super(...parameters);
     started.push(this.#started);
-    this.on("message", (message: object) => {
-      this.#started.heard.push(kindOf(message));
+    super.on("message", (message: object) => void this.#started.heard.push(kindOf(message)));
+    super.on("exit", () => void (this.#started.hasExited = true));
+  }
+
+  // deno-lint-ignore no-explicit-any
+  override on(event: any, listener: (...values: any[]) => void): this {
+    if (event !== "message") return super.on(event, listener);
+    return super.on("message", (message: object) => {
+      const deliver = () => listener(message);
+      if (hooks.deliver) hooks.deliver(kindOf(message), deliver);
+      else deliver();
     });
-    this.on("exit", () => void (this.#started.hasExited = true));
   }
 
   override postMessage(message: unknown, memory?: Parameters<Worker["postMessage"]>[1]): void {

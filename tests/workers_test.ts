@@ -346,6 +346,30 @@ for (
   });
 }
 
+check("while the first unit takes long, no more is taken than two for each Worker, and a chunk", async () => {
+  let late: (() => void) | undefined;
+  hooks.deliver = (kind, deliver) => {
+    if (kind === "unit" && !late) late = deliver;
+    else deliver();
+  };
+  const input = bytes(12 * UNIT);
+  let taken = 0;
+  const source = streamOf((function* () {
+    for (const chunk of cut(input, [100_000])) {
+      taken += chunk.length;
+      yield chunk;
+    }
+  })());
+  const output = collect(source.pipeThrough(new EncryptionStream("ctr(aes)", optionsWith(pair))));
+  await until(() => late !== undefined && underWay() === 0, "all units but the first are done");
+  await turns(50);
+  await until(() => underWay() === 0, "those after them, too");
+  assert(taken > 2 * UNIT && taken <= 4 * UNIT + 300_000, `${taken} bytes`);
+  delete hooks.deliver;
+  late!();
+  assertEquals(await output, ctrOf(input));
+});
+
 check("bytes written one by one come out right", async () => {
   const input = bytes(3_000);
   for (const waits of [true, false]) {
