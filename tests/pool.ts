@@ -99,6 +99,19 @@ export async function warm(size: number): Promise<CipherWorkers> {
   return workers;
 }
 
+let contractPool: Promise<CipherWorkers> | undefined;
+
+/** The pool of the second run of the contract's suites. */
+function poolOfContract(): Promise<CipherWorkers> {
+  return contractPool ??= warm(2);
+}
+
+/** Closes it; resolves when its Workers have closed what they had open, and ended. */
+export async function closePoolOfContract(): Promise<void> {
+  (await poolOfContract()).close();
+  await until(() => started.every(({ hasExited }) => hasExited), "Workers have ended");
+}
+
 // ---- the contract, twice ----------------------------------------------------------------------------------------
 
 /** What the contract's suites use, in the run without and in that with Workers. */
@@ -140,7 +153,7 @@ export async function contractOf(url: string): Promise<Contract> {
     }),
     once() {},
     alone: (reason) => (name) => test.skip(`workers: ${name}`, reason),
-    workers: await warm(2),
+    workers: await poolOfContract(),
     async turns(count = 1) {
       await turns(count);
       await quiet(count);

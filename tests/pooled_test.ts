@@ -1,4 +1,10 @@
 /**
  * The contract's suites for streams, iterables and what is sealed, a second time: with a pool of two Workers. See pool.ts.
  */
+import { test } from "./deps.ts";
+import { closePoolOfContract } from "./pool.ts";
+
 for (const file of ["streams_test.ts", "iterables_test.ts", "sealed_test.ts"]) await import(`./${file}?workers`);
+
+// What streams that nobody ended have open in them would be open as long as this process.
+test.unsanitized("workers: the pool is closed, and its Workers end", closePoolOfContract);
