@@ -26,7 +26,7 @@ export const started: Started[] = [];
 export const hooks: {
   change?: (kind: string, to: Started, message: object) => void;
   sent?: (kind: string, to: Started) => void;
-  deliver?: (kind: string, deliver: () => void) => void;
+  deliver?: (kind: string, deliver: () => void, from: Started) => void;
 } = {};
 
 const kindOf = (message: object) => Object.keys(message)[0]!;
@@ -49,7 +49,7 @@ class Watched extends threads.Worker {
     if (event !== "message") return super.on(event, listener);
     return super.on("message", (message: object) => {
       const deliver = () => listener(message);
-      if (hooks.deliver) hooks.deliver(kindOf(message), deliver);
+      if (hooks.deliver) hooks.deliver(kindOf(message), deliver, this.#started);
       else deliver();
     });
   }
