@@ -100,16 +100,21 @@ export async function warm(size: number): Promise<CipherWorkers> {
 }
 
 let contractPool: Promise<CipherWorkers> | undefined;
+let contractStarted: readonly Started[] = [];
 
 /** The pool of the second run of the contract's suites. */
 function poolOfContract(): Promise<CipherWorkers> {
-  return contractPool ??= warm(2);
+  const before = started.length;
+  return contractPool ??= warm(2).then((pool) => {
+    contractStarted = started.slice(before);
+    return pool;
+  });
 }
 
 /** Closes it; resolves when its Workers have closed what they had open, and ended. */
 export async function closePoolOfContract(): Promise<void> {
   (await poolOfContract()).close();
-  await until(() => started.every(({ hasExited }) => hasExited), "Workers have ended");
+  await until(() => contractStarted.every(({ hasExited }) => hasExited), "Workers have ended");
 }
 
 // ---- the contract, twice ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import { join } from "node:path";
 import { createHandler } from "../examples/vault/handler.ts";
 import { keyOf } from "../examples/vault/start.ts";
 import { MOST_NAME, Vault } from "../examples/vault/vault.ts";
+import { CipherWorkers } from "../mod.ts";
 import {
   assert,
   assertEquals,
@@ -49,8 +50,17 @@ interface InProcess {
   only: () => string;
 }
 
-async function inProcess({ directory = tempDir(), limit = 2 ** 30, key = KEY } = {}): Promise<InProcess> {
-  const vault = await Vault.open(directory, key);
+interface Setting {
+  directory?: string;
+  limit?: number;
+  key?: Bytes;
+  workers?: CipherWorkers;
+}
+
+async function inProcess(
+  { directory = tempDir(), limit = 2 ** 30, key = KEY, workers }: Setting = {},
+): Promise<InProcess> {
+  const vault = await Vault.open(directory, key, workers);
   const handle = createHandler(vault, { page: PAGE, limit, hosts: ["vault"] });
   const ask: InProcess["ask"] = async (method, path, headers = {}, body) => {
     const init = { method, headers, duplex: "half", ...(body !== undefined && { body }) };
@@ -116,6 +126,17 @@ test("the vault gives back what was put in, of every size around a segment's", a
     });
   }
   assertEquals(openFiles(), 0);
+});
+
+test.unsanitized("uploads that Workers seal are given back, and no other way of sealing them is seen", async () => {
+  using workers = new CipherWorkers(2);
+  const { ask, put, directory } = await inProcess({ workers });
+  const content = bytes(2_500_000);
+  await put("large", content);
+  assertEquals(new Uint8Array(await (await ask("GET", "/files/large")).arrayBuffer()), content);
+  const alone = await inProcess({ directory });
+  const range = await alone.ask("GET", "/files/large", { range: "bytes=2000000-" });
+  assertEquals(new Uint8Array(await range.arrayBuffer()), content.slice(2_000_000));
 });
 
 test("the vault answers 201 to a new file, 204 to a newer one, 404 to what is not there", async () => {
@@ -504,6 +525,9 @@ async function withServer(action: (server: Server) => Promise<void>): Promise<vo
   }
 }
 
+/** One test of the servers in the test kernel is enough to see that it works there; it is slow. */
+const served = test.if(engine === "userspace", "does not depend on the engine, and is run in the userspace legs");
+
 /** No keep-alive: the descriptors of the server are counted. */
 const CLOSE = { connection: "close" };
 
@@ -537,56 +561,61 @@ function raw(
   });
 }
 
-test("the server keeps exact lengths on the wire, and gives curl the ranges of the plain file", () =>
-  withServer(async ({ port, url }) => {
-    const content = bytes(300_000);
-    assertEquals(await store(`${url}/files/a.wav`, content), 201);
-    assertEquals(await store(`${url}/files/a.wav`, streamOfChunks(content)), 204);
-    const ask = (method: string, path: string, headers = "") =>
-      raw(port, `${method} ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n${headers}\r\n`);
-    const size = (answer: string) => answer.length - answer.indexOf("\r\n\r\n") - 4;
-    const lengthOf = (answer: string) => /\r\ncontent-length: *(\d+)\r\n/i.exec(answer)?.[1];
+served(
+  "the server keeps exact lengths on the wire, and gives curl the ranges of the plain file",
+  () =>
+    withServer(async ({ port, url }) => {
+      const content = bytes(300_000);
+      assertEquals(await store(`${url}/files/a.wav`, content), 201);
+      assertEquals(await store(`${url}/files/a.wav`, streamOfChunks(content)), 204);
+      const ask = (method: string, path: string, headers = "") =>
+        raw(port, `${method} ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n${headers}\r\n`);
+      const size = (answer: string) => answer.length - answer.indexOf("\r\n\r\n") - 4;
+      const lengthOf = (answer: string) => /\r\ncontent-length: *(\d+)\r\n/i.exec(answer)?.[1];
 
-    const whole = await ask("GET", "/files/a.wav");
-    assertEquals([whole.slice(0, 12), lengthOf(whole), size(whole)], ["HTTP/1.1 200", "300000", 300_000]);
-    assertEquals(Buffer.from(whole.slice(-300_000), "latin1").equals(content), true);
-    const head = await ask("HEAD", "/files/a.wav");
-    assertEquals([head.slice(0, 12), lengthOf(head), size(head)], ["HTTP/1.1 200", "300000", 0]);
-    const part = await ask("GET", "/files/a.wav", "range: bytes=-70000\r\n");
-    assertEquals([part.slice(0, 12), lengthOf(part), size(part)], ["HTTP/1.1 206", "70000", 70_000]);
-    const etag = /etag: *("\w+")/i.exec(head)![1]!;
-    const unchanged = await ask("GET", "/files/a.wav", `if-none-match: ${etag}\r\n`);
-    assertEquals([unchanged.slice(0, 12), size(unchanged)], ["HTTP/1.1 304", 0]);
-    for (const path of ["/", "/files"]) {
-      const answer = await ask("GET", path);
-      assertEquals(lengthOf(answer), `${size(answer)}`);
-    }
-    const ranges: [range: string, start: number, end?: number][] = [
-      ["0-0", 0, 1],
-      ["65400-131200", 65_400, 131_201],
-      ["299999-", 299_999],
-      ["-150000", -150_000],
-      ["100-999999999", 100],
-    ];
-    for (const [range, start, end] of ranges) {
-      const { output } = await spawn(["curl", "--silent", "--fail", "-r", range, `${url}/files/a.wav`]);
-      assertEquals(new Uint8Array(output), content.slice(start, end), range);
-    }
-    // Path tricks, as no client would send them.
-    for (
-      const path of [
-        "/files/../../vault.key",
-        "/files/..%2f..%2fvault.key",
-        "/files/%2e%2e/%2e%2e/vault.key",
-        "//etc/passwd",
-      ]
-    ) {
-      assert(/^HTTP\/1.1 40[04]/.test(await ask("GET", path)), path);
-    }
-    assert(
-      /^HTTP\/1.1 4/.test(await raw(port, "GET /files HTTP/1.1\r\nhost: rebound.example\r\nconnection: close\r\n\r\n")),
-    );
-  }));
+      const whole = await ask("GET", "/files/a.wav");
+      assertEquals([whole.slice(0, 12), lengthOf(whole), size(whole)], ["HTTP/1.1 200", "300000", 300_000]);
+      assertEquals(Buffer.from(whole.slice(-300_000), "latin1").equals(content), true);
+      const head = await ask("HEAD", "/files/a.wav");
+      assertEquals([head.slice(0, 12), lengthOf(head), size(head)], ["HTTP/1.1 200", "300000", 0]);
+      const part = await ask("GET", "/files/a.wav", "range: bytes=-70000\r\n");
+      assertEquals([part.slice(0, 12), lengthOf(part), size(part)], ["HTTP/1.1 206", "70000", 70_000]);
+      const etag = /etag: *("\w+")/i.exec(head)![1]!;
+      const unchanged = await ask("GET", "/files/a.wav", `if-none-match: ${etag}\r\n`);
+      assertEquals([unchanged.slice(0, 12), size(unchanged)], ["HTTP/1.1 304", 0]);
+      for (const path of ["/", "/files"]) {
+        const answer = await ask("GET", path);
+        assertEquals(lengthOf(answer), `${size(answer)}`);
+      }
+      const ranges: [range: string, start: number, end?: number][] = [
+        ["0-0", 0, 1],
+        ["65400-131200", 65_400, 131_201],
+        ["299999-", 299_999],
+        ["-150000", -150_000],
+        ["100-999999999", 100],
+      ];
+      for (const [range, start, end] of ranges) {
+        const { output } = await spawn(["curl", "--silent", "--fail", "-r", range, `${url}/files/a.wav`]);
+        assertEquals(new Uint8Array(output), content.slice(start, end), range);
+      }
+      // Path tricks, as no client would send them.
+      for (
+        const path of [
+          "/files/../../vault.key",
+          "/files/..%2f..%2fvault.key",
+          "/files/%2e%2e/%2e%2e/vault.key",
+          "//etc/passwd",
+        ]
+      ) {
+        assert(/^HTTP\/1.1 40[04]/.test(await ask("GET", path)), path);
+      }
+      assert(
+        /^HTTP\/1.1 4/.test(
+          await raw(port, "GET /files HTTP/1.1\r\nhost: rebound.example\r\nconnection: close\r\n\r\n"),
+        ),
+      );
+    }),
+);
 
 function streamOfChunks(content: Bytes): ReadableStream {
   let at = 0;
@@ -661,7 +690,7 @@ test("a file that is damaged in its middle breaks the connection", () =>
     assertEquals((await fetched(`${url}/files/a`))[0].status, 500);
   }));
 
-test("clients that go away, in an upload or a download, leave nothing behind", () =>
+served("clients that go away, in an upload or a download, leave nothing behind", () =>
   withServer(async (server) => {
     const { url, port } = server;
     const large = bytes(3_000_000);
@@ -689,7 +718,7 @@ test("clients that go away, in an upload or a download, leave nothing behind", (
     assertEquals((await fetched(`${url}/files/large`))[1], large);
   }));
 
-test("a server that was killed in the middle of uploads cleans up when it starts again", async () => {
+served("a server that was killed in the middle of uploads cleans up when it starts again", async () => {
   const server = new Server(runtime, tempDir());
   try {
     await server.start();

@@ -6,6 +6,7 @@
 
 import { link, open, readdir, readFile, rm } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import { CipherWorkers } from "../../mod.ts";
 import { createHandler } from "./handler.ts";
 import { Vault } from "./vault.ts";
 
@@ -20,9 +21,11 @@ export async function start(): Promise<{ handler: (request: Request) => Promise<
       port: { type: "string", default: "8000" },
       limit: { type: "string", default: String(64 * 2 ** 30) },
       host: { type: "string", multiple: true, default: [] },
+      workers: { type: "boolean", default: false },
     },
   });
-  const vault = await Vault.open(values.directory, await keyOf(values.key, values.directory));
+  const workers = values.workers ? new CipherWorkers() : undefined;
+  const vault = await Vault.open(values.directory, await keyOf(values.key, values.directory), workers);
   const page = await readFile(new URL("page.html", import.meta.url), "utf8");
   const hosts = ["localhost", "127.0.0.1", ...values.host];
   return { handler: createHandler(vault, { page, limit: Number(values.limit), hosts }), port: Number(values.port) };

@@ -12,7 +12,7 @@ import { Buffer } from "node:buffer";
 import { createHmac, hkdfSync, randomUUID } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { openSealed, type SealedFile, type SealOptions, SealStream } from "../../mod.ts";
+import { type CipherWorkers, openSealed, type SealedFile, type SealOptions, SealStream } from "../../mod.ts";
 
 /** The most bytes that a name may have, as UTF-8. */
 export const MOST_NAME = 1024;
@@ -33,21 +33,27 @@ export class Vault {
   readonly #directory: string;
   readonly #key: Bytes;
   readonly #nameKey: Uint8Array;
+  readonly #workers: CipherWorkers | undefined;
   /** The last change of each name that is being changed. */
   readonly #commits = new Map<string, Promise<boolean>>();
 
-  private constructor(directory: string, key: Bytes) {
+  private constructor(directory: string, key: Bytes, workers: CipherWorkers | undefined) {
     this.#directory = directory;
     this.#key = key;
+    this.#workers = workers;
     this.#nameKey = new Uint8Array(hkdfSync("sha256", key, "", "names", 32));
   }
 
-  /** Opens a directory, which no other process may have open: uploads that were broken off by a crash are removed. */
-  static async open(directory: string, key: Bytes): Promise<Vault> {
+  /**
+   * Opens a directory, which no other process may have open: uploads that were broken off by a crash are removed.
+   *
+   * @param workers They seal the uploads; by default that is done by this thread.
+   */
+  static async open(directory: string, key: Bytes, workers?: CipherWorkers): Promise<Vault> {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const names = await readdir(directory);
     await Promise.all(names.filter((name) => name.endsWith(".part")).map((name) => rm(join(directory, name))));
-    return new Vault(directory, key);
+    return new Vault(directory, key, workers);
   }
 
   /** Stores a file, or the next version of it; where anything fails, what was there before stays. */
@@ -108,9 +114,9 @@ export class Vault {
     return createHmac("sha256", this.#nameKey).update(name).digest("hex");
   }
 
-  /** What everything is sealed and opened with. A pool of Workers that does it would be one more option. */
+  /** What everything is sealed and opened with. */
   #options(id: string): SealOptions {
-    return { key: this.#key, associatedData: new TextEncoder().encode(id) };
+    return { key: this.#key, associatedData: new TextEncoder().encode(id), workers: this.#workers };
   }
 
   async #open(id: string): Promise<OpenFile | undefined> {

@@ -35,8 +35,10 @@ const finalizer = new FinalizationRegistry<Crew>((crew) => crew.close());
  * A pool of Workers that does the work of streams, on as many cores as there are, and leaves the event loop of this thread free.
  *
  * Given as `workers` to any stream or iterable, also to those that seal and unseal: the same bytes come out, in order; what is
- * sealed in pieces of up to 1 MiB. Any number of streams share a pool, in turn. Where the mode lets parts of a stream be done for themselves (ctr,
- * chacha20, ecb, sectors, cbc decryption, sealed segments), all Workers do them; another stream is one Worker's at a time.
+ * sealed in pieces of up to 1 MiB. Any number of streams share a pool, in turn. Where the mode lets parts of a stream be done
+ * for themselves (ctr, chacha20, ecb, sectors, cbc decryption, sealed segments), all Workers do them; another stream is one
+ * Worker's at a time. While a reader waits, a stream takes input ahead of him: its share of two units of 1 MiB for each
+ * Worker. What ends a stream does not wait for a source that was asked for more.
  *
  * It pays from some 0.5 ms of work for a chunk on; what runs at memory's speed (AES in Bun) is slower in Workers. Chunks are
  * copied; with `inPlace` those that are a whole ArrayBuffer are moved, and so detached.

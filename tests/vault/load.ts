@@ -4,7 +4,7 @@
  *     --runtime NAME    that server alone (all three)
  *     --seconds N       how long ranges and uploads go on (60)
  *     --broken N        uploads that are broken off at a random point (1000)
- *     --only-sealed     leaves out the same server over plaintext
+ *     --only-sealed     leaves out the same server over plaintext, and with Workers
  *
  * 200 connections ask for ranges, beside 20 that upload; each byte that comes back is compared. Then uploads are broken off,
  * readers do not read, and the server is killed in the middle of uploads. Client and server are on one machine.
@@ -53,6 +53,8 @@ try {
       await killInUploads(sealed);
     });
     if (options["only-sealed"]) continue;
+    const pooled = new Server(runtime, place(`${runtime}-workers`));
+    await withServer(pooled, () => load(pooled, `${runtime}, Workers`), "--workers");
     const plain = new Server(runtime, place(`${runtime}-plain`), plainSource());
     await withServer(plain, () => load(plain, `${runtime}, plaintext`));
   }
@@ -61,9 +63,9 @@ try {
   rmSync(directory, { recursive: true });
 }
 
-async function withServer(server: Server, action: () => Promise<void>): Promise<void> {
+async function withServer(server: Server, action: () => Promise<void>, ...flags: string[]): Promise<void> {
   try {
-    await server.start();
+    await server.start(...flags);
     await action();
   } finally {
     await server.kill();
