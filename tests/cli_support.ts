@@ -5,12 +5,15 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { main } from "../src/cli.ts";
-import { assertEquals, runtimeArgv, spawn, tempDir } from "./deps.ts";
+import { assertEquals, engine, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
 
 /** This runtime, about to run `script`. */
 export function runtimeCommand(script: string): string[] {
   return [...runtimeArgv, fileURLToPath(new URL(script, import.meta.url))];
 }
+
+/** For what is the same whatever engine runs. */
+export const independent = test.if(engine === "userspace", "does not depend on the engine: runs on the userspace legs");
 
 /** The tool as a process of its own. */
 export const tool: readonly string[] = runtimeCommand("../src/cli.ts");

@@ -21,7 +21,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as delay } from "node:timers/promises";
 import { listCiphers, probe } from "../mod.ts";
-import { run, runEach, tool } from "./cli_support.ts";
+import { independent, run, runEach, tool } from "./cli_support.ts";
 import {
   assert,
   assertEquals,
@@ -36,9 +36,6 @@ import {
 import { type Bytes, bytes, concat, reference } from "./support.ts";
 
 const IV = "000102030405060708090a0b0c0d0e0f";
-
-/** For what is the same whatever engine runs. */
-const independent = test.if(engine === "userspace", "does not depend on the engine: runs on the userspace legs");
 
 interface Place {
   /** A path in the directory. */
@@ -222,7 +219,7 @@ test("a file that is replaced keeps its permissions, a symbolic link to it stays
   assertEquals(read(at("old")), plain);
 });
 
-test("a run that is refused or fails says why in one line, and leaves every file as it was", async () => {
+independent("a run that is refused or fails says why in one line, and leaves every file as it was", async () => {
   const { at, names } = await place();
   mkdirSync(at("directory"));
   writeFileSync(at("old"), "old");
@@ -425,7 +422,7 @@ test.if(canMount, "no tmpfs can be mounted here")("a full disk fails the run and
   assertEquals(stdout, "old\nold");
 });
 
-test("a reader that goes away ends the tool without a word", async () => {
+independent("a reader that goes away ends the tool without a word", async () => {
   const { at } = await place(3_000_000);
   const amidst = `"$@" encrypt -i plain --key-file key --iv ${IV} | head -c 100 >/dev/null; exit \${PIPESTATUS[0]}`;
   // What fits into the pipe is written without an error for as long as the reader is there: it must be gone first.
@@ -489,7 +486,7 @@ ignoring("what whoever started the tool ignores, it ignores: nohup works", async
   assertEquals(plain.length, 16);
 });
 
-test("a signal ends the tool with 128 plus its number, and its temporary file is removed", async () => {
+independent("a signal ends the tool with 128 plus its number, and its temporary file is removed", async () => {
   const { at, names } = await place(16);
   writeFileSync(at("old"), "old");
   const before = names();
