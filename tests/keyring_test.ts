@@ -213,6 +213,9 @@ const library = loadIfGranted();
 const hasLibrary = !(library instanceof KcapiError);
 const ABSENT = { keyring: "user", description: newDescription() } as const;
 
+/** request_key(2), on x86-64 and arm64. */
+const REQUEST_KEY = [249, 218];
+
 /** Searches for a key that is not there. */
 function searchAbsent(): string {
   assert(hasLibrary);
@@ -228,7 +231,10 @@ searching("an errno is believed when it comes twice: what the runtime fails in m
     let reads = 0;
     let searches = 0;
     using _ = interpose((real) => ({
-      syscall: (...args) => (searches++, real.syscall(...args)),
+      syscall(...args) {
+        if (REQUEST_KEY.includes(Number(args[0]))) searches++; // what is searched in the session's keyring then is another
+        return real.syscall(...args);
+      },
       memmove(to, from, length) {
         const result = real.memmove(to, from, length);
         if (Number(length) === 4 && reads++ < disturbed) to![0] = disturbed + reads; // another errno, and another
@@ -397,6 +403,7 @@ withKeys("ENOKEY: no such key by name, by serial, and in a session that does not
 });
 
 withKeys("EACCES: a key that does not let this process search it, by name and by serial", async () => {
+  probe(); // gives the thread a keyring, which hides the reason from request_key(2)
   for (const type of ["user", "logon"] as const) {
     await using key = await loadKey(type, newKey());
     await keyctl(["setperm", `${key.serial}`, "0x21210000"]); // its possessor may see it, and set this anew
@@ -516,7 +523,7 @@ withKeys("1,000 handles, and as many refusals, leave no descriptor behind", asyn
   }
   assertEquals([handles.length, openFiles() > files + 1000], [1000, true]);
   for (const handle of handles) handle.close();
-  assertEquals(openFiles(), files);
+  assert(openFiles() <= files); // fewer where the runtime closed its own of earlier
 });
 
 withKeys("a Worker encrypts with a key that it is told of by name, and by serial", async () => {

@@ -18,7 +18,14 @@ import { descriptorsOf } from "./descriptors.ts";
 // linux/socket.h, linux/if_alg.h
 const SOL_ALG = 279;
 const ALG_SET_KEY_BY_KEY_SERIAL = 7;
+const EACCES = 13;
 const ENOPROTOOPT = 92;
+const ENOKEY = 126;
+const EKEYREVOKED = 128;
+
+/** linux/keyctl.h; KEY_SPEC_SESSION_KEYRING, -3, as the int that it is. */
+const KEYCTL_SEARCH = 10;
+const SESSION_KEYRING = 2 ** 32 - 3;
 
 const SET_KEY = "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)";
 
@@ -61,10 +68,21 @@ export function serialOf(library: Library, key: KernelKey): number {
   const [memory, type, name] = textOf(library, keyring, description);
   const none = library.word(0);
   // Without text for who could make the key (request-key(8)): it is searched for, and nothing else.
-  const result = keyringCall(library, "request_key", type, name, none, none);
+  let result = keyringCall(library, "request_key", type, name, none, none);
+  if (result === -ENOKEY) result = reasonInSession(library, type, name) ?? result;
   memory.fill(0); // which keeps it in memory up to here
   if (result < 0) throw keyError(-result, "request_key", `no ${keyring} key was found`);
   return result;
+}
+
+/**
+ * Why the key that the session's keyring has cannot be used. Where the thread or the process has a keyring, too,
+ * request_key(2) says of it that there is none (search_process_keyrings_rcu in security/keys/process_keys.c).
+ */
+function reasonInSession(library: Library, type: Address, name: Address): number | undefined {
+  const { word } = library;
+  const found = keyringCall(library, "keyctl", word(KEYCTL_SEARCH), word(SESSION_KEYRING), type, name, word(0));
+  return found === -EACCES || found === -EKEYREVOKED ? found : undefined;
 }
 
 /** The same for who has no library in hand, such as the one who sends a key to another thread. */
