@@ -14,7 +14,9 @@ test.if(
   "the vault's page uploads, shows progress, downloads, seeks, cancels and deletes, in a browser",
   async () => {
     // Playwright is for Node.
-    const { code, stderr } = await spawn([path("../node_modules/.bin/node"), path("vault/browser.ts"), runtime]);
+    const { code, stderr } = await spawn([path("../node_modules/.bin/node"), path("vault/browser.ts"), runtime], {
+      timeout: 110_000,
+    });
     assertEquals([code, stderr], [0, ""]);
   },
 );

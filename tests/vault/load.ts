@@ -12,7 +12,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { randomFillSync } from "node:crypto";
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -85,6 +85,9 @@ function plainSource(): string {
   mkdirSync(copy, { recursive: true });
   for (const name of readdirSync(source)) copyFileSync(join(source, name), join(copy, name));
   copyFileSync(join(dirname(fileURLToPath(import.meta.url)), "plain.ts"), join(copy, "vault.ts"));
+  const start = join(copy, "start.ts");
+  const module = new URL("../../mod.ts", import.meta.url).href;
+  writeFileSync(start, readFileSync(start, "utf8").replace('"../../mod.ts"', JSON.stringify(module)));
   return copy;
 }
 
