@@ -4,15 +4,21 @@
  * @module
  */
 
+import { Worker } from "node:worker_threads";
 import {
   CipherWorkers,
   DecryptionStream,
   EncryptionStream,
   type EngineChoice,
+  type EngineName,
   seal,
   SealStream,
   UnsealStream,
 } from "../mod.ts";
+import { checkFormat } from "../src/sealed/format.ts";
+import type { CipherOrder, Order, Place, SealedOrder } from "../src/workers/messages.ts";
+import { jobOf } from "../src/workers/work.ts";
+import type { BareRequest } from "./bare_worker.ts";
 import {
   type ByteTransform,
   iv,
@@ -30,34 +36,52 @@ import {
 
 const COUNT = 64;
 const chunks = [new Uint8Array(MiB).fill(7)];
-const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice;
+const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
 
 /** Made anew for each round. */
 type Make = (options: { workers?: CipherWorkers }) => ByteTransform;
+
+/** What bare Workers do instead, to which bytes. */
+type Bare = readonly [order: () => Order, unit: Uint8Array<ArrayBuffer>];
+
+/** A whole unit in the middle of a stream. */
+const place: Place = { isLast: false, index: 1, iv, sector: 0n };
 
 await runBars({ B10: measureWorkers });
 
 async function measureWorkers(): Promise<void> {
   using workers = new CipherWorkers(2);
+  const bareWorkers = [0, 1].map(() => new Worker(new URL("./bare_worker.ts", import.meta.url)));
   const sealed = cut(
     await new Blob(await Array.fromAsync(seal({ key, engine }, Array(COUNT).fill(chunks[0])))).bytes(),
   );
   const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
-  const streams: Record<string, [Make, source?: readonly Uint8Array[]]> = {
-    "seal": [(options) => new SealStream({ key, engine, ...options })],
-    "unseal": [(options) => new UnsealStream({ key, engine, ...options }), sealed],
-    "ctr(aes)": [(options) => new EncryptionStream("ctr(aes)", { key, iv, engine, ...options })],
-    "xts(aes), sectors of 4 KiB": [
-      (options) => new EncryptionStream("xts(aes)", { key: xtsKey, sectorSize: 4096, engine, ...options }),
-    ],
-    "cbc(aes), decryption": [
-      (options) => new DecryptionStream("cbc(aes)", { key, iv, padding: "none", engine, ...options }),
-    ],
+  const sealing: Bare = [() => sealedOrder("seal"), new Uint8Array(MiB)];
+  const unsealing: Bare = [() => sealedOrder("unseal"), sealedUnit()];
+  const streams: Record<string, { make: Make; source?: readonly Uint8Array[]; bare: Bare }> = {
+    "seal": { make: (options) => new SealStream({ key, engine, ...options }), bare: sealing },
+    "unseal": {
+      make: (options) => new UnsealStream({ key, engine, ...options }),
+      source: sealed,
+      bare: unsealing,
+    },
+    "ctr(aes)": {
+      make: (options) => new EncryptionStream("ctr(aes)", { key, iv, engine, ...options }),
+      bare: [() => cipherOrder("ctr(aes)", key), new Uint8Array(MiB)],
+    },
+    "xts(aes), sectors of 4 KiB": {
+      make: (options) => new EncryptionStream("xts(aes)", { key: xtsKey, sectorSize: 4096, engine, ...options }),
+      bare: [() => cipherOrder("xts(aes)", xtsKey, 4096), new Uint8Array(MiB)],
+    },
+    "cbc(aes), decryption": {
+      make: (options) => new DecryptionStream("cbc(aes)", { key, iv, padding: "none", engine, ...options }),
+      bare: [() => ({ ...cipherOrder("cbc(aes)", key), direction: "decrypt" }), new Uint8Array(MiB)],
+    },
   };
-  for (const [name, [make, source = chunks]] of Object.entries(streams)) {
+  for (const [name, { make, source = chunks, bare }] of Object.entries(streams)) {
     const count = source === chunks ? COUNT : source.length;
     const run = (options: object) => timed(() => drain(source, count, make(options)));
-    await compare(name, COUNT * MiB, run({}), run({ workers }));
+    await compare(name, run({}), run({ workers }), bareWorkers, bare);
   }
   const eight = (options: object) =>
     timed(() =>
@@ -65,18 +89,74 @@ async function measureWorkers(): Promise<void> {
         Array.from({ length: 8 }, () => drain(chunks, COUNT / 8, new SealStream({ key, engine, ...options }))),
       )
     );
-  await compare("8 × seal", COUNT * MiB, eight({}), eight({ workers }));
+  await compare("8 × seal", eight({}), eight({ workers }), bareWorkers, sealing);
+  for (const worker of bareWorkers) await worker.terminate();
   await measureTimer(() => drain(chunks, COUNT, new SealStream({ key, engine, workers })));
 }
 
 async function compare(
   name: string,
-  per: number,
   one: () => number | Promise<number>,
   two: () => number | Promise<number>,
+  bareWorkers: readonly Worker[],
+  [order, unit]: Bare,
 ): Promise<void> {
-  const figures = await takeTurns({ "one thread": one, Workers: two }, { rounds: roundsOr(15), warmUp: 4 });
-  record({ bar: "B10", work: `${engine}, ${name}`, figures, unit: "s", per });
+  for (const worker of bareWorkers) worker.postMessage({ order: order(), place } satisfies BareRequest);
+  const figures = await takeTurns({
+    "one thread": rested(one),
+    Workers: rested(two),
+    "bare Workers": rested(timed(() => runBare(bareWorkers, unit))),
+  }, { rounds: roundsOr(15), warmUp: 10 });
+  record({ bar: "B10", work: `${engine}, ${name}`, figures, unit: "s", per: COUNT * MiB });
+}
+
+/** After a pause, in which the garbage of the round before is collected: on two processors that would take time from three threads. */
+function rested(run: () => number | Promise<number>): () => Promise<number> {
+  return async () => {
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    return await run();
+  };
+}
+
+/** COUNT copies of a unit, two under way with each Worker. */
+async function runBare(bareWorkers: readonly Worker[], unit: Uint8Array<ArrayBuffer>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let [sent, received] = [0, 0];
+  const listeners = bareWorkers.map((worker) => {
+    const send = () => {
+      const { buffer } = new Uint8Array(unit);
+      sent++;
+      worker.postMessage(buffer satisfies BareRequest, [buffer]);
+    };
+    const listener = () => {
+      if (++received === COUNT) resolve();
+      else if (sent < COUNT) send();
+    };
+    worker.on("message", listener);
+    for (let i = 0; i < 2; i++) send();
+    return listener;
+  });
+  await promise;
+  bareWorkers.forEach((worker, i) => worker.off("message", listeners[i]!));
+}
+
+function sealedOrder(of: "seal" | "unseal"): SealedOrder {
+  const header = { salt: new Uint8Array(32), prefix: new Uint8Array(7) };
+  return { of, format: checkFormat(), header, engine, key: new Uint8Array(64) };
+}
+
+function cipherOrder(algorithm: string, ofCipher: Uint8Array<ArrayBuffer>, sectorSize?: number): CipherOrder {
+  const plan = { isChain: false, direction: "encrypt", padding: "none", iv: undefined } as const;
+  return { of: "cipher", algorithm, engine, ...plan, sectorSize, key: ofCipher.slice() };
+}
+
+/** What bare Workers unseal. */
+function sealedUnit(): Uint8Array<ArrayBuffer> {
+  const unit = new Uint8Array(MiB);
+  const job = jobOf(sealedOrder("seal"));
+  job.run([unit], place, []);
+  job.close();
+  return unit;
 }
 
 /** A timer of 10 ms beside a stream that runs flat out. */

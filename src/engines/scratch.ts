@@ -82,9 +82,19 @@ export function xor(target: Uint8Array, source: Uint8Array): void {
   for (let i = 4 * words; i < target.length; i++) target[i]! ^= source[i]!;
 }
 
-/** Not generic: code that sees two types of arrays is several times slower in one runtime. */
+/**
+ * Four words a step take a third of the time of one a step (bench/modes.ts). Not generic: code that sees two types of arrays is
+ * several times slower in one runtime.
+ */
 export function xorWords(target: Words, source: Words, count: number): void {
-  for (let i = 0; i < count; i++) target[i]! ^= source[i]!;
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    target[i]! ^= source[i]!;
+    target[i + 1]! ^= source[i + 1]!;
+    target[i + 2]! ^= source[i + 2]!;
+    target[i + 3]! ^= source[i + 3]!;
+  }
+  for (; i < count; i++) target[i]! ^= source[i]!;
 }
 
 export function wordsOf({ buffer, byteOffset }: Uint8Array, count: number): Words {

@@ -28,15 +28,14 @@ function open(id: number, order: Parameters<typeof jobOf>[0]): void {
 
 function run({ of, pieces, place }: Extract<Request, { unit: number }>): Result {
   const outputs: Bytes[] = [];
-  const spare = place.inPlace ? undefined : pieces[0]?.[0];
   try {
     const stream = streams.get(of);
     if (!stream) throw unknownJob();
     if ("failure" in stream) throw stream.failure;
     stream.job.run(bytesOf(pieces), place, outputs);
-    return { pieces: piecesOf(outputs), spare };
+    return { pieces: piecesOf(outputs) };
   } catch (error) {
-    return { pieces: piecesOf(outputs), spare, failure: failureOf(error) };
+    return { pieces: piecesOf(outputs), failure: failureOf(error) };
   }
 }
 
@@ -55,8 +54,7 @@ parentPort?.on("message", (request: Request) => {
   else if ("close" in request) close(request.close);
   else if ("unit" in request) {
     const result = run(request);
-    const memory = memoryOf(result.pieces);
-    reply({ unit: request.unit, result }, result.spare ? [...memory, result.spare] : memory);
+    reply({ unit: request.unit, result }, memoryOf(result.pieces));
   } else {
     for (const id of [...streams.keys()]) close(id);
     reply({ quit: true });

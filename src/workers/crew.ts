@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { Bytes } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { DEPTH, type Employer, Member } from "./member.ts";
 
@@ -21,10 +20,6 @@ export interface Customer {
   refused(error: unknown): void;
 }
 
-/** A unit's memory has room for what is not yet part of it, so that it fits the units of most streams. */
-const SLACK = 64 * 1024;
-const LEAST_KEPT = 256 * 1024;
-
 /**
  * Workers are started when there is something to do. A customer asks for each unit anew, and stands at the end of the queue
  * for the next one: so all have their turn.
@@ -37,8 +32,6 @@ export class Crew implements Employer {
   /** Customers with units under way. */
   readonly #busy = new Set<number>();
   readonly #controller = new AbortController();
-  /** Memory for units, used again and again. */
-  readonly #spares: ArrayBuffer[] = [];
 
   constructor(size: number) {
     this.size = size;
@@ -98,25 +91,12 @@ export class Crew implements Employer {
     this.#serve();
   }
 
-  /** Memory of at least so many bytes; where it is for a whole unit, that of one before. */
-  lend(least: number, unit: number): Bytes {
-    if (least < unit / 4) return new Uint8Array(least);
-    const at = this.#spares.findIndex(({ byteLength }) => byteLength >= least);
-    return new Uint8Array(at >= 0 ? this.#spares.splice(at, 1)[0]! : new ArrayBuffer(Math.max(least, unit + SLACK)));
-  }
-
-  /** Takes back what was lent. */
-  keep(memory: ArrayBuffer): void {
-    if (memory.byteLength >= LEAST_KEPT && this.#spares.length < DEPTH * this.size) this.#spares.push(memory);
-  }
-
   /** Ends all Workers, and all that they do. */
   close(): void {
     if (this.signal.aborted) return;
     const reason = new KcapiError("ECANCELED", "close", "the Workers were closed");
     this.#controller.abort(reason);
     this.#queue = [];
-    this.#spares.length = 0;
     for (const member of this.#members) member.quit(reason);
     this.#members.clear();
   }

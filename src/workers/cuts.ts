@@ -11,6 +11,7 @@ import type { Direction, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import { WINDOW } from "../engines/scratch.ts";
 import { copyOfKey, forgetKey } from "../kernel_key.ts";
 import type { SealPlan } from "../sealed/options.ts";
 import type { SealWork } from "../sealed/sealer.ts";
@@ -33,6 +34,8 @@ export interface Cut {
   readonly start: number;
   /** All units but the last end at a multiple of this. */
   readonly step: number;
+  /** A unit is copied in pieces of at most so many bytes, which come out as such; by default in one. */
+  readonly piece?: number;
   /** How the bytes of a unit lie in memory, where they have to make room for something. */
   readonly layout?: Layout;
   /** Keep at least so many bytes for the last unit. */
@@ -44,7 +47,7 @@ export interface Cut {
   /** What a Worker needs, with a copy of the key of its own. */
   order(): Order;
   /** What a Worker has to know of the next unit. Called once for each, in order. */
-  place(position: number, unit: readonly Bytes[]): Omit<Place, "isLast" | "inPlace">;
+  place(position: number, unit: readonly Bytes[]): Omit<Place, "isLast">;
   /** Forgets the key. */
   close(): void;
 }
@@ -70,12 +73,14 @@ function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
   const isPadded = padding === "pkcs7";
   const places = placesOf(plan);
   const isChain = places === undefined;
+  const step = isChain ? 1 : sectors?.sectorSize ?? algorithm.chunkSize;
   return {
     engine,
     isChain,
     ...NO_HEAD,
     start: 0,
-    step: isChain ? 1 : sectors?.sectorSize ?? algorithm.chunkSize,
+    step,
+    piece: WINDOW - WINDOW % step,
     hold: isPadded && direction === "decrypt" && !isChain ? 1 : 0,
     hasEnd: isChain || isPadded && direction === "encrypt",
     order: () => ({
@@ -86,7 +91,6 @@ function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
       engine,
       padding,
       sectorSize: sectors?.sectorSize,
-      inPlace: plan.inPlace,
       iv,
       key: copyOfKey(key),
     }),

@@ -25,62 +25,80 @@ export interface Layout {
 
 const LEAST = 16 * 1024;
 
-/** Copies, in one piece. */
+/** Copies, in pieces that have their memory for themselves. */
 export class Copies implements Gathering {
+  length = 0;
+  /** Complete pieces. */
+  #list: Bytes[] = [];
+  /** The piece that is being filled. */
   #memory: Bytes = new Uint8Array(0);
-  #start: number;
-  /** Bytes, with those that are as if in front. */
+  /** Its bytes, with those that are as if in front. */
   #end: number;
-  readonly #lend: (least: number) => Bytes;
+  #front: number;
+  readonly #piece: number;
   readonly #layout: Layout | undefined;
+  /** How much to reserve for the next piece: all of it where the one before was large. */
+  #usual = LEAST;
 
   /**
-   * @param lend Gives memory of at least so many bytes.
+   * @param piece So many bytes are in a piece, at most.
    * @param front So many bytes of the first run are left free in front.
    */
-  constructor(lend: (least: number) => Bytes, layout: Layout | undefined, front: number) {
-    this.#lend = lend;
+  constructor(piece: number, layout: Layout | undefined, front: number) {
+    this.#piece = piece;
     this.#layout = layout;
-    this.#start = front;
+    this.#front = front;
     this.#end = front;
   }
 
-  get length(): number {
-    return this.#end - this.#start;
-  }
-
   add(bytes: Bytes): void {
-    this.#reserve(this.#end + bytes.length);
     for (let at = 0; at < bytes.length;) {
+      if (this.#end === this.#piece) this.#list.push(...this.#cut(this.#end));
       const run = this.#layout ? this.#layout.run - this.#end % this.#layout.run : Infinity;
-      const length = Math.min(bytes.length - at, run);
+      const length = Math.min(bytes.length - at, run, this.#piece - this.#end);
+      this.#reserve(this.#end + Math.min(bytes.length - at, this.#piece - this.#end));
       this.#memory.set(viewOf(bytes, at, at + length), this.#offset(this.#end));
       this.#end += length;
+      this.length += length;
       at += length;
     }
   }
 
   take(length: number): Bytes[] {
-    const end = this.#start + length;
+    this.length -= length;
+    const taken: Bytes[] = [];
+    while (this.#list.length > 0 && length > 0) {
+      const piece = this.#list.shift()!;
+      taken.push(piece.subarray(0, length));
+      if (piece.length > length) this.#list.unshift(piece.slice(length));
+      length -= taken.at(-1)!.length;
+    }
+    return length > 0 || this.#front > 0 ? [...taken, ...this.#cut(this.#front + length)] : taken;
+  }
+
+  wipe(): void {
+    for (const piece of [...this.#list, this.#memory]) piece.fill(0);
+    this.#list = [];
+    this.#memory = new Uint8Array(0);
+    this.#end = this.#front;
+    this.length = 0;
+  }
+
+  /** Takes the first `end` bytes of the piece that is being filled. */
+  #cut(end: number): Bytes[] {
     this.#reserve(end);
     const [memory, size] = [this.#memory, this.#size(end)];
-    // What is behind a unit is in one run.
+    // What is behind them is in one run.
     const rest = memory.slice(this.#offset(end), this.#offset(end) + this.#end - end);
-    this.#start = this.#end = 0;
-    // Where it comes out again, nothing of another stream is to be behind it.
-    if (this.#layout) memory.fill(0, size);
     // Little is sent as a copy: it is not to keep large memory alive.
     const isLarge = size > memory.length / 2;
     const taken = isLarge ? memory.subarray(0, size) : memory.slice(0, size);
     if (isLarge) this.#memory = new Uint8Array(0);
+    this.#usual = size > this.#size(this.#piece) / 2 ? this.#size(this.#piece) : LEAST;
+    this.#front = this.#end = 0;
+    this.length -= rest.length;
     this.add(rest);
     return size === 0 ? [] : [taken];
-  }
-
-  wipe(): void {
-    this.#memory.fill(0);
-    this.#memory = new Uint8Array(0);
-    this.#end = this.#start;
   }
 
   #offset(at: number): number {
@@ -95,9 +113,8 @@ export class Copies implements Gathering {
   #reserve(end: number): void {
     const size = this.#size(end);
     if (size <= this.#memory.length) return;
-    const grown = this.#lend(
-      this.#memory.length === 0 ? Math.max(size, LEAST) : Math.max(size, 4 * this.#memory.length),
-    );
+    const likely = this.#memory.length === 0 ? this.#usual : 4 * this.#memory.length;
+    const grown = new Uint8Array(Math.max(size, Math.min(likely, this.#size(this.#piece))));
     grown.set(this.#memory);
     this.#memory.fill(0);
     this.#memory = grown;

@@ -24,8 +24,7 @@ export interface CipherOrder {
   readonly engine: EngineName;
   readonly padding: Padding;
   readonly sectorSize: number | undefined;
-  /** For a chain: whether its units' memory is that of what comes out, and the IV. */
-  readonly inPlace: boolean;
+  /** For a chain. */
   readonly iv: Bytes | undefined;
   readonly key: Key;
 }
@@ -42,8 +41,6 @@ export interface SealedOrder {
 /** Where a unit stands in its stream. */
 export interface Place {
   readonly isLast: boolean;
-  /** The unit's memory is that of what comes out; else it is only lent, and comes back. */
-  readonly inPlace: boolean;
   readonly iv?: Bytes | undefined;
   readonly sector?: bigint | undefined;
   /** The number of its first segment. */
@@ -63,8 +60,6 @@ export type Request =
 /** What came out of a unit; with a failure, what came out before it. */
 export interface Result {
   readonly pieces: readonly Piece[];
-  /** Memory that was lent, for another unit: fresh memory costs more than a copy into it. */
-  readonly spare?: ArrayBuffer | undefined;
   readonly failure?: Failure | undefined;
 }
 

@@ -51,8 +51,6 @@ export class Units implements Processor, Customer {
   readonly id: number;
   readonly #crew: Crew;
   readonly #cut: Cut;
-  /** Output goes where the unit is: what is sealed always does. */
-  readonly #inPlace: boolean;
   #head: Bytes | undefined;
   #input: Scatter | undefined;
   readonly #gathering: Gathering;
@@ -72,10 +70,8 @@ export class Units implements Processor, Customer {
   constructor(crew: Crew, owner: object, cut: Cut, inPlace: boolean) {
     this.#crew = crew;
     this.#cut = cut;
-    this.#inPlace = inPlace || cut.layout !== undefined;
-    this.#gathering = inPlace && !cut.layout
-      ? new Moves()
-      : new Copies((least) => crew.lend(least, this.#unitSize), cut.layout, cut.layout ? cut.start : 0);
+    const { piece = this.#unitSize + cut.hold, layout } = cut;
+    this.#gathering = inPlace && !layout ? new Moves() : new Copies(piece, layout, layout ? cut.start : 0);
     this.engine = cut.engine;
     this.window = this.#unitSize;
     this.id = crew.join();
@@ -267,7 +263,7 @@ export class Units implements Processor, Customer {
 
   #send(length: number, isLast: boolean): void {
     const list = this.#gathering.take(length);
-    const place = { isLast, inPlace: this.#inPlace, ...this.#cut.place(this.#position, list) };
+    const place = { isLast, ...this.#cut.place(this.#position, list) };
     this.#position += length;
     const slot = this.#slot!;
     this.#slot = undefined;
@@ -282,8 +278,7 @@ export class Units implements Processor, Customer {
     slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
   }
 
-  #done(unit: Unit, { pieces, spare, failure }: Result): void {
-    if (spare) this.#crew.keep(spare);
+  #done(unit: Unit, { pieces, failure }: Result): void {
     if (this.#isClosed) return;
     const outputs = bytesOf(pieces);
     unit.result = { outputs, error: failure && errorOf(failure) };

@@ -18,7 +18,7 @@ import type { CipherOrder, Order, Place, SealedOrder } from "./messages.ts";
 
 /** One stream's part that is done here. */
 export interface Job {
-  /** Does a unit, whose memory it may use. What comes out goes to `outputs`, even where it throws after that. */
+  /** Does a unit: what comes out goes to `outputs`, even where it throws after that, and lies in the unit's own memory. */
   run(list: readonly Bytes[], place: Place, outputs: Bytes[]): void;
   /** Releases everything, and forgets the key. */
   close(): void;
@@ -37,14 +37,14 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }
   const parsed = parseAlgorithm(algorithm);
   const engine = openEngine(parsed, key, name);
   return {
-    run(list, { isLast, inPlace, iv, sector }, outputs) {
+    run(list, { isLast, iv, sector }, outputs) {
       const cryptor = new Cryptor({
         direction,
         algorithm: parsed,
         iv,
         padding: isLast ? padding : "none",
         sectors: sectorSize === undefined ? undefined : { sectorSize, sector: sector! },
-        inPlace,
+        inPlace: true,
         open: () => onLoan(engine),
       });
       drive(cryptor, list, true, outputs);
@@ -54,10 +54,11 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }
 }
 
 /** Units each of which goes on from the one before. */
-function chain({ algorithm, direction, engine, padding, inPlace, iv, key }: CipherOrder): Job {
+function chain({ algorithm, direction, engine, padding, iv, key }: CipherOrder): Job {
   const parsed = parseAlgorithm(algorithm);
   const open = () => openEngine(parsed, key, engine);
-  const cryptor = new Cryptor({ direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace, open });
+  const plan = { direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace: true };
+  const cryptor = new Cryptor({ ...plan, open });
   return {
     run: (list, { isLast }, outputs) => drive(cryptor, list, isLast, outputs),
     close: () => cryptor.close(),
@@ -109,15 +110,12 @@ function seal(
   }
 }
 
-/**
- * Unseals whole segments, of which the last one of all may be shorter. In place they come out of their own memory, one behind
- * the other.
- */
+/** Unseals whole segments, of which the last one of all may be shorter: where they are, one behind the other. */
 function unseal(
   { format }: SealedOrder,
   segments: Segments,
   list: readonly Bytes[],
-  { isLast, inPlace, index = 0 }: Place,
+  { isLast, index = 0 }: Place,
   outputs: Bytes[],
 ): void {
   const { segmentSize, tagSize, headerSize } = format;
@@ -128,11 +126,11 @@ function unseal(
     const segment = sealed.subarray(at, at += Math.min(size, sealed.length - at));
     if (segment.length < tagSize || index + i >= MOST_SEGMENTS) throw badMessage();
     const length = segment.length - tagSize;
-    const target = inPlace ? sealed.subarray(opened, opened + length) : undefined;
-    const output = segments.open(segment, { index: index + i, isLast: isLast && at === sealed.length }, target);
-    if (!output) throw badMessage();
+    const target = sealed.subarray(opened, opened + length);
+    const place = { index: index + i, isLast: isLast && at === sealed.length };
+    if (!segments.open(segment, place, target)) throw badMessage();
     opened += length;
-    if (length > 0) add(outputs, output);
+    if (opened > 0) outputs[0] = sealed.subarray(0, opened);
   }
 }
 
