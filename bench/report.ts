@@ -312,6 +312,33 @@ function profileSection(): string {
   ).join("\n\n");
 }
 
+/** How the gain of Workers grows with the processors: measured with two, worked out for more. */
+function growthTable(): string {
+  const processors = [1, 2, 4, 8, 16, 32, 64];
+  const rows = all.results.filter(({ bar }) => bar === "growth").flatMap(({ runtime, where, work, figures, per }) => {
+    const measured = all.results.find((each) =>
+      each.bar === "B10" && each.work === work && each.runtime === runtime && each.where === where
+    )?.figures;
+    if (!measured) return [];
+    const milliseconds = (name: string, of = figures) => 1000 * of[name]!.median / (per! / 2 ** 20);
+    const [serial, parallel] = [milliseconds("main thread"), milliseconds("other threads")];
+    const one = milliseconds("one thread", measured);
+    const gain = (count: number) => one * Math.min(count / (serial + parallel), 1 / serial);
+    return [[
+      runtime,
+      work,
+      one.toFixed(2),
+      serial.toFixed(2),
+      parallel.toFixed(2),
+      (one / milliseconds("Workers", measured)).toFixed(2),
+      ...processors.map((count) => gain(count).toFixed(1)),
+    ]];
+  });
+  if (rows.length === 0) return "Not measured yet.";
+  const head = ["", "work", "one thread", "main thread", "other threads", "two, measured"];
+  return table([...head, ...processors.map((count) => `${count}`)], rows);
+}
+
 function engineTable(): string {
   const rows = RUNTIMES.flatMap((runtime) =>
     all.results.filter((result) => result.bar === "sizes" && result.runtime === runtime && result.size === 64 * KiB)
@@ -377,5 +404,16 @@ ${
       `## ${bar}: ${title}\n\n${method}\n\n${checksTable(bar)}\n\n${figuresTable(bar)}`
     ).join("\n\n")
   }
+
+## From one processor to 64
+
+Of what a stream over Workers takes, this is serial: the streams' own steps, the copy of a chunk into memory that can be moved, a message to a Worker and one back, and
+delivery in order. All of it is the main thread's. The rest is done by Workers, and by the runtime's threads that collect garbage. The table has milliseconds of
+processor time for a MiB (*one thread*: of the clock on the wall, without Workers), the gain that was measured with two Workers on two processors, and the gain that the two figures allow on
+so many processors: as many MiB as the processors have time for, until the main thread has none left. Order costs nothing more: a unit that
+is late holds back what is behind it, of which no stream has more than two units a Worker. What the arithmetic leaves out: the bandwidth of the memory, of which every MiB
+takes some 4 (read, copied, worked on, read again), and waiting, which is why two processors give less than it says.
+
+${growthTable()}
 `;
 }

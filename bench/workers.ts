@@ -1,9 +1,12 @@
 /**
- * Streams over Workers (B10): against one thread, and beside a timer.
+ * Streams over Workers (B10): against one thread, and beside a timer. And how much of the work is the main thread's, by which
+ * `report.ts` tells how they grow with the processors.
  *
  * @module
  */
 
+import { readFileSync } from "node:fs";
+import process from "node:process";
 import { Worker } from "node:worker_threads";
 import {
   CipherWorkers,
@@ -91,6 +94,7 @@ async function measureWorkers(): Promise<void> {
     );
   await compare("8 × seal", eight({}), eight({ workers }), bareWorkers, sealing);
   for (const worker of bareWorkers) await worker.terminate();
+  await measureShares("seal", () => drain(chunks, COUNT, new SealStream({ key, engine, workers })));
   await measureTimer(() => drain(chunks, COUNT, new SealStream({ key, engine, workers })));
 }
 
@@ -157,6 +161,26 @@ function sealedUnit(): Uint8Array<ArrayBuffer> {
   job.run([unit], place, []);
   job.close();
   return unit;
+}
+
+/** Processor time of a run: of the main thread, which is serial, and of all the others. */
+async function measureShares(name: string, run: () => Promise<void>): Promise<void> {
+  const main: number[] = [];
+  const others: number[] = [];
+  for (let round = 0; round < roundsOr(15); round++) {
+    const [ofMain, ofAll] = [mainThreadSeconds(), process.cpuUsage()];
+    await run();
+    const { user, system } = process.cpuUsage(ofAll);
+    main.push(mainThreadSeconds() - ofMain);
+    others.push((user + system) / 1e6 - main.at(-1)!);
+  }
+  const figures = { "main thread": statistics(main), "other threads": statistics(others) };
+  record({ bar: "growth", work: `${engine}, ${name}`, figures, unit: "s", per: COUNT * MiB });
+}
+
+/** Linux counts it in nanoseconds. */
+function mainThreadSeconds(): number {
+  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0]) / 1e9;
 }
 
 /** A timer of 10 ms beside a stream that runs flat out. */

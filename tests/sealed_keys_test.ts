@@ -192,6 +192,14 @@ for (const format of [CTR, GCM]) {
   });
 }
 
+test("where no cipher opens, the derived keys are zeroed all the same", () => {
+  const plan = checkSealOptions(optionsOf(CTR));
+  const derived = bytes(5 + 32);
+  const unfit = { ...plan.format, keySize: 5 as 16 };
+  assertThrows(() => openSegments(unfit, derived, { salt: bytes(16), prefix: bytes(7) }, plan.engine));
+  assert(isZero(derived));
+});
+
 test("options are copied at the call", async () => {
   const options = { ...optionsOf(CTR), key: KEY.slice(), associatedData: bytes(9) };
   const copy = () => ({ ...options, key: options.key.slice(), associatedData: options.associatedData.slice() });
@@ -244,6 +252,28 @@ test("tags of AES-CTR-HMAC are compared in constant time, whole, before anything
   }));
   await collect(unseal(options, file));
   assertEquals(compared, [32, 32, 32]);
+});
+
+test("AES-GCM-HKDF decrypts before it has verified: what does not verify is zeroed", async () => {
+  const file = await collect(seal(optionsOf(GCM), bytes(FIRST)));
+  file[HEADER + 5]! ^= 1;
+  const decrypted: Uint8Array[] = [];
+  using _ = watch((real) => ({
+    createDecipheriv(...given: Parameters<Crypto["createDecipheriv"]>) {
+      const decipher = real.createDecipheriv(...given);
+      const { update } = decipher;
+      return Object.assign(decipher, {
+        update(input: Uint8Array) {
+          const output: Uint8Array = Reflect.apply(update, decipher, [input]);
+          decrypted.push(output);
+          return output;
+        },
+      });
+    },
+  }));
+  const error = await caught(collect(unseal(optionsOf(GCM), file)));
+  assertEquals((error as KcapiError).code, "EBADMSG");
+  assert(decrypted.length > 0 && decrypted.every((output) => output.length > 0 && isZero(output)));
 });
 
 for (const format of [CTR, GCM]) {

@@ -538,6 +538,24 @@ test("a signal ends streams, iterables and open files with its reason", async ()
   await assertReleased(files);
 });
 
+test("nothing listens to a signal after the end, whichever it was", async () => {
+  const { getEventListeners } = await import("node:events");
+  const { signal } = new AbortController();
+  const options = { ...optionsOf(), signal };
+  const file = await sealed(bytes(1000));
+  const damaged = file.with(500, file[500]! ^ 1);
+  const open = await openSealed(new Blob([file]), options);
+  assertEquals(getEventListeners(signal, "abort").length, 1);
+  open.close();
+  await refused(openSealed(new Blob([file.slice(1)]), options));
+  await collect(seal(options, bytes(1000)));
+  await refused(collect(unseal(options, damaged)));
+  await collect(streamOf([bytes(1000)]).pipeThrough(new SealStream(options)));
+  await refused(collect(streamOf([damaged]).pipeThrough(new UnsealStream(options))));
+  await new UnsealStream(options).readable.cancel();
+  assertEquals(getEventListeners(signal, "abort").length, 0);
+});
+
 // ---- Arithmetic, without the bytes -------------------------------------------------------------------------------
 
 once("sizes of 4 GiB and of 2^32 segments", () => {
@@ -877,6 +895,25 @@ test("engine tells which one runs", async () => {
   assertEquals(unseal(optionsOf(SMALL_GCM), KEY).engine, "userspace");
   using open = await openSealed(new Blob([await sealed(bytes(3))]), optionsOf());
   assertEquals(open.engine, engine);
+});
+
+test("an engine that was asked for is not replaced by another", async () => {
+  const options = { ...optionsOf(), engine: "kernel" as const };
+  const file = await sealed(bytes(3));
+  const all: (() => { readonly engine: string } | Promise<{ readonly engine: string }>)[] = [
+    () => new SealStream(options),
+    () => new UnsealStream(options),
+    () => seal(options, KEY),
+    () => unseal(options, file),
+    () => openSealed(new Blob([file]), options),
+  ];
+  for (const make of all) {
+    try {
+      assertEquals((await make()).engine, "kernel");
+    } catch (error) {
+      assertInstanceOf(error, KcapiError);
+    }
+  }
 });
 
 test("nothing of a key shows in what an error or an inspection tells", async () => {

@@ -233,6 +233,26 @@ check("with inPlace a chunk that is a whole ArrayBuffer is moved, and any other 
   }
 });
 
+check("what comes out has its memory for itself, a window at most of it, and a unit of what is sealed", async () => {
+  const input = bytes(2 * UNIT + 1000);
+  const options = optionsWith(pair);
+  const sealing = { key: KEY, engine, workers: pair } as const;
+  const file = await collect(seal(sealing, input));
+  const encrypting = () => new EncryptionStream("ctr(aes)", options);
+  const made: Record<string, [AsyncIterable<Bytes>, most: number]> = {
+    "a chunk": [streamOf([input]).pipeThrough(encrypting()), 212_992],
+    "many chunks": [streamOf(cut(input, [4096, 70_000])).pipeThrough(encrypting()), 212_992],
+    "sealing": [streamOf([input]).pipeThrough(new SealStream(sealing)), UNIT + 24],
+    "unsealing": [streamOf([file]).pipeThrough(new UnsealStream(sealing)), UNIT],
+  };
+  for (const [what, [stream, most]] of Object.entries(made)) {
+    const pieces = await Array.fromAsync(stream);
+    assertEquals(new Set(pieces.map(({ buffer }) => buffer)).size, pieces.length, what);
+    assert(pieces.every(({ length }) => length <= most), `${what}: ${pieces.map(({ length }) => length)}`);
+    assert(pieces.every(({ buffer }) => buffer !== input.buffer && buffer !== file.buffer), what);
+  }
+});
+
 check("a thousand streams share a pool, and each has its own bytes", async () => {
   const sockets = openSockets();
   using workers = await warm(2);

@@ -119,8 +119,8 @@ function block(mode: string, cipher: string, key: Bytes): Mode | undefined {
 
 /**
  * Where ECB and the work around it are faster than the mode that `node:crypto` has, with AES at 64 KiB. Measured
- * (bench/modes.ts): RustCrypto's ctr 144 µs against 50, its cbc decryption 166 against 36; OpenSSL's 10 and 10, BoringSSL's 9
- * and 8, where nothing over ECB comes near.
+ * (bench/modes.ts): RustCrypto's ctr 117 µs against 39, its cbc decryption 162 against 35; OpenSSL's 17 and 10, BoringSSL's 9
+ * and 9, where ECB alone takes about as long.
  */
 const isOverEcb = lazily(() => cryptoBackend() === "rustcrypto");
 
