@@ -8,6 +8,8 @@ import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { checksOf, type Figures, limitOf, passes, type Statistics } from "./bars.ts";
 
 export const KiB = 1024;
@@ -121,6 +123,13 @@ export async function ticksPerSecond(action: () => Promise<unknown>): Promise<nu
   const seconds = (performance.now() - start) / 1000;
   clearInterval(timer);
   return ticks / seconds;
+}
+
+/** Collects what this thread holds no more; not in Bun, which would forget the code that it has compiled, too. */
+export function collectGarbage(): void {
+  if (runtime === "Bun") return;
+  setFlagsFromString("--expose-gc");
+  runInNewContext("gc")();
 }
 
 export function sizeName(bytes: number): string {

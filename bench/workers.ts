@@ -24,6 +24,7 @@ import { jobOf } from "../src/workers/work.ts";
 import type { BareRequest } from "./bare_worker.ts";
 import {
   type ByteTransform,
+  collectGarbage,
   iv,
   key,
   memorySource,
@@ -37,7 +38,7 @@ import {
   timed,
 } from "./measure.ts";
 
-const COUNT = 64;
+const COUNT = 64; // MiB
 const chunks = [new Uint8Array(MiB).fill(7)];
 const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
 
@@ -110,14 +111,15 @@ async function compare(
     "one thread": rested(one),
     Workers: rested(two),
     "bare Workers": rested(timed(() => runBare(bareWorkers, unit))),
-  }, { rounds: roundsOr(15), warmUp: 10 });
+  }, { rounds: roundsOr(15), warmUp: engine === "kernel" ? 1 : 10 }); // a round there takes seconds
   record({ bar: "B10", work: `${engine}, ${name}`, figures, unit: "s", per: COUNT * MiB });
 }
 
-/** After a pause, in which the garbage of the round before is collected: on two processors that would take time from three threads. */
+/** Without the garbage of the contender before, which three threads on two processors would have to collect. */
 function rested(run: () => number | Promise<number>): () => Promise<number> {
   return async () => {
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    collectGarbage();
+    await new Promise((resolve) => setTimeout(resolve, 30)); // its threads are done, and Bun's
     return await run();
   };
 }

@@ -37,7 +37,7 @@ export class Copies implements Gathering {
   #front: number;
   readonly #piece: number;
   readonly #layout: Layout | undefined;
-  /** How much to reserve for the next piece: all of it where the one before was large. */
+  /** How much to reserve at least when there are bytes to add: all of a piece, where the one before was large. */
   #usual = LEAST;
 
   /**
@@ -93,11 +93,11 @@ export class Copies implements Gathering {
     // Little is sent as a copy: it is not to keep large memory alive.
     const isLarge = size > memory.length / 2;
     const taken = isLarge ? memory.subarray(0, size) : memory.slice(0, size);
-    if (isLarge) this.#memory = new Uint8Array(0);
+    if (isLarge) this.#memory = rest;
+    else memory.set(rest);
     this.#usual = size > this.#size(this.#piece) / 2 ? this.#size(this.#piece) : LEAST;
-    this.#front = this.#end = 0;
-    this.length -= rest.length;
-    this.add(rest);
+    this.#front = 0;
+    this.#end = rest.length;
     return size === 0 ? [] : [taken];
   }
 
@@ -113,7 +113,7 @@ export class Copies implements Gathering {
   #reserve(end: number): void {
     const size = this.#size(end);
     if (size <= this.#memory.length) return;
-    const likely = this.#memory.length === 0 ? this.#usual : 4 * this.#memory.length;
+    const likely = Math.max(this.#usual, 4 * this.#memory.length);
     const grown = new Uint8Array(Math.max(size, Math.min(likely, this.#size(this.#piece))));
     grown.set(this.#memory);
     this.#memory.fill(0);
