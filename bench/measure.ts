@@ -8,8 +8,6 @@ import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { checksOf, type Figures, limitOf, passes, type Statistics } from "./bars.ts";
 
 export const KiB = 1024;
@@ -44,16 +42,20 @@ export function timed(action: () => unknown): Contender {
  *
  * The `warmUp` rounds come before and do not count. Where a round is few calls it takes tens of them until a runtime
  * has compiled what it calls.
+ *
+ * @param options With `ownGarbage` each turn is one more, before it, that is not counted: for those that leave megabytes, so that each
+ * has to collect its own, and not what the one before it left.
  */
 export async function takeTurns<Name extends string>(
   contenders: Record<Name, Contender>,
-  { rounds, warmUp = 3 }: { rounds: number; warmUp?: number },
+  { rounds, warmUp = 3, ownGarbage = false }: { rounds: number; warmUp?: number; ownGarbage?: boolean },
 ): Promise<Record<Name, Statistics>> {
   const names = Object.keys(contenders) as Name[];
   const samples = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<Name, number[]>;
   for (let round = -warmUp; round < rounds; round++) {
     for (let i = 0; i < names.length; i++) {
       const name = names[(i + Math.max(0, round)) % names.length]!;
+      if (ownGarbage) await contenders[name]();
       const seconds = await contenders[name]();
       if (round >= 0) samples[name].push(seconds);
       await new Promise((resolve) => setTimeout(resolve, 0));
@@ -123,13 +125,6 @@ export async function ticksPerSecond(action: () => Promise<unknown>): Promise<nu
   const seconds = (performance.now() - start) / 1000;
   clearInterval(timer);
   return ticks / seconds;
-}
-
-/** Collects what this thread holds no more; not in Bun, which would forget the code that it has compiled, too. */
-export function collectGarbage(): void {
-  if (runtime === "Bun") return;
-  setFlagsFromString("--expose-gc");
-  runInNewContext("gc")();
 }
 
 export function sizeName(bytes: number): string {

@@ -24,7 +24,6 @@ import { jobOf } from "../src/workers/work.ts";
 import type { BareRequest } from "./bare_worker.ts";
 import {
   type ByteTransform,
-  collectGarbage,
   iv,
   key,
   memorySource,
@@ -108,20 +107,11 @@ async function compare(
 ): Promise<void> {
   for (const worker of bareWorkers) worker.postMessage({ order: order(), place } satisfies BareRequest);
   const figures = await takeTurns({
-    "one thread": rested(one),
-    Workers: rested(two),
-    "bare Workers": rested(timed(() => runBare(bareWorkers, unit))),
-  }, { rounds: roundsOr(15), warmUp: engine === "kernel" ? 1 : 10 }); // a round there takes seconds
+    "one thread": one,
+    Workers: two,
+    "bare Workers": timed(() => runBare(bareWorkers, unit)),
+  }, { rounds: roundsOr(15), warmUp: engine === "kernel" ? 0 : 5, ownGarbage: true }); // a round there takes seconds
   record({ bar: "B10", work: `${engine}, ${name}`, figures, unit: "s", per: COUNT * MiB });
-}
-
-/** Without the garbage of the contender before, which three threads on two processors would have to collect. */
-function rested(run: () => number | Promise<number>): () => Promise<number> {
-  return async () => {
-    collectGarbage();
-    await new Promise((resolve) => setTimeout(resolve, 30)); // its threads are done, and Bun's
-    return await run();
-  };
 }
 
 /** COUNT copies of a unit, two under way with each Worker. */
