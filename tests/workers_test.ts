@@ -253,6 +253,31 @@ check("what comes out has its memory for itself, a window at most of it, and a u
   }
 });
 
+check("in the memory of what comes out is nothing else: of input that comes in bits, too", async () => {
+  const input = new Uint8Array(300_000).fill(0x5a);
+  for (
+    const make of [
+      () => new SealStream({ key: KEY, engine, workers: pair }),
+      () => new EncryptionStream("cbc(aes)", optionsWith(pair)),
+      () => new EncryptionStream("ctr(aes)", optionsWith(pair)),
+    ]
+  ) {
+    const stream = make();
+    const reading = Array.fromAsync(stream.readable);
+    const writer = stream.writable.getWriter();
+    for (const part of cut(input, [100_001, 33])) {
+      await writer.write(part);
+      await turns(3); // what has come is sent to a Worker that has nothing else to do
+      await until(() => underWay() === 0, "Workers have done what they have");
+    }
+    await writer.close();
+    for (const { buffer, byteOffset, length } of await reading) {
+      const around = new Uint8Array(buffer).fill(0, byteOffset, byteOffset + length);
+      assert(around.every((byte) => byte === 0), `${around.length - length} bytes besides ${length}`);
+    }
+  }
+});
+
 check("a thousand streams share a pool, and each has its own bytes", async () => {
   const sockets = openSockets();
   using workers = await warm(2);

@@ -36,7 +36,19 @@ function run({ of, pieces, place }: Extract<Request, { unit: number }>): Result 
     return { pieces: piecesOf(outputs) };
   } catch (error) {
     return { pieces: piecesOf(outputs), failure: failureOf(error) };
+  } finally {
+    clearAround(outputs);
   }
+}
+
+/** Outputs lie, in order, where the input was: what is left of that is not to come out with them, in the memory around. */
+function clearAround(outputs: readonly Bytes[]): void {
+  const ends = new Map<ArrayBuffer, number>();
+  for (const { buffer, byteOffset, length } of outputs) {
+    new Uint8Array(buffer).fill(0, ends.get(buffer) ?? 0, byteOffset);
+    ends.set(buffer, byteOffset + length);
+  }
+  for (const [buffer, end] of ends) new Uint8Array(buffer).fill(0, end);
 }
 
 function close(id: number): void {
