@@ -209,7 +209,7 @@ export const BARS: Readonly<Record<string, Bar>> = {
   B10: {
     title: "streams over two Workers, against one thread",
     method:
-      "64 MiB in chunks of 1 MiB, a pool of two on two processors, on this machine itself; with *kernel* in an emulated " +
+      "64 MiB in chunks of 1 MiB, a pool of two on two processors, each contender in a process of its own, on this machine itself; with *kernel* in an emulated " +
       "machine with two processors and Linux 7.3. *timer*: how often a timer of 10 ms fires beside a stream that runs flat out in " +
       "Workers, against a program that waits. What runs at memory's speed in one thread (AES in Bun and Node) has no bar: there " +
       "Workers are not of use. *bare Workers* do the same work by the same code, and nothing else: units copied into fresh memory, moved there and back, " +

@@ -42,20 +42,16 @@ export function timed(action: () => unknown): Contender {
  *
  * The `warmUp` rounds come before and do not count. Where a round is few calls it takes tens of them until a runtime
  * has compiled what it calls.
- *
- * @param options With `ownGarbage` each turn is one more, before it, that is not counted: for those that leave megabytes, so that each
- * has to collect its own, and not what the one before it left.
  */
 export async function takeTurns<Name extends string>(
   contenders: Record<Name, Contender>,
-  { rounds, warmUp = 3, ownGarbage = false }: { rounds: number; warmUp?: number; ownGarbage?: boolean },
+  { rounds, warmUp = 3 }: { rounds: number; warmUp?: number },
 ): Promise<Record<Name, Statistics>> {
   const names = Object.keys(contenders) as Name[];
   const samples = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<Name, number[]>;
   for (let round = -warmUp; round < rounds; round++) {
     for (let i = 0; i < names.length; i++) {
       const name = names[(i + Math.max(0, round)) % names.length]!;
-      if (ownGarbage) await contenders[name]();
       const seconds = await contenders[name]();
       if (round >= 0) samples[name].push(seconds);
       await new Promise((resolve) => setTimeout(resolve, 0));

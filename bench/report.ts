@@ -362,7 +362,7 @@ ${summary()}
 
 \`bench/run\` builds the C programs, boots the test kernel (\`tests/kernel/boot\`: User-Mode Linux where this machine has no AF_ALG) once for all that
 needs AF_ALG, and runs the rest on the machine itself. Every figure is a median of rounds in which the contenders take turns (A B C, B C A, …) after
-warm-up rounds (in B9 and B10 each turn is two, of which the second counts, so that each has its own garbage to collect), with least and most in brackets; every ratio is one of medians of the same run. C programs run in a process of their own and wait while it is not their turn.
+warm-up rounds, with least and most in brackets; every ratio is one of medians of the same run. C programs run in a process of their own and wait while it is not their turn.
 
 - *plain C*: a loop of \`kcapi_cipher_stream_update\` and \`kcapi_cipher_stream_op\` with one list entry each, over 64 KiB or the size named, at most 212,992 bytes.
 - *best C*: the same with 212,992 bytes a round, sent by \`sendmsg\`: libkcapi does that for lists of 17 entries. Both use page-aligned buffers again and again.

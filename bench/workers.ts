@@ -2,11 +2,17 @@
  * Streams over Workers (B10): against one thread, and beside a timer. And how much of the work is the main thread's, by which
  * `report.ts` tells how they grow with the processors.
  *
+ * Each contender is a process of its own, this script with its name: what one leaves for the garbage collector is not
+ * another's to collect, and each has the heap that it would have by itself.
+ *
  * @module
  */
 
+import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
 import {
   CipherWorkers,
@@ -31,87 +37,141 @@ import {
   record,
   roundsOr,
   runBars,
+  runtime,
   statistics,
-  takeTurns,
   ticksPerSecond,
-  timed,
 } from "./measure.ts";
 
 const COUNT = 64; // MiB
 const chunks = [new Uint8Array(MiB).fill(7)];
 const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
+/** In the emulated machine a round takes seconds. */
+const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 1, roundsOr(5)] : [3, 10, roundsOr(10)];
 
-/** Made anew for each round. */
-type Make = (options: { workers?: CipherWorkers }) => ByteTransform;
-
-/** What bare Workers do instead, to which bytes. */
-type Bare = readonly [order: () => Order, unit: Uint8Array<ArrayBuffer>];
+const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
+type Contender = (typeof CONTENDERS)[number];
 
 /** A whole unit in the middle of a stream. */
 const place: Place = { isLast: false, index: 1, iv, sector: 0n };
+const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
 
-await runBars({ B10: measureWorkers });
-
-async function measureWorkers(): Promise<void> {
-  using workers = new CipherWorkers(2);
-  const bareWorkers = [0, 1].map(() => new Worker(new URL("./bare_worker.ts", import.meta.url)));
-  const sealed = cut(
-    await new Blob(await Array.fromAsync(seal({ key, engine }, Array(COUNT).fill(chunks[0])))).bytes(),
-  );
-  const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
-  const sealing: Bare = [() => sealedOrder("seal"), new Uint8Array(MiB)];
-  const unsealing: Bare = [() => sealedOrder("unseal"), sealedUnit()];
-  const streams: Record<string, { make: Make; source?: readonly Uint8Array[]; bare: Bare }> = {
-    "seal": { make: (options) => new SealStream({ key, engine, ...options }), bare: sealing },
-    "unseal": {
-      make: (options) => new UnsealStream({ key, engine, ...options }),
-      source: sealed,
-      bare: unsealing,
-    },
-    "ctr(aes)": {
-      make: (options) => new EncryptionStream("ctr(aes)", { key, iv, engine, ...options }),
-      bare: [() => cipherOrder("ctr(aes)", key), new Uint8Array(MiB)],
-    },
-    "xts(aes), sectors of 4 KiB": {
-      make: (options) => new EncryptionStream("xts(aes)", { key: xtsKey, sectorSize: 4096, engine, ...options }),
-      bare: [() => cipherOrder("xts(aes)", xtsKey, 4096), new Uint8Array(MiB)],
-    },
-    "cbc(aes), decryption": {
-      make: (options) => new DecryptionStream("cbc(aes)", { key, iv, padding: "none", engine, ...options }),
-      bare: [() => ({ ...cipherOrder("cbc(aes)", key), direction: "decrypt" }), new Uint8Array(MiB)],
-    },
-  };
-  for (const [name, { make, source = chunks, bare }] of Object.entries(streams)) {
-    const count = source === chunks ? COUNT : source.length;
-    const run = (options: object) => timed(() => drain(source, count, make(options)));
-    await compare(name, run({}), run({ workers }), bareWorkers, bare);
-  }
-  const eight = (options: object) =>
-    timed(() =>
-      Promise.all(
-        Array.from({ length: 8 }, () => drain(chunks, COUNT / 8, new SealStream({ key, engine, ...options }))),
-      )
-    );
-  await compare("8 × seal", eight({}), eight({ workers }), bareWorkers, sealing);
-  for (const worker of bareWorkers) await worker.terminate();
-  await measureShares("seal", () => drain(chunks, COUNT, new SealStream({ key, engine, workers })));
-  await measureTimer(() => drain(chunks, COUNT, new SealStream({ key, engine, workers })));
+interface Work {
+  /** A stream of it, made anew for each round. */
+  readonly make: (options: { workers?: CipherWorkers }) => ByteTransform;
+  readonly source?: () => Promise<readonly Uint8Array[]>;
+  /** So many streams at once. */
+  readonly streams?: number;
+  /** What bare Workers do instead, to which bytes. */
+  readonly order: () => Order;
+  readonly unit?: () => Uint8Array<ArrayBuffer>;
 }
 
-async function compare(
-  name: string,
-  one: () => number | Promise<number>,
-  two: () => number | Promise<number>,
-  bareWorkers: readonly Worker[],
-  [order, unit]: Bare,
-): Promise<void> {
-  for (const worker of bareWorkers) worker.postMessage({ order: order(), place } satisfies BareRequest);
-  const figures = await takeTurns({
-    "one thread": one,
-    Workers: two,
-    "bare Workers": timed(() => runBare(bareWorkers, unit)),
-  }, { rounds: roundsOr(15), warmUp: engine === "kernel" ? 0 : 5, ownGarbage: true }); // a round there takes seconds
-  record({ bar: "B10", work: `${engine}, ${name}`, figures, unit: "s", per: COUNT * MiB });
+const sealing: Work = {
+  make: (options) => new SealStream({ key, engine, ...options }),
+  order: () => sealedOrder("seal"),
+};
+const WORKS: Record<string, Work> = {
+  "seal": sealing,
+  "unseal": {
+    make: (options) => new UnsealStream({ key, engine, ...options }),
+    source: sealedChunks,
+    order: () => sealedOrder("unseal"),
+    unit: sealedUnit,
+  },
+  "ctr(aes)": {
+    make: (options) => new EncryptionStream("ctr(aes)", { key, iv, engine, ...options }),
+    order: () => cipherOrder("ctr(aes)", key),
+  },
+  "xts(aes), sectors of 4 KiB": {
+    make: (options) => new EncryptionStream("xts(aes)", { key: xtsKey, sectorSize: 4096, engine, ...options }),
+    order: () => cipherOrder("xts(aes)", xtsKey, 4096),
+  },
+  "cbc(aes), decryption": {
+    make: (options) => new DecryptionStream("cbc(aes)", { key, iv, padding: "none", engine, ...options }),
+    order: () => ({ ...cipherOrder("cbc(aes)", key), direction: "decrypt" }),
+  },
+  "8 × seal": { ...sealing, streams: 8 },
+};
+
+const [command, name, contender] = process.argv.slice(2);
+if (command === "contender") console.log(JSON.stringify(await compete(WORKS[name!]!, contender as Contender)));
+else await runBars({ B10: measureWorkers });
+
+async function measureWorkers(): Promise<void> {
+  for (const work of Object.keys(WORKS)) {
+    const rounds = Object.fromEntries(CONTENDERS.map((each) => [each, [] as Round[]])) as Record<Contender, Round[]>;
+    for (let turn = 0; turn < TURNS; turn++) {
+      for (let i = 0; i < CONTENDERS.length; i++) {
+        const each = CONTENDERS[(i + turn) % CONTENDERS.length]!;
+        rounds[each].push(...await inProcess(work, each));
+      }
+    }
+    const figures = Object.fromEntries(
+      CONTENDERS.map((each) => [each, statistics(rounds[each].map(({ seconds }) => seconds))]),
+    );
+    record({ bar: "B10", work: `${engine}, ${work}`, figures, unit: "s", per: COUNT * MiB });
+    if (work === "seal") {
+      const shares = {
+        "main thread": statistics(rounds.Workers.map(({ main }) => main)),
+        "other threads": statistics(rounds.Workers.map(({ others }) => others)),
+      };
+      record({ bar: "growth", work: `${engine}, ${work}`, figures: shares, unit: "s", per: COUNT * MiB });
+    }
+  }
+  using workers = new CipherWorkers(2);
+  await measureTimer(() => drain(chunks, COUNT, sealing.make({ workers })));
+}
+
+/** Seconds of a round: of the clock on the wall, and of the processors, for the main thread, which is serial, and the others. */
+interface Round {
+  readonly seconds: number;
+  readonly main: number;
+  readonly others: number;
+}
+
+async function inProcess(work: string, contender: Contender): Promise<Round[]> {
+  const before = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
+  const script = fileURLToPath(import.meta.url);
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    ...before[runtime],
+    script,
+    "contender",
+    work,
+    contender,
+  ]);
+  return JSON.parse(stdout.trim().split("\n").at(-1)!);
+}
+
+async function compete(work: Work, contender: Contender): Promise<Round[]> {
+  using workers = contender === "Workers" ? new CipherWorkers(2) : undefined;
+  const bareWorkers = contender === "bare Workers" ? startBare(work) : [];
+  const unit = work.unit?.() ?? new Uint8Array(MiB);
+  const source = await work.source?.() ?? chunks;
+  const { streams = 1 } = work;
+  const count = (source === chunks ? COUNT : source.length) / streams;
+  const run = () =>
+    contender === "bare Workers"
+      ? runBare(bareWorkers, unit)
+      : Promise.all(Array.from({ length: streams }, () => drain(source, count, work.make(workers ? { workers } : {}))));
+  const rounds: Round[] = [];
+  for (let round = -WARM_UP; round < ROUNDS; round++) {
+    const [start, ofMain, ofAll] = [performance.now(), mainThreadSeconds(), process.cpuUsage()];
+    await run();
+    const seconds = (performance.now() - start) / 1000;
+    const main = mainThreadSeconds() - ofMain;
+    const { user, system } = process.cpuUsage(ofAll);
+    if (round >= 0) rounds.push({ seconds, main, others: (user + system) / 1e6 - main });
+  }
+  for (const worker of bareWorkers) await worker.terminate();
+  return rounds;
+}
+
+function startBare({ order }: Work): Worker[] {
+  return [0, 1].map(() => {
+    const worker = new Worker(new URL("./bare_worker.ts", import.meta.url));
+    worker.postMessage({ order: order(), place } satisfies BareRequest);
+    return worker;
+  });
 }
 
 /** COUNT copies of a unit, two under way with each Worker. */
@@ -155,21 +215,6 @@ function sealedUnit(): Uint8Array<ArrayBuffer> {
   return unit;
 }
 
-/** Processor time of a run: of the main thread, which is serial, and of all the others. */
-async function measureShares(name: string, run: () => Promise<void>): Promise<void> {
-  const main: number[] = [];
-  const others: number[] = [];
-  for (let round = 0; round < roundsOr(15); round++) {
-    const [ofMain, ofAll] = [mainThreadSeconds(), process.cpuUsage()];
-    await run();
-    const { user, system } = process.cpuUsage(ofAll);
-    main.push(mainThreadSeconds() - ofMain);
-    others.push((user + system) / 1e6 - main.at(-1)!);
-  }
-  const figures = { "main thread": statistics(main), "other threads": statistics(others) };
-  record({ bar: "growth", work: `${engine}, ${name}`, figures, unit: "s", per: COUNT * MiB });
-}
-
 /** Linux counts it in nanoseconds. */
 function mainThreadSeconds(): number {
   return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0]) / 1e9;
@@ -185,6 +230,10 @@ async function measureTimer(run: () => Promise<void>): Promise<void> {
   }
   const figures = { idle: statistics(idle), Workers: statistics(busy) };
   record({ bar: "B10", work: `${engine}, timer beside seal`, figures, unit: "ticks" });
+}
+
+async function sealedChunks(): Promise<Uint8Array[]> {
+  return cut(await new Blob(await Array.fromAsync(seal({ key, engine }, Array(COUNT).fill(chunks[0])))).bytes());
 }
 
 function cut(whole: Uint8Array): Uint8Array[] {
