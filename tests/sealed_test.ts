@@ -900,16 +900,27 @@ test("engine tells which one runs", async () => {
 test("an engine that was asked for is not replaced by another", async () => {
   const options = { ...optionsOf(), engine: "kernel" as const };
   const file = await sealed(bytes(3));
-  const all: (() => { readonly engine: string } | Promise<{ readonly engine: string }>)[] = [
-    () => new SealStream(options),
-    () => new UnsealStream(options),
-    () => seal(options, KEY),
-    () => unseal(options, file),
-    () => openSealed(new Blob([file]), options),
+  const engineOf: (() => string | Promise<string>)[] = [
+    ...[SealStream, UnsealStream].map((Stream) => async () => {
+      const stream = new Stream(options);
+      const { engine } = stream;
+      await stream.readable.cancel();
+      return engine;
+    }),
+    ...[seal, unseal].map((call) => async () => {
+      const iterator = call(options, file);
+      const { engine } = iterator;
+      await iterator.return!();
+      return engine;
+    }),
+    async () => {
+      using open = await openSealed(new Blob([file]), options);
+      return open.engine;
+    },
   ];
-  for (const make of all) {
+  for (const which of engineOf) {
     try {
-      assertEquals((await make()).engine, "kernel");
+      assertEquals(await which(), "kernel");
     } catch (error) {
       assertInstanceOf(error, KcapiError);
     }
