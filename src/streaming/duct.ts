@@ -207,15 +207,12 @@ export class Duct {
     this.#hold();
   }
 
-  /** Goes on when something that is done elsewhere is. */
+  /** Goes on when something that is done elsewhere is: that may be no turn of the event loop, where messages come one after the other. */
   #await(): void {
     const { later } = this.#processor;
     if (!later || this.#awaited === later) return;
     this.#awaited = later;
-    void later.then(() => {
-      this.#slice = undefined;
-      this.#resume();
-    });
+    void later.then(() => this.#resume());
   }
 
   #rest(slice: TimeSlice): void {
