@@ -46,7 +46,7 @@ const COUNT = 64; // MiB
 const chunks = [new Uint8Array(MiB).fill(7)];
 const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
 /** In the emulated machine a round takes seconds. */
-const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 1, roundsOr(5)] : [3, 10, roundsOr(10)];
+const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 1, roundsOr(5)] : [3, 30, roundsOr(10)];
 
 const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
 type Contender = (typeof CONTENDERS)[number];
