@@ -10,7 +10,7 @@ import type { Bytes } from "../src/bytes.ts";
 import type { Order, Place } from "../src/workers/messages.ts";
 import { type Job, jobOf } from "../src/workers/work.ts";
 
-/** To a bare Worker: what its next units are, or one. */
+/** To a bare Worker: first what its units are, then each of them. */
 export type BareRequest = { readonly order: Order; readonly place: Place } | ArrayBuffer;
 
 let job: Job | undefined;
@@ -18,7 +18,6 @@ let place: Place;
 
 parentPort?.on("message", (request: BareRequest) => {
   if ("order" in request) {
-    job?.close();
     job = jobOf(request.order);
     place = request.place;
   } else {

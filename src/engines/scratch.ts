@@ -83,8 +83,8 @@ export function xor(target: Uint8Array, source: Uint8Array): void {
 }
 
 /**
- * Four words a step take a third of the time of one a step (bench/modes.ts). Not generic: code that sees two types of arrays is
- * several times slower in one runtime.
+ * Four words a step take a third of the time of one a step. Not generic: code that sees two types of arrays is several times
+ * slower in one runtime.
  */
 export function xorWords(target: Words, source: Words, count: number): void {
   let i = 0;

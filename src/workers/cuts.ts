@@ -10,8 +10,8 @@ import { type CipherPlan, type CipherWork, Cryptor } from "../cipher/cryptor.ts"
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
 import { openEngine } from "../engines/mod.ts";
-import { KcapiError } from "../errors.ts";
 import { WINDOW } from "../engines/scratch.ts";
+import { KcapiError } from "../errors.ts";
 import { copyOfKey, forgetKey } from "../kernel_key.ts";
 import type { SealPlan } from "../sealed/options.ts";
 import type { SealWork } from "../sealed/sealer.ts";

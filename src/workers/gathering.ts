@@ -54,9 +54,10 @@ export class Copies implements Gathering {
   add(bytes: Bytes): void {
     for (let at = 0; at < bytes.length;) {
       if (this.#end === this.#piece) this.#list.push(...this.#cut(this.#end));
+      const ofPiece = Math.min(bytes.length - at, this.#piece - this.#end);
+      this.#reserve(this.#end + ofPiece);
       const run = this.#layout ? this.#layout.run - this.#end % this.#layout.run : Infinity;
-      const length = Math.min(bytes.length - at, run, this.#piece - this.#end);
-      this.#reserve(this.#end + Math.min(bytes.length - at, this.#piece - this.#end));
+      const length = Math.min(ofPiece, run);
       this.#memory.set(viewOf(bytes, at, at + length), this.#offset(this.#end));
       this.#end += length;
       this.length += length;
