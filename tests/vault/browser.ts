@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { type BrowserContext, type CDPSession, chromium, type Page } from "playwright-core";
-import { CHROMIUM, RUNTIMES, Server } from "./server.ts";
+import { CHROMIUM, RUNTIMES, Server, until } from "./server.ts";
 
 const CONTENT = Buffer.from(Array.from({ length: 3_000_000 }, (_, i) => (i * i) >> 7));
 const WAV = wav(1200);
@@ -160,6 +160,7 @@ async function cancels(page: Page): Promise<void> {
   writeFileSync(file, CONTENT);
   await page.getByLabel("Choose files to store").setInputFiles([file]);
   await page.getByText(/kB of 3\.0 MB · /).waitFor();
+  await until(() => server.files().length === 3);
   // By keyboard: the button is reached by Tab, and pressed by Enter.
   const cancel = page.getByRole("button", { name: "Cancel cancelled.bin" });
   await page.getByLabel("Choose files to store").focus();
@@ -167,6 +168,8 @@ async function cancels(page: Page): Promise<void> {
   assert.ok(await cancel.evaluate((element) => element === document.activeElement));
   await page.keyboard.press("Enter");
   await cancel.waitFor({ state: "detached" });
+  // The server keeps nothing of it. Before that the rest would go out at once, were it no longer held back.
+  await until(() => server.files().length === 2);
   await throttle(page, -1);
   await page.reload();
   await page.getByRole("heading", { name: "2 files" }).waitFor();
