@@ -4,10 +4,11 @@
  * @module
  */
 
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 import { checksOf, type Figures, limitOf, passes, type Statistics } from "./bars.ts";
 
 export const KiB = 1024;
@@ -58,6 +59,19 @@ export async function takeTurns<Name extends string>(
     }
   }
   return Object.fromEntries(names.map((name) => [name, statistics(samples[name])])) as Record<Name, Statistics>;
+}
+
+const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
+
+/**
+ * Runs a script of this directory on this runtime, in a process of its own: what one contender leaves for the garbage collector is not
+ * another's to collect, and each has the heap that it would have by itself.
+ *
+ * @returns What it prints, as JSON, in its last line.
+ */
+export async function inProcess<Result>(script: string, ...args: readonly string[]): Promise<Result> {
+  const { stdout } = await promisify(execFile)(process.execPath, [...FLAGS[runtime], script, ...args]);
+  return JSON.parse(stdout.trim().split("\n").at(-1)!);
 }
 
 /** Median, least and most of the samples. */

@@ -1,17 +1,23 @@
 /**
  * Sealed streams (B9): against their parts, and against other packages that encrypt and authenticate streams.
  *
+ * Each contender is a process of its own: this script, with its name.
+ *
  * @module
  */
 
 import { encodings, encrypt as encryptRecords } from "@apeleghq/rfc8188";
 import { Encrypter } from "age-encryption";
 import { createCipheriv, createHmac } from "node:crypto";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
 import { seal, type SealedFormatName, SealStream, UnsealStream } from "../mod.ts";
 import {
   type ByteTransform,
   chunksOf,
+  type Contender,
   freshStream,
+  inProcess,
   iv,
   key,
   KiB,
@@ -19,7 +25,7 @@ import {
   record,
   roundsOr,
   runBars,
-  takeTurns,
+  statistics,
   timed,
 } from "./measure.ts";
 
@@ -30,37 +36,65 @@ const encrypter = new Encrypter();
 encrypter.setScryptWorkFactor(1);
 encrypter.setPassphrase("of no importance");
 
-await runBars({ B9: measureSealed });
+const TURNS = 3;
+/** Seconds: a runtime compiles what it has run some ten thousand times once more. */
+const WARM_UP = 2;
+const ROUNDS = roundsOr(11);
+
+const chunks = chunksOf(SIZE);
+const [CTR, GCM] = ["AES256_CTR_HMAC_SHA256_64KB", "AES256_GCM_HKDF_64KB"] as const;
+
+/** What there is to measure, made once. */
+const CONTENDERS: Record<string, () => Contender | Promise<Contender>> = {
+  seal: sealing(CTR),
+  unseal: unsealing(CTR),
+  "seal GCM": sealing(GCM),
+  "unseal GCM": unsealing(GCM),
+  "AES-CTR": () => timed(ctrLoop),
+  HMAC: () => timed(hmacLoop),
+  GCM: () => timed(gcmLoop),
+  "fresh stream": () => timed(() => drain(chunks, freshStream())),
+  typage: () => timed(typage),
+  rfc8188: () => timed(rfc8188),
+};
+
+const script = fileURLToPath(import.meta.url);
+const [command, name] = process.argv.slice(2);
+if (command === "contender") console.log(JSON.stringify(await compete(await CONTENDERS[name!]!())));
+else await runBars({ B9: measureSealed });
 
 async function measureSealed(): Promise<void> {
-  const chunks = chunksOf(SIZE);
-  const formats = ["AES256_CTR_HMAC_SHA256_64KB", "AES256_GCM_HKDF_64KB"] as const;
-  const sealed = Object.fromEntries(
-    await Promise.all(formats.map(async (format) => [format, await sealedChunks(format, chunks)] as const)),
-  );
-  const through = (format: SealedFormatName, isSeal: boolean) =>
-    timed(() =>
-      drain(
-        isSeal ? chunks : sealed[format]!,
-        isSeal ? new SealStream({ key, format }) : new UnsealStream({ key, format }),
-      )
-    );
-  const figures = await takeTurns({
-    seal: through(formats[0], true),
-    unseal: through(formats[0], false),
-    "seal GCM": through(formats[1], true),
-    "unseal GCM": through(formats[1], false),
-    "AES-CTR": timed(() => ctrLoop(chunks)),
-    HMAC: timed(() => hmacLoop(chunks)),
-    GCM: timed(() => gcmLoop(chunks)),
-    "fresh stream": timed(() => drain(chunks, freshStream())),
-    typage: timed(() => typage(chunks)),
-    rfc8188: timed(() => rfc8188(chunks)),
-  }, { rounds: roundsOr(15), warmUp: 5 });
+  const names = Object.keys(CONTENDERS);
+  const samples = Object.fromEntries(names.map((name) => [name, [] as number[]]));
+  for (let turn = 0; turn < TURNS; turn++) {
+    for (let i = 0; i < names.length; i++) {
+      const name = names[(i + turn) % names.length]!;
+      samples[name]!.push(...await inProcess<number[]>(script, "contender", name));
+    }
+  }
+  const figures = Object.fromEntries(names.map((name) => [name, statistics(samples[name]!)]));
   record({ bar: "B9", work: "64 KiB", figures, unit: "s", per: SIZE * COUNT });
 }
 
-async function sealedChunks(format: SealedFormatName, chunks: readonly Uint8Array[]): Promise<Uint8Array[]> {
+async function compete(contender: Contender): Promise<number[]> {
+  const samples: number[] = [];
+  for (const start = performance.now(); performance.now() - start < 1000 * WARM_UP;) await contender();
+  while (samples.length < ROUNDS) samples.push(await contender());
+  return samples;
+}
+
+function sealing(format: SealedFormatName): () => Contender {
+  return () => timed(() => drain(chunks, new SealStream({ key, format })));
+}
+
+function unsealing(format: SealedFormatName): () => Promise<Contender> {
+  return async () => {
+    const sealed = await sealedChunks(format);
+    return timed(() => drain(sealed, new UnsealStream({ key, format })));
+  };
+}
+
+async function sealedChunks(format: SealedFormatName): Promise<Uint8Array[]> {
   const list = Array.from({ length: COUNT }, (_, i) => chunks[i % chunks.length]! as Uint8Array<ArrayBuffer>);
   const whole = new Uint8Array(await new Blob(await Array.fromAsync(seal({ key, format }, list))).arrayBuffer());
   return Array.from({ length: Math.ceil(whole.length / SIZE) }, (_, i) => whole.slice(i * SIZE, (i + 1) * SIZE));
@@ -71,17 +105,17 @@ async function drain(chunks: readonly Uint8Array[], stream: ByteTransform): Prom
   await memorySource(chunks, count).pipeThrough(stream).pipeTo(new WritableStream());
 }
 
-function ctrLoop(chunks: readonly Uint8Array[]): void {
+function ctrLoop(): void {
   const cipher = createCipheriv("aes-256-ctr", key, iv);
   for (let i = 0; i < COUNT; i++) cipher.update(chunks[i % chunks.length]!);
   cipher.final();
 }
 
-function hmacLoop(chunks: readonly Uint8Array[]): void {
+function hmacLoop(): void {
   for (let i = 0; i < COUNT; i++) createHmac("sha256", key).update(chunks[i % chunks.length]!).digest();
 }
 
-function gcmLoop(chunks: readonly Uint8Array[]): void {
+function gcmLoop(): void {
   for (let i = 0; i < COUNT; i++) {
     const cipher = createCipheriv("aes-256-gcm", key, iv.subarray(0, 12));
     cipher.update(chunks[i % chunks.length]!);
@@ -90,12 +124,12 @@ function gcmLoop(chunks: readonly Uint8Array[]): void {
   }
 }
 
-async function typage(chunks: readonly Uint8Array[]): Promise<void> {
+async function typage(): Promise<void> {
   const source = memorySource(chunks, COUNT) as ReadableStream<Uint8Array<ArrayBuffer>>;
   await (await encrypter.encrypt(source)).pipeTo(new WritableStream());
 }
 
-async function rfc8188(chunks: readonly Uint8Array[]): Promise<void> {
+async function rfc8188(): Promise<void> {
   const source = memorySource(chunks, COUNT) as ReadableStream<ArrayBuffer & Uint8Array>;
   await (await encryptRecords(encodings.aes128gcm, source as never, 64 * KiB, new ArrayBuffer(0), key.buffer)).pipeTo(
     new WritableStream(),

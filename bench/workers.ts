@@ -2,17 +2,14 @@
  * Streams over Workers (B10): against one thread, and beside a timer. And how much of the work is the main thread's, by which
  * `report.ts` tells how they grow with the processors.
  *
- * Each contender is a process of its own, this script with its name: what one leaves for the garbage collector is not
- * another's to collect, and each has the heap that it would have by itself.
+ * Each contender is a process of its own: this script, with its name.
  *
  * @module
  */
 
-import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
 import {
   CipherWorkers,
@@ -30,6 +27,7 @@ import { jobOf } from "../src/workers/work.ts";
 import type { BareRequest } from "./bare_worker.ts";
 import {
   type ByteTransform,
+  inProcess,
   iv,
   key,
   memorySource,
@@ -37,7 +35,6 @@ import {
   record,
   roundsOr,
   runBars,
-  runtime,
   statistics,
   ticksPerSecond,
 } from "./measure.ts";
@@ -93,6 +90,7 @@ const WORKS: Record<string, Work> = {
   "8 × seal": { ...sealing, streams: 8 },
 };
 
+const script = fileURLToPath(import.meta.url);
 const [command, name, contender] = process.argv.slice(2);
 if (command === "contender") console.log(JSON.stringify(await compete(WORKS[name!]!, contender as Contender)));
 else await runBars({ B10: measureWorkers });
@@ -103,7 +101,7 @@ async function measureWorkers(): Promise<void> {
     for (let turn = 0; turn < TURNS; turn++) {
       for (let i = 0; i < CONTENDERS.length; i++) {
         const each = CONTENDERS[(i + turn) % CONTENDERS.length]!;
-        rounds[each].push(...await inProcess(work, each));
+        rounds[each].push(...await inProcess<Round[]>(script, "contender", work, each));
       }
     }
     const figures = Object.fromEntries(
@@ -127,19 +125,6 @@ interface Round {
   readonly seconds: number;
   readonly main: number;
   readonly others: number;
-}
-
-async function inProcess(work: string, contender: Contender): Promise<Round[]> {
-  const before = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
-  const script = fileURLToPath(import.meta.url);
-  const { stdout } = await promisify(execFile)(process.execPath, [
-    ...before[runtime],
-    script,
-    "contender",
-    work,
-    contender,
-  ]);
-  return JSON.parse(stdout.trim().split("\n").at(-1)!);
 }
 
 async function compete(work: Work, contender: Contender): Promise<Round[]> {

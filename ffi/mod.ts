@@ -144,6 +144,11 @@ export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
   return name === "deno" ? "rustcrypto" : name === "bun" ? "boringssl" : "openssl";
 }
 
+/** Whether BigInts of 64 bits are numbers to the compiler, as they are to V8's; JavaScriptCore makes an object of each. */
+export function compilesBigInts(): boolean {
+  return host().runtime.name !== "bun";
+}
+
 /** Calls `callback` in the next turn of the event loop. */
 export function nextTurn(callback: () => void): void {
   (globalThis as unknown as NodeGlobals).setImmediate(callback);

@@ -303,7 +303,7 @@ for (const format of [CTR, GCM]) {
     const places = indexes.flatMap((index) => [{ index, isLast: false }, { index, isLast: true }]);
     const sealed = places.map((place) => {
       const output = new Uint8Array(5 + checked.tagSize);
-      segments.seal([bytes(5)], output, place);
+      segments.seal([bytes(5)], place, output);
       return output;
     });
     assertEquals(new Set(sealed.map((each) => each.subarray(0, 5).join())).size, sealed.length);
@@ -367,7 +367,7 @@ function writer(options: SealOptions) {
   );
   const segment = (length: number, place: { index: number; isLast: boolean }) => {
     const output = new Uint8Array(length + plan.format.tagSize);
-    segments.seal([bytes(length)], output, place);
+    segments.seal([bytes(length)], place, output);
     return output;
   };
   return {

@@ -224,6 +224,27 @@ for (const [name, format] of Object.entries(FORMATS)) {
   });
 }
 
+for (const [name, format] of Object.entries(FORMATS)) {
+  test(`${name}: once a write is answered, its chunk may be filled anew`, async () => {
+    for (const size of [1, 2, 20].map((segments) => segments * 112 * 200 + 50)) {
+      const options = optionsOf({ ...format, segmentSize: 112 * 200 });
+      const stream = new SealStream(options);
+      const output = new Response(stream.readable).bytes();
+      const writer = stream.writable.getWriter();
+      const input = bytes(3 * size, 5);
+      const chunk = new Uint8Array(size);
+      for (let at = 0; at < input.length; at += size) {
+        await turns(1); // the reader has asked
+        chunk.set(input.subarray(at, at + size));
+        await writer.write(chunk);
+        chunk.fill(0);
+      }
+      await writer.close();
+      assertEquals(await opened(await output, options), input);
+    }
+  });
+}
+
 test("all six parameters may be given for AES-GCM-HKDF, too, whose macHash says nothing", async () => {
   const whole: SealedParameters = { ...SMALL_GCM, macHash: "SHA-512", tagSize: 16 };
   const file = await sealed(bytes(300), optionsOf(whole));
@@ -429,7 +450,7 @@ function emptyLast({ salt, noncePrefix }: Vector, index: number): Bytes {
   const header = { salt: fromHex(salt), prefix: fromHex(noncePrefix) };
   const segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
   const tag = new Uint8Array(TAG);
-  segments.seal([], tag, { index, isLast: true });
+  segments.seal([], { index, isLast: true }, tag);
   segments.close();
   return tag;
 }
@@ -596,7 +617,7 @@ once(
         if (start === 0 && end === 40) return Promise.resolve(concat([Uint8Array.of(40), header.salt, header.prefix]));
         const index = Math.floor(start / 1_048_576);
         const output = new Uint8Array(end - start);
-        segments.seal([new Uint8Array(output.length - TAG).fill(index)], output, { index, isLast: end === total });
+        segments.seal([new Uint8Array(output.length - TAG).fill(index)], { index, isLast: end === total }, output);
         return Promise.resolve(output);
       },
     };

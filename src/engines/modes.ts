@@ -119,7 +119,7 @@ function block(mode: string, cipher: string, key: Bytes): Mode | undefined {
 
 /**
  * Where ECB and the work around it are faster than the mode that `node:crypto` has, with AES at 64 KiB. Measured
- * (bench/modes.ts): RustCrypto's ctr 117 µs against 39, its cbc decryption 162 against 35; OpenSSL's 17 and 10, BoringSSL's 9
+ * (bench/modes.ts): RustCrypto's ctr 115 µs against 34, its cbc decryption 168 against 30; OpenSSL's 17 and 10, BoringSSL's 9
  * and 9, where ECB alone takes about as long.
  */
 const isOverEcb = lazily(() => cryptoBackend() === "rustcrypto");

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { compilesBigInts } from "../../ffi/mod.ts";
 import type { Bytes } from "../bytes.ts";
 
 /** The most bytes that are processed at once: the kernel's default send buffer, so that both engines take the same messages. */
@@ -20,7 +21,7 @@ export function lazily<T>(make: () => T): () => T {
 }
 
 /** Memory as 32-bit words. */
-export type Words = Uint32Array;
+export type Words = Int32Array;
 
 /** The same memory, as bytes and as words. */
 export interface Memory {
@@ -31,7 +32,7 @@ export interface Memory {
 /** Fresh memory. */
 export function memory(length: number): Memory {
   const buffer = new ArrayBuffer(length);
-  return { bytes: new Uint8Array(buffer), words: new Uint32Array(buffer) };
+  return { bytes: new Uint8Array(buffer), words: new Int32Array(buffer) };
 }
 
 const made: Memory[] = [];
@@ -82,23 +83,52 @@ export function xor(target: Uint8Array, source: Uint8Array): void {
   for (let i = 4 * words; i < target.length; i++) target[i]! ^= source[i]!;
 }
 
+/** From so many words on, views of them as longs cost less than they gain. */
+const LEAST_LONG = 256;
+
+const byLongs = lazily(compilesBigInts);
+
 /**
- * Four words a step take a third of the time of one a step. Not generic: code that sees two types of arrays is several times
- * slower in one runtime.
+ * `target ^= source`. Eight words a step take a third of the time of one a step. Not generic: code that sees two types of arrays is
+ * several times slower in one runtime.
  */
 export function xorWords(target: Words, source: Words, count: number): void {
   let i = 0;
-  for (; i + 4 <= count; i += 4) {
+  if (count >= LEAST_LONG && (target.byteOffset | source.byteOffset) % 8 === 0 && byLongs()) {
+    i = 2 * xorLongs(longsOf(target, count), longsOf(source, count));
+  }
+  for (; i + 8 <= count; i += 8) {
     target[i]! ^= source[i]!;
     target[i + 1]! ^= source[i + 1]!;
     target[i + 2]! ^= source[i + 2]!;
     target[i + 3]! ^= source[i + 3]!;
+    target[i + 4]! ^= source[i + 4]!;
+    target[i + 5]! ^= source[i + 5]!;
+    target[i + 6]! ^= source[i + 6]!;
+    target[i + 7]! ^= source[i + 7]!;
   }
   for (; i < count; i++) target[i]! ^= source[i]!;
 }
 
+/** In half the time of the words, where the compiler knows that no more than 64 bits are asked for. */
+function xorLongs(target: BigUint64Array, source: BigUint64Array): number {
+  const { length } = target;
+  let i = 0;
+  for (; i + 4 <= length; i += 4) {
+    target[i] = BigInt.asUintN(64, target[i]! ^ source[i]!);
+    target[i + 1] = BigInt.asUintN(64, target[i + 1]! ^ source[i + 1]!);
+    target[i + 2] = BigInt.asUintN(64, target[i + 2]! ^ source[i + 2]!);
+    target[i + 3] = BigInt.asUintN(64, target[i + 3]! ^ source[i + 3]!);
+  }
+  return i;
+}
+
+function longsOf({ buffer, byteOffset }: Words, count: number): BigUint64Array {
+  return new BigUint64Array(buffer, byteOffset, count >>> 1);
+}
+
 export function wordsOf({ buffer, byteOffset }: Uint8Array, count: number): Words {
-  return new Uint32Array(buffer, byteOffset, count);
+  return new Int32Array(buffer, byteOffset, count);
 }
 
 /** `output` as a plain array: without a copy, where nobody else has its memory. */

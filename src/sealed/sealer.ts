@@ -12,7 +12,7 @@ import { doneBy } from "../streaming/workforce.ts";
 import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
 import { Held } from "./held.ts";
 import type { SealPlan } from "./options.ts";
-import { deriveKeys, type Header, openSegments, type Segments } from "./segments.ts";
+import { deriveKeys, type Header, openSegments, type Place, type Segments } from "./segments.ts";
 
 /**
  * A sealing that is ready to be opened.
@@ -100,8 +100,11 @@ export class Sealer implements Processor {
     return false;
   }
 
-  pass(): undefined {
-    return undefined;
+  pass(bytes: Bytes): Bytes | undefined {
+    const rest = this.#held.length + bytes.length - this.#room;
+    if (rest <= 0 || rest > this.#format.segmentSize - this.#format.tagSize) return undefined;
+    this.write([bytes]);
+    return this.read();
   }
 
   write(list: readonly Bytes[]): void {
@@ -118,15 +121,10 @@ export class Sealer implements Processor {
     if (!input) return undefined;
     try {
       input.verify();
-      const { segmentSize, tagSize } = this.#format;
-      const room = segmentSize - tagSize - this.#header.length;
-      const total = this.#held.length + input.remaining;
-      if (total > room) return this.#seal(input, room, false);
-      if (!this.#isEnding) this.#held.take(input, input.remaining);
-      this.#input = undefined;
-      if (!this.#isEnding) return undefined;
-      const output = this.#seal(input, total, true);
-      this.close();
+      if (this.#isEnding) return this.#sealLast(input);
+      const output = this.#isMore(input) ? this.#seal(input, this.#room, false) : undefined;
+      // What is left is held in the same step, so that no write waits for another.
+      if (!this.#isMore(input)) this.#hold(input);
       return output;
     } catch (error) {
       this.close();
@@ -142,18 +140,47 @@ export class Sealer implements Processor {
     this.#segments.close();
   }
 
+  /** How much of the plaintext the next segment takes. */
+  get #room(): number {
+    const { segmentSize, tagSize } = this.#format;
+    return segmentSize - tagSize - this.#header.length;
+  }
+
+  #isMore(input: Scatter): boolean {
+    return this.#held.length + input.remaining > this.#room;
+  }
+
+  #hold(input: Scatter): void {
+    this.#held.take(input, input.remaining);
+    this.#input = undefined;
+  }
+
+  #sealLast(input: Scatter): Bytes {
+    this.#input = undefined;
+    const output = this.#seal(input, this.#held.length, true);
+    this.close();
+    return output;
+  }
+
   /** Seals what is held and `input` up to `length` bytes. */
   #seal(input: Scatter, length: number, isLast: boolean): Bytes {
     if (this.#index === MOST_SEGMENTS) throw overflow();
     const held = this.#held;
-    const header = this.#header;
     const rest = length - held.length;
-    const output = new Uint8Array(header.length + length + this.#format.tagSize);
-    output.set(header);
     const list = held.length > 0 ? [held.bytes, ...input.peek(rest)] : input.peek(rest);
-    this.#segments.seal(list, output.subarray(header.length), { index: this.#index++, isLast });
+    const place = { index: this.#index++, isLast };
+    const output = this.#header.length > 0 ? this.#sealFirst(list, length, place) : this.#segments.seal(list, place);
     input.advance(rest);
     held.clear();
+    return output;
+  }
+
+  /** With the header in front. */
+  #sealFirst(list: readonly Bytes[], length: number, place: Place): Bytes {
+    const header = this.#header;
+    const output = new Uint8Array(header.length + length + this.#format.tagSize);
+    output.set(header);
+    this.#segments.seal(list, place, output.subarray(header.length));
     this.#header = NO_HEADER;
     return output;
   }

@@ -5,7 +5,7 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, Scatter } from "../bytes.ts";
+import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
 import { Flow } from "../cipher/flow.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
@@ -21,8 +21,12 @@ export interface Place {
 /** Seals and opens the segments of one stream. All calls are synchronous, so that any number of readers may share one. */
 export interface Segments {
   readonly engine: EngineName;
-  /** Fills `sealed` with the ciphertext of `plaintext`, a scatter list, and its tag. */
-  seal(plaintext: readonly Bytes[], sealed: Bytes, place: Place): void;
+  /**
+   * The ciphertext of `plaintext`, a scatter list, and its tag.
+   *
+   * @param target Where they go: exactly as many bytes. By default new memory.
+   */
+  seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes;
   /**
    * The plaintext of `sealed`.
    *
@@ -97,7 +101,7 @@ export function openSegments(format: Format, derived: Bytes, { prefix }: Header,
 
 /** Bytes 7 to 11 of the nonce: the number, big-endian, and whether it is the last. What follows are zeros. */
 function setPlace(nonce: Bytes, { index, isLast }: Place): void {
-  new DataView(nonce.buffer).setUint32(PREFIX_SIZE, index);
+  for (let i = 0; i < 4; i++) nonce[PREFIX_SIZE + i] = index >>> (24 - 8 * i);
   nonce[PREFIX_SIZE + 4] = Number(isLast);
 }
 
@@ -113,7 +117,8 @@ class CtrSegments implements Segments {
   readonly #flow: Flow;
   readonly #macKey: Bytes;
   readonly #macName: string;
-  readonly #tagSize: number;
+  /** As many bytes as a tag has. */
+  readonly #tagRoom: Bytes;
   readonly #nonce: Bytes;
 
   constructor(format: Format, derived: Bytes, prefix: Bytes, choice: EngineChoice) {
@@ -124,20 +129,23 @@ class CtrSegments implements Segments {
     this.#macKey = derived.slice(keySize);
     derived.fill(0);
     this.#macName = hashName(macHash!);
-    this.#tagSize = tagSize;
+    this.#tagRoom = new Uint8Array(tagSize);
     this.#nonce = nonceOf(prefix, 16);
   }
 
-  seal(plaintext: readonly Bytes[], sealed: Bytes, place: Place): void {
+  seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes {
     setPlace(this.#nonce, place);
-    const ciphertext = sealed.subarray(0, sealed.length - this.#tagSize);
-    this.#crypt("encrypt", plaintext, ciphertext);
+    // In new memory the cipher makes the tag's room, too: what it writes there, the tag replaces.
+    const sealed = target ?? this.#crypt("encrypt", [...plaintext, this.#tagRoom]);
+    const ciphertext = sealed.subarray(0, sealed.length - this.#tagRoom.length);
+    if (target) this.#crypt("encrypt", plaintext, ciphertext);
     sealed.set(this.#tagOf(ciphertext), ciphertext.length);
+    return sealed;
   }
 
   open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {
     setPlace(this.#nonce, place);
-    const length = sealed.length - this.#tagSize;
+    const length = sealed.length - this.#tagRoom.length;
     const ciphertext = sealed.subarray(0, length);
     if (!crypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
     return this.#crypt("decrypt", [ciphertext], target);
@@ -150,7 +158,7 @@ class CtrSegments implements Segments {
 
   #tagOf(ciphertext: Bytes): Uint8Array {
     const mac = crypto().createHmac(this.#macName, this.#macKey).update(this.#nonce).update(ciphertext);
-    return mac.digest().subarray(0, this.#tagSize);
+    return mac.digest().subarray(0, this.#tagRoom.length);
   }
 
   /** One stream of its own, in as many windows as it takes. */
@@ -186,8 +194,9 @@ class GcmSegments implements Segments {
     this.#nonce = nonceOf(prefix, 12);
   }
 
-  seal(plaintext: readonly Bytes[], sealed: Bytes, place: Place): void {
+  seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes {
     setPlace(this.#nonce, place);
+    const sealed = target ?? new Uint8Array(sizeOf(plaintext) + this.#tagSize);
     const cipher = crypto().createCipheriv(this.#name, this.#key, this.#nonce);
     let at = 0;
     for (const bytes of plaintext) {
@@ -198,6 +207,7 @@ class GcmSegments implements Segments {
     }
     cipher.final();
     sealed.set(cipher.getAuthTag(), at);
+    return sealed;
   }
 
   open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {

@@ -194,7 +194,8 @@ export class Unsealer implements Processor {
 
   #opened(input: Scatter, output: Bytes): Bytes {
     this.#index++;
-    if (input.remaining === 0) this.#input = undefined;
+    // What is left is held in the same step, so that no write waits for another.
+    if (input.remaining < this.#plan.format.segmentSize) this.#wait(input);
     return output;
   }
 

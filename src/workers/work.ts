@@ -105,7 +105,7 @@ function seal(
     const start = index + i === 0 ? headerSize : end;
     end = Math.min((i + 1) * segmentSize, length);
     const place = { index: index + i, isLast: isLast && end === length };
-    segments.seal([sealed!.subarray(start, end - tagSize)], sealed!.subarray(start, end), place);
+    segments.seal([sealed!.subarray(start, end - tagSize)], place, sealed!.subarray(start, end));
     outputs[0] = sealed!.subarray(0, end);
   }
 }
