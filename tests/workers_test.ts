@@ -6,6 +6,7 @@
  */
 import { readdirSync, readlinkSync } from "node:fs";
 import process from "node:process";
+import { clearImmediate, setImmediate } from "node:timers";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { load } from "../ffi/mod.ts";
@@ -27,6 +28,8 @@ import { parseAlgorithm } from "../src/algorithms.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { prepareSeal } from "../src/sealed/sealer.ts";
 import { Draw, DrawIterator, inputOf } from "../src/streaming/draw.ts";
+import { Duct } from "../src/streaming/duct.ts";
+import type { Processor } from "../src/streaming/processor.ts";
 import {
   assert,
   assertEquals,
@@ -775,6 +778,64 @@ once("a stream keeps its pool, which nobody else holds", async () => {
   await collectGarbage();
   await writer.close();
   assertEquals(await output, ctrOf(bytes(100_000)));
+});
+
+/**
+ * Fake, for no runtime's messages come in microtasks each time: work of a millisecond a piece, done elsewhere, of which news
+ * comes at once.
+ */
+class FakeUnits implements Processor {
+  readonly engine = "userspace";
+  readonly window = UNIT;
+  readonly hasOutput = false;
+  pending = false;
+  readonly #pieces: number;
+  #steps = 0;
+
+  constructor(pieces: number) {
+    this.#pieces = pieces;
+  }
+
+  get later(): Promise<void> | undefined {
+    return this.pending ? Promise.resolve() : undefined;
+  }
+
+  pass(): undefined {}
+
+  write(): void {
+    this.pending = true;
+  }
+
+  end(): void {}
+
+  read(): Bytes | undefined {
+    if (this.#steps++ % 2 === 0) return undefined;
+    for (const start = performance.now(); performance.now() - start < 1;);
+    this.pending = this.#steps < 2 * this.#pieces;
+    return new Uint8Array(1);
+  }
+
+  close(): void {
+    this.pending = false;
+  }
+}
+
+test("where news of what is done elsewhere comes at once, the event loop has its turns all the same", async () => {
+  const duct = new Duct({ signals: [], inPlace: false, open: () => new FakeUnits(100), discard() {} });
+  const writer = duct.writable.getWriter();
+  const reader = duct.readable.getReader();
+  const writing = writer.write(new Uint8Array(UNIT));
+  let had = 0;
+  const turn = () => {
+    had++;
+    immediate = setImmediate(turn);
+  };
+  let immediate = setImmediate(turn);
+  for (let i = 0; i < 100; i++) await reader.read();
+  clearImmediate(immediate);
+  await writing;
+  await writer.close();
+  assert(had >= 5, `${had} turns`);
 });
 
 // ---- What is given ----------------------------------------------------------------------------------------------
