@@ -146,7 +146,7 @@ export const BARS: Readonly<Record<string, Bar>> = {
   B6: {
     title: "the userspace engine, against the runtime's own cipher and cipher stream",
     method:
-      "64 KiB chunks, seconds per chunk, on this machine itself. *a Transformer* is the least that a stream over the " +
+      "64 KiB chunks, seconds per chunk, on this machine itself, each contender in a process of its own. *a Transformer* is the least that a stream over the " +
       "same cipher can do, in four lines: its output as plain arrays, with nothing of the heap behind them.",
     checks: (of) => [
       { formula: "EncryptionStream ÷ a Transformer", is: of("EncryptionStream") / of("a Transformer"), atMost: 1.05 },

@@ -1,12 +1,10 @@
 /**
- * What needs no kernel cipher: the cost of a chunk over a null libkcapi (B5; the environment names it), the userspace
- * engine (B6), and its large chunks (B8).
+ * What needs no kernel cipher: the cost of a chunk over a null libkcapi (B5; the environment names it), and large chunks of the
+ * userspace engine (B8).
  *
  * @module
  */
 
-import { createCipheriv } from "node:crypto";
-import { Duplex } from "node:stream";
 import { load } from "../ffi/mod.ts";
 import { EncryptionStream } from "../mod.ts";
 import { measureLargeChunk } from "./large_chunk.ts";
@@ -30,7 +28,6 @@ import {
 
 await runBars({
   B5: measureCostPerChunk,
-  B6: measureUserspace,
   B8: () => measureLargeChunk("userspace", ["ctr(aes)", "cbc(aes)"]),
 });
 
@@ -103,45 +100,4 @@ function barePair(): ByteTransform {
     close: () => reader.close(),
   });
   return { readable, writable };
-}
-
-async function measureUserspace(): Promise<void> {
-  const size = 64 * KiB;
-  const count = 1000;
-  const chunks = chunksOf(size);
-  for (const mode of ["cbc", "ctr", "ecb"]) {
-    const parameters = mode === "ecb" ? { key } : { key, iv };
-    const cipher = () => createCipheriv(`aes-256-${mode}`, key, mode === "ecb" ? null : iv);
-    const figures = divide(
-      await takeTurns({
-        "raw cipher.update": timed(() => updateLoop(cipher(), chunks, count)),
-        identity: timed(() => pump(chunks, count, identityStream())),
-        EncryptionStream: timed(() =>
-          pump(chunks, count, new EncryptionStream(`${mode}(aes)`, { ...parameters, engine: "userspace" }))
-        ),
-        "Duplex.toWeb": timed(() => pump(chunks, count, Duplex.toWeb(cipher()) as unknown as ByteTransform)),
-        "a Transformer": timed(() => pump(chunks, count, transformer(cipher()))),
-      }, { rounds: roundsOr(41), warmUp: 40 }),
-      count,
-    );
-    record({ bar: "B6", work: `${mode}(aes)`, figures, unit: "s", per: size });
-  }
-}
-
-/** The least that a stream over `cipher` can do: its output as plain arrays, and nothing of the heap behind them. */
-function transformer(cipher: ReturnType<typeof createCipheriv>): ByteTransform {
-  return new TransformStream<Uint8Array, Uint8Array>({
-    transform(chunk, controller) {
-      const { buffer, byteOffset, length } = cipher.update(chunk);
-      new Uint8Array(buffer).fill(0, byteOffset + length);
-      controller.enqueue(new Uint8Array(buffer, byteOffset, length));
-    },
-  });
-}
-
-function updateLoop(cipher: ReturnType<typeof createCipheriv>, chunks: readonly Uint8Array[], count: number): void {
-  let length = 0;
-  for (let i = 0; i < count; i++) length += cipher.update(chunks[i % chunks.length]!).length;
-  length += cipher.final().length;
-  if (length < count * chunks[0]!.length) throw new Error("The cipher lost bytes");
 }

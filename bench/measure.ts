@@ -64,14 +64,39 @@ export async function takeTurns<Name extends string>(
 const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
 
 /**
- * Runs a script of this directory on this runtime, in a process of its own: what one contender leaves for the garbage collector is not
- * another's to collect, and each has the heap that it would have by itself.
+ * Lets contenders take turns, each of them a process of its own: what one leaves for the garbage collector is not another's to
+ * collect, and each has the heap that it would have by itself.
  *
- * @returns What it prints, as JSON, in its last line.
+ * @param script What is run, on this runtime, with the arguments `contender`, `work` and the contender's name: it prints its
+ * samples, a JSON array, in its last line.
  */
-export async function inProcess<Result>(script: string, ...args: readonly string[]): Promise<Result> {
-  const { stdout } = await promisify(execFile)(process.execPath, [...FLAGS[runtime], script, ...args]);
-  return JSON.parse(stdout.trim().split("\n").at(-1)!);
+export async function takeProcesses<Sample, Name extends string>(
+  script: string,
+  work: string,
+  names: readonly Name[],
+  turns: number,
+): Promise<Record<Name, Sample[]>> {
+  const samples = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<Name, Sample[]>;
+  for (let turn = 0; turn < turns; turn++) {
+    for (let i = 0; i < names.length; i++) {
+      const name = names[(i + turn) % names.length]!;
+      const args = [...FLAGS[runtime], script, "contender", work, name];
+      const { stdout } = await promisify(execFile)(process.execPath, args);
+      samples[name].push(...JSON.parse(stdout.trim().split("\n").at(-1)!));
+    }
+  }
+  return samples;
+}
+
+/** Samples of one contender that has its process for itself: after so many seconds, for a runtime compiles what it runs often once more. */
+export async function sampled(
+  contender: Contender,
+  { rounds, warmUp = 2 }: { rounds: number; warmUp?: number },
+): Promise<number[]> {
+  for (const start = performance.now(); performance.now() - start < 1000 * warmUp;) await contender();
+  const samples: number[] = [];
+  while (samples.length < rounds) samples.push(await contender());
+  return samples;
 }
 
 /** Median, least and most of the samples. */

@@ -17,7 +17,6 @@ import {
   chunksOf,
   type Contender,
   freshStream,
-  inProcess,
   iv,
   key,
   KiB,
@@ -25,7 +24,9 @@ import {
   record,
   roundsOr,
   runBars,
+  sampled,
   statistics,
+  takeProcesses,
   timed,
 } from "./measure.ts";
 
@@ -35,11 +36,6 @@ const COUNT = 400;
 const encrypter = new Encrypter();
 encrypter.setScryptWorkFactor(1);
 encrypter.setPassphrase("of no importance");
-
-const TURNS = 3;
-/** Seconds: a runtime compiles what it has run some ten thousand times once more. */
-const WARM_UP = 2;
-const ROUNDS = roundsOr(11);
 
 const chunks = chunksOf(SIZE);
 const [CTR, GCM] = ["AES256_CTR_HMAC_SHA256_64KB", "AES256_GCM_HKDF_64KB"] as const;
@@ -58,29 +54,18 @@ const CONTENDERS: Record<string, () => Contender | Promise<Contender>> = {
   rfc8188: () => timed(rfc8188),
 };
 
-const script = fileURLToPath(import.meta.url);
-const [command, name] = process.argv.slice(2);
-if (command === "contender") console.log(JSON.stringify(await compete(await CONTENDERS[name!]!())));
-else await runBars({ B9: measureSealed });
+const [command, , name] = process.argv.slice(2);
+if (command === "contender") {
+  const contender = await CONTENDERS[name!]!();
+  console.log(JSON.stringify(await sampled(contender, { rounds: roundsOr(11) })));
+} else await runBars({ B9: measureSealed });
 
 async function measureSealed(): Promise<void> {
-  const names = Object.keys(CONTENDERS);
-  const samples = Object.fromEntries(names.map((name) => [name, [] as number[]]));
-  for (let turn = 0; turn < TURNS; turn++) {
-    for (let i = 0; i < names.length; i++) {
-      const name = names[(i + turn) % names.length]!;
-      samples[name]!.push(...await inProcess<number[]>(script, "contender", name));
-    }
-  }
-  const figures = Object.fromEntries(names.map((name) => [name, statistics(samples[name]!)]));
-  record({ bar: "B9", work: "64 KiB", figures, unit: "s", per: SIZE * COUNT });
-}
-
-async function compete(contender: Contender): Promise<number[]> {
-  const samples: number[] = [];
-  for (const start = performance.now(); performance.now() - start < 1000 * WARM_UP;) await contender();
-  while (samples.length < ROUNDS) samples.push(await contender());
-  return samples;
+  const work = "64 KiB";
+  const script = fileURLToPath(import.meta.url);
+  const samples = await takeProcesses<number, string>(script, work, Object.keys(CONTENDERS), 3);
+  const figures = Object.fromEntries(Object.entries(samples).map(([name, seconds]) => [name, statistics(seconds)]));
+  record({ bar: "B9", work, figures, unit: "s", per: SIZE * COUNT });
 }
 
 function sealing(format: SealedFormatName): () => Contender {

@@ -27,7 +27,6 @@ import { jobOf } from "../src/workers/work.ts";
 import type { BareRequest } from "./bare_worker.ts";
 import {
   type ByteTransform,
-  inProcess,
   iv,
   key,
   memorySource,
@@ -36,6 +35,7 @@ import {
   roundsOr,
   runBars,
   statistics,
+  takeProcesses,
   ticksPerSecond,
 } from "./measure.ts";
 
@@ -90,20 +90,14 @@ const WORKS: Record<string, Work> = {
   "8 × seal": { ...sealing, streams: 8 },
 };
 
-const script = fileURLToPath(import.meta.url);
 const [command, name, contender] = process.argv.slice(2);
 if (command === "contender") console.log(JSON.stringify(await compete(WORKS[name!]!, contender as Contender)));
 else await runBars({ B10: measureWorkers });
 
 async function measureWorkers(): Promise<void> {
+  const script = fileURLToPath(import.meta.url);
   for (const work of Object.keys(WORKS)) {
-    const rounds = Object.fromEntries(CONTENDERS.map((each) => [each, [] as Round[]])) as Record<Contender, Round[]>;
-    for (let turn = 0; turn < TURNS; turn++) {
-      for (let i = 0; i < CONTENDERS.length; i++) {
-        const each = CONTENDERS[(i + turn) % CONTENDERS.length]!;
-        rounds[each].push(...await inProcess<Round[]>(script, "contender", work, each));
-      }
-    }
+    const rounds = await takeProcesses<Round, Contender>(script, work, CONTENDERS, TURNS);
     const figures = Object.fromEntries(
       CONTENDERS.map((each) => [each, statistics(rounds[each].map(({ seconds }) => seconds))]),
     );

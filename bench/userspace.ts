@@ -1,0 +1,85 @@
+/**
+ * The userspace engine (B6): against the runtime's own cipher and cipher stream.
+ *
+ * Each contender is a process of its own: this script, with its name.
+ *
+ * @module
+ */
+
+import { createCipheriv } from "node:crypto";
+import process from "node:process";
+import { Duplex } from "node:stream";
+import { fileURLToPath } from "node:url";
+import { EncryptionStream } from "../mod.ts";
+import {
+  type ByteTransform,
+  chunksOf,
+  divide,
+  identityStream,
+  iv,
+  key,
+  KiB,
+  pump,
+  record,
+  roundsOr,
+  runBars,
+  sampled,
+  statistics,
+  takeProcesses,
+  timed,
+} from "./measure.ts";
+
+const SIZE = 64 * KiB;
+const COUNT = 1000;
+const chunks = chunksOf(SIZE);
+
+/** What each does with the chunks, in a mode. */
+const CONTENDERS: Record<string, (mode: string) => unknown> = {
+  "raw cipher.update": (mode) => updateLoop(cipherOf(mode)),
+  identity: () => pump(chunks, COUNT, identityStream()),
+  EncryptionStream: (mode) => pump(chunks, COUNT, encryptionOf(mode)),
+  "Duplex.toWeb": (mode) => pump(chunks, COUNT, Duplex.toWeb(cipherOf(mode)) as unknown as ByteTransform),
+  "a Transformer": (mode) => pump(chunks, COUNT, transformer(cipherOf(mode))),
+};
+
+const [command, mode, name] = process.argv.slice(2);
+if (command === "contender") {
+  const contender = timed(() => CONTENDERS[name!]!(mode!));
+  console.log(JSON.stringify(await sampled(contender, { rounds: roundsOr(15) })));
+} else await runBars({ B6: measureUserspace });
+
+async function measureUserspace(): Promise<void> {
+  const script = fileURLToPath(import.meta.url);
+  for (const mode of ["cbc", "ctr", "ecb"]) {
+    const samples = await takeProcesses<number, string>(script, mode, Object.keys(CONTENDERS), 3);
+    const seconds = Object.fromEntries(Object.entries(samples).map(([name, each]) => [name, statistics(each)]));
+    record({ bar: "B6", work: `${mode}(aes)`, figures: divide(seconds, COUNT), unit: "s", per: SIZE });
+  }
+}
+
+function encryptionOf(mode: string): EncryptionStream {
+  const parameters = mode === "ecb" ? { key } : { key, iv };
+  return new EncryptionStream(`${mode}(aes)`, { ...parameters, engine: "userspace" });
+}
+
+function cipherOf(mode: string): ReturnType<typeof createCipheriv> {
+  return createCipheriv(`aes-256-${mode}`, key, mode === "ecb" ? null : iv);
+}
+
+/** The least that a stream over `cipher` can do: its output as plain arrays, and nothing of the heap behind them. */
+function transformer(cipher: ReturnType<typeof createCipheriv>): ByteTransform {
+  return new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      const { buffer, byteOffset, length } = cipher.update(chunk);
+      new Uint8Array(buffer).fill(0, byteOffset + length);
+      controller.enqueue(new Uint8Array(buffer, byteOffset, length));
+    },
+  });
+}
+
+function updateLoop(cipher: ReturnType<typeof createCipheriv>): void {
+  let length = 0;
+  for (let i = 0; i < COUNT; i++) length += cipher.update(chunks[i % chunks.length]!).length;
+  length += cipher.final().length;
+  if (length < COUNT * SIZE) throw new Error("The cipher lost bytes");
+}
