@@ -780,6 +780,26 @@ once("a stream keeps its pool, which nobody else holds", async () => {
   assertEquals(await output, ctrOf(bytes(100_000)));
 });
 
+test.if(opens("chacha20"), "this system has no chacha20")(
+  "the counter is used up to its last block, and past it EOVERFLOW comes, behind all that is right",
+  async () => {
+    using workers = await warm(2);
+    const iv = bytes(16, 3);
+    new DataView(iv.buffer).setUint32(0, 2 ** 32 - 2 * UNIT / 64, true);
+    const options = { key: KEY, iv, engine };
+    const input = bytes(2 * UNIT);
+    const expected = await collect(encrypt("chacha20", options, input));
+    assertEquals(await collect(encrypt("chacha20", { ...options, workers }, input)), expected);
+    const output: Bytes[] = [];
+    const error = await assertRejects(async () => {
+      const tooLong = encrypt("chacha20", { ...options, workers }, [input, bytes(1)]);
+      for await (const chunk of tooLong) output.push(chunk);
+    }, KcapiError);
+    assertEquals([error.code, concat(output).length], ["EOVERFLOW", 2 * UNIT]);
+    assertEquals(concat(output), expected);
+  },
+);
+
 /**
  * Fake, for no runtime's messages come in microtasks each time: work of a millisecond a piece, done elsewhere, of which news
  * comes at once.

@@ -134,8 +134,9 @@ export function wordsOf({ buffer, byteOffset }: Uint8Array, count: number): Word
 /** `output` as a plain array: without a copy, where nobody else has its memory. */
 export function owned(output: Uint8Array): Bytes {
   if (!isAlone(output)) return new Uint8Array(output);
-  const whole = new Uint8Array(output.buffer);
-  return whole.length === output.length ? whole : whole.fill(0, output.length).subarray(0, output.length);
+  const { buffer, length } = output;
+  if (length < buffer.byteLength) new Uint8Array(buffer).fill(0, length);
+  return new Uint8Array(buffer, 0, length);
 }
 
 /** Frees the memory of `output` at once. Megabytes of it pile up where that is left to the garbage collector. */
