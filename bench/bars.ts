@@ -54,6 +54,8 @@ export interface Bar {
 /** How much of what is within reach has to be reached: less is noise between the contenders. */
 const REACHED = 0.95;
 
+const ALONE = "each contender in a process of its own (with MALLOC_TRIM_THRESHOLD_ at 256 MiB, see README)";
+
 /** How many times as fast as records over WebCrypto. */
 const RECORDS: Readonly<Record<string, number>> = { Bun: 3, Node: 2, Deno: 1.2 };
 
@@ -145,8 +147,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B6: {
     title: "the userspace engine, against the runtime's own cipher and cipher stream",
-    method:
-      "64 KiB chunks, seconds per chunk, on this machine itself, each contender in a process of its own. *a Transformer* is the least that a stream over the " +
+    method: `64 KiB chunks, seconds per chunk, on this machine itself, ${ALONE}. ` +
+      "*a Transformer* is the least that a stream over the " +
       "same cipher can do, in four lines: its output as plain arrays, with nothing of the heap behind them.",
     checks: (of) => [
       { formula: "EncryptionStream ÷ a Transformer", is: of("EncryptionStream") / of("a Transformer"), atMost: 1.05 },
@@ -184,8 +186,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B9: {
     title: "sealed streams, against their parts and against other packages",
-    method:
-      "On this machine itself, seconds for 25 MiB, each contender in a process of its own. *AES-CTR*, *HMAC* and *GCM* are the runtime's own, in loops over the " +
+    method: `On this machine itself, seconds for 25 MiB, ${ALONE}. ` +
+      "*AES-CTR*, *HMAC* and *GCM* are the runtime's own, in loops over the " +
       "same chunks. *typage* ([age-encryption](https://age-encryption.org)) and *rfc8188* (AES-GCM records over WebCrypto) " +
       "encrypt and authenticate streams, too.",
     checks(of, { runtime }) {
@@ -208,8 +210,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B10: {
     title: "streams over two Workers, against one thread",
-    method:
-      "64 MiB in chunks of 1 MiB, a pool of two on two processors, each contender in a process of its own, on this machine itself; with *kernel* in an emulated " +
+    method: `64 MiB in chunks of 1 MiB, a pool of two on two processors, on this machine itself, ${ALONE}; ` +
+      "with *kernel* in an emulated " +
       "machine with two processors and Linux 7.3. *timer*: how often a timer of 10 ms fires beside a stream that runs flat out in " +
       "Workers, against a program that waits. What runs at memory's speed in one thread (AES in Bun and Node) has no bar: there " +
       "Workers are not of use. *bare Workers* do the same work by the same code, and nothing else: units copied into fresh memory, moved there and back, " +
