@@ -54,7 +54,8 @@ export interface Bar {
 /** How much of what is within reach has to be reached: less is noise between the contenders. */
 const REACHED = 0.95;
 
-const ALONE = "each contender in a process of its own (with MALLOC_TRIM_THRESHOLD_ at 256 MiB, see README)";
+const ALONE =
+  "each contender in a process of its own that keeps its memory (MALLOC_TRIM_THRESHOLD_ 256 MiB, MALLOC_MMAP_THRESHOLD_ 32 MiB)";
 
 /** How many times as fast as records over WebCrypto. */
 const RECORDS: Readonly<Record<string, number>> = { Bun: 3, Node: 2, Deno: 1.2 };

@@ -65,9 +65,13 @@ const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disab
 
 /**
  * glibc gives the end of the heap back to the system whenever the garbage collector has freed it, and each page of what is
- * fresh costs a fault: in a process that does nothing else that is half the time of the fastest ciphers.
+ * fresh costs a fault: in a process that does nothing else that is half the time of the fastest ciphers. Where the one threshold is
+ * set, the other no longer adapts itself: large blocks would be fresh each time.
  */
-const KEEPS_MEMORY = { MALLOC_TRIM_THRESHOLD_: String(256 * MiB) };
+const KEEPS_MEMORY = {
+  MALLOC_TRIM_THRESHOLD_: String(256 * MiB),
+  MALLOC_MMAP_THRESHOLD_: String(32 * MiB),
+};
 
 /**
  * Lets contenders take turns, each of them a process of its own: what one leaves for the garbage collector is not another's to
