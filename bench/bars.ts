@@ -54,9 +54,6 @@ export interface Bar {
 /** How much of what is within reach has to be reached: less is noise between the contenders. */
 const REACHED = 0.95;
 
-const ALONE =
-  "each contender in a process of its own that keeps its memory (MALLOC_TRIM_THRESHOLD_ 256 MiB, MALLOC_MMAP_THRESHOLD_ 32 MiB)";
-
 /** How many times as fast as records over WebCrypto. */
 const RECORDS: Readonly<Record<string, number>> = { Bun: 3, Node: 2, Deno: 1.2 };
 
@@ -148,7 +145,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B6: {
     title: "the userspace engine, against the runtime's own cipher and cipher stream",
-    method: `64 KiB chunks, seconds per chunk, on this machine itself, ${ALONE}. ` +
+    method:
+      "64 KiB chunks, seconds per chunk, on this machine itself, each contender in a process of its own that keeps its memory (MALLOC_TRIM_THRESHOLD_ 256 MiB, MALLOC_MMAP_THRESHOLD_ 32 MiB). " +
       "*a Transformer* is the least that a stream over the " +
       "same cipher can do, in four lines: its output as plain arrays, with nothing of the heap behind them.",
     checks: (of) => [
@@ -187,7 +185,7 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B9: {
     title: "sealed streams, against their parts and against other packages",
-    method: `On this machine itself, seconds for 25 MiB, ${ALONE}. ` +
+    method: "On this machine itself, seconds for 25 MiB, each contender in a process of its own. " +
       "*AES-CTR*, *HMAC* and *GCM* are the runtime's own, in loops over the " +
       "same chunks. *typage* ([age-encryption](https://age-encryption.org)) and *rfc8188* (AES-GCM records over WebCrypto) " +
       "encrypt and authenticate streams, too.",
@@ -211,7 +209,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B10: {
     title: "streams over two Workers, against one thread",
-    method: `64 MiB in chunks of 1 MiB, a pool of two on two processors, on this machine itself, ${ALONE}; ` +
+    method:
+      "64 MiB in chunks of 1 MiB, a pool of two on two processors, on this machine itself, each contender in a process of its own; " +
       "with *kernel* in an emulated " +
       "machine with two processors and Linux 7.3. *timer*: how often a timer of 10 ms fires beside a stream that runs flat out in " +
       "Workers, against a program that waits. What runs at memory's speed in one thread (AES in Bun and Node) has no bar: there " +

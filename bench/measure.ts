@@ -64,27 +64,19 @@ export async function takeTurns<Name extends string>(
 const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
 
 /**
- * glibc gives the end of the heap back to the system whenever the garbage collector has freed it, and each page of what is
- * fresh costs a fault: in a process that does nothing else that is half the time of the fastest ciphers. Where the one threshold is
- * set, the other no longer adapts itself: large blocks would be fresh each time.
- */
-const KEEPS_MEMORY = {
-  MALLOC_TRIM_THRESHOLD_: String(256 * MiB),
-  MALLOC_MMAP_THRESHOLD_: String(32 * MiB),
-};
-
-/**
  * Lets contenders take turns, each of them a process of its own: what one leaves for the garbage collector is not another's to
  * collect, and each has the heap that it would have by itself.
  *
  * @param script What is run, on this runtime, with the arguments `contender`, `work` and the contender's name: it prints its
  * samples, a JSON array, in its last line.
+ * @param environment Added to its environment.
  */
 export async function takeProcesses<Sample, Name extends string>(
   script: string,
   work: string,
   names: readonly Name[],
   turns: number,
+  environment: Record<string, string> = {},
 ): Promise<Record<Name, Sample[]>> {
   const samples = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<Name, Sample[]>;
   for (let turn = 0; turn < turns; turn++) {
@@ -92,7 +84,7 @@ export async function takeProcesses<Sample, Name extends string>(
       const name = names[(i + turn) % names.length]!;
       const args = [...FLAGS[runtime], script, "contender", work, name];
       const { stdout } = await promisify(execFile)(process.execPath, args, {
-        env: { ...process.env, ...KEEPS_MEMORY },
+        env: { ...process.env, ...environment },
       });
       samples[name].push(...JSON.parse(stdout.trim().split("\n").at(-1)!));
     }
@@ -100,7 +92,7 @@ export async function takeProcesses<Sample, Name extends string>(
   return samples;
 }
 
-/** Samples of one contender that has its process for itself: after so many seconds, for a runtime compiles what it runs often once more. */
+/** Samples of one contender that has its process for itself, after so many seconds: what is run often is compiled once more. */
 export async function sampled(
   contender: Contender,
   { rounds, warmUp = 2 }: { rounds: number; warmUp?: number },
