@@ -58,7 +58,7 @@ export async function takeTurns<Name extends string>(
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
   }
-  return Object.fromEntries(names.map((name) => [name, statistics(samples[name])])) as Record<Name, Statistics>;
+  return statisticsOf(samples);
 }
 
 const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
@@ -109,6 +109,12 @@ export function statistics(samples: readonly number[]): Statistics {
   const half = sorted.length >> 1;
   const median = sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
   return { median, min: sorted[0]!, max: sorted.at(-1)!, rounds: sorted.length };
+}
+
+/** The same of each contender's. */
+export function statisticsOf<Name extends string>(samples: Record<Name, readonly number[]>): Record<Name, Statistics> {
+  const entries = Object.entries<readonly number[]>(samples);
+  return Object.fromEntries(entries.map(([name, each]) => [name, statistics(each)])) as Record<Name, Statistics>;
 }
 
 /** Each figure divided by `count`: seconds for a whole run become seconds per chunk. */

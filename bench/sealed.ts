@@ -25,7 +25,7 @@ import {
   roundsOr,
   runBars,
   sampled,
-  statistics,
+  statisticsOf,
   takeProcesses,
   timed,
 } from "./measure.ts";
@@ -64,8 +64,7 @@ async function measureSealed(): Promise<void> {
   const work = "64 KiB";
   const script = fileURLToPath(import.meta.url);
   const samples = await takeProcesses<number, string>(script, work, Object.keys(CONTENDERS), 3);
-  const figures = Object.fromEntries(Object.entries(samples).map(([name, seconds]) => [name, statistics(seconds)]));
-  record({ bar: "B9", work, figures, unit: "s", per: SIZE * COUNT });
+  record({ bar: "B9", work, figures: statisticsOf(samples), unit: "s", per: SIZE * COUNT });
 }
 
 function sealing(format: SealedFormatName): () => Contender {

@@ -25,7 +25,7 @@ import {
   roundsOr,
   runBars,
   sampled,
-  statistics,
+  statisticsOf,
   takeProcesses,
   timed,
 } from "./measure.ts";
@@ -63,8 +63,8 @@ async function measureUserspace(): Promise<void> {
   const script = fileURLToPath(import.meta.url);
   for (const mode of ["cbc", "ctr", "ecb"]) {
     const samples = await takeProcesses<number, string>(script, mode, Object.keys(CONTENDERS), 3, KEEPS_MEMORY);
-    const seconds = Object.fromEntries(Object.entries(samples).map(([name, each]) => [name, statistics(each)]));
-    record({ bar: "B6", work: `${mode}(aes)`, figures: divide(seconds, COUNT), unit: "s", per: SIZE });
+    const figures = divide(statisticsOf(samples), COUNT);
+    record({ bar: "B6", work: `${mode}(aes)`, figures, unit: "s", per: SIZE });
   }
 }
 

@@ -73,6 +73,8 @@ export class Sealer implements Processor {
   readonly window: number;
   readonly #format: Format;
   readonly #segments: Segments;
+  /** Plaintext of a whole segment. */
+  readonly #stride: number;
   readonly #held: Held;
   /** What stands in front of the first segment. */
   #header: Bytes;
@@ -87,7 +89,8 @@ export class Sealer implements Processor {
     this.#format = format;
     this.#segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
     this.#header = headerBytes(format, header);
-    this.#held = new Held(format.segmentSize - format.tagSize);
+    this.#stride = format.segmentSize - format.tagSize;
+    this.#held = new Held(this.#stride);
     this.engine = this.#segments.engine;
     this.window = format.segmentSize;
   }
@@ -102,7 +105,7 @@ export class Sealer implements Processor {
 
   pass(bytes: Bytes): Bytes | undefined {
     const rest = this.#held.length + bytes.length - this.#room;
-    if (rest <= 0 || rest > this.#format.segmentSize - this.#format.tagSize) return undefined;
+    if (rest <= 0 || rest > this.#stride) return undefined;
     this.write([bytes]);
     return this.read();
   }
@@ -142,8 +145,7 @@ export class Sealer implements Processor {
 
   /** How much of the plaintext the next segment takes. */
   get #room(): number {
-    const { segmentSize, tagSize } = this.#format;
-    return segmentSize - tagSize - this.#header.length;
+    return this.#stride - this.#header.length;
   }
 
   #isMore(input: Scatter): boolean {

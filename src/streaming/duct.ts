@@ -207,7 +207,7 @@ export class Duct {
     this.#hold();
   }
 
-  /** Goes on when something that is done elsewhere is: that may be no turn of the event loop, where messages come one after the other. */
+  /** Goes on when something that is done elsewhere is: that may be no turn of the event loop, where news comes in a row. */
   #await(): void {
     const { later } = this.#processor;
     if (!later || this.#awaited === later) return;
