@@ -1,6 +1,6 @@
 /**
  * The least that a Worker can be (B10): it does a unit's work as those of `CipherWorkers` do, in memory that is moved there and back. No
- * stream, no order of units, no errors.
+ * errors.
  *
  * @module
  */

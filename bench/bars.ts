@@ -214,8 +214,9 @@ export const BARS: Readonly<Record<string, Bar>> = {
       "with *kernel* in an emulated " +
       "machine with two processors and Linux 7.3. *timer*: how often a timer of 10 ms fires beside a stream that runs flat out in " +
       "Workers, against a program that waits. What runs at memory's speed in one thread (AES in Bun and Node) has no bar: there " +
-      "Workers are not of use. *bare Workers* do the same work by the same code, and nothing else: units copied into fresh memory, moved there and back, " +
-      "in any order, without a stream. Where those do not reach a bar, it is 0.95 of what they do.",
+      "Workers are not of use. *bare Workers* is what a program can do by itself: a TransformStream of a few lines that copies each chunk, moves it to a " +
+      "Worker and back, two at once for each, in order; no errors, no end in mid-stream, no other stream's turn. There the same " +
+      "code does the same work. Where that does not reach a bar, it is 0.95 of what it does.",
     checks(of, { runtime, unit, work }) {
       if (unit === "ticks") {
         return [{ formula: "ticks a second: Workers ÷ idle", is: of("Workers") / of("idle"), atLeast: 0.9 }];

@@ -43,7 +43,7 @@ const COUNT = 64; // MiB
 const chunks = [new Uint8Array(MiB).fill(7)];
 const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
 /** In the emulated machine a round takes seconds. */
-const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 1, roundsOr(5)] : [3, 30, roundsOr(10)];
+const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 1, roundsOr(5)] : [3, 60, roundsOr(10)];
 
 const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
 type Contender = (typeof CONTENDERS)[number];
@@ -130,7 +130,7 @@ async function compete(work: Work, contender: Contender): Promise<Round[]> {
   const count = (source === chunks ? COUNT : source.length) / streams;
   const run = () =>
     contender === "bare Workers"
-      ? runBare(bareWorkers, unit)
+      ? runBare(bareWorkers, unit, streams)
       : Promise.all(Array.from({ length: streams }, () => drain(source, count, work.make(workers ? { workers } : {}))));
   const rounds: Round[] = [];
   for (let round = -WARM_UP; round < ROUNDS; round++) {
@@ -153,26 +153,33 @@ function startBare({ order }: Work): Worker[] {
   });
 }
 
-/** COUNT copies of a unit, two under way with each Worker. */
-async function runBare(bareWorkers: readonly Worker[], unit: Uint8Array<ArrayBuffer>): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  let [sent, received] = [0, 0];
-  const listeners = bareWorkers.map((worker) => {
-    const send = () => {
-      const { buffer } = new Uint8Array(unit);
-      sent++;
-      worker.postMessage(buffer satisfies BareRequest, [buffer]);
-    };
-    const listener = () => {
-      if (++received === COUNT) resolve();
-      else if (sent < COUNT) send();
-    };
-    worker.on("message", listener);
-    for (let i = 0; i < 2; i++) send();
-    return listener;
+/** COUNT copies of a unit through streams over bare Workers. */
+async function runBare(bareWorkers: readonly Worker[], unit: Uint8Array<ArrayBuffer>, streams: number): Promise<void> {
+  const answers: ((memory: ArrayBuffer) => void)[][] = bareWorkers.map(() => []);
+  bareWorkers.forEach((worker, i) => worker.on("message", (memory: ArrayBuffer) => answers[i]!.shift()!(memory)));
+  let sent = 0;
+  const work = (memory: ArrayBuffer) => {
+    const i = sent++ % bareWorkers.length;
+    bareWorkers[i]!.postMessage(memory satisfies BareRequest, [memory]);
+    return new Promise<ArrayBuffer>((resolve) => answers[i]!.push(resolve));
+  };
+  const most = Math.max(1, 2 * bareWorkers.length / streams);
+  await Promise.all(Array.from({ length: streams }, () => drain([unit], COUNT / streams, bareStream(work, most))));
+  for (const worker of bareWorkers) worker.removeAllListeners("message");
+}
+
+/** As short as it can be: in order, so many units at once. */
+function bareStream(work: (memory: ArrayBuffer) => Promise<ArrayBuffer>, most: number): ByteTransform {
+  const underWay: Promise<ArrayBuffer>[] = [];
+  return new TransformStream<Uint8Array, Uint8Array>({
+    async transform(chunk, controller) {
+      if (underWay.length === most) controller.enqueue(new Uint8Array(await underWay.shift()!));
+      underWay.push(work(new Uint8Array(chunk).buffer));
+    },
+    async flush(controller) {
+      for (const memory of underWay) controller.enqueue(new Uint8Array(await memory));
+    },
   });
-  await promise;
-  bareWorkers.forEach((worker, i) => worker.off("message", listeners[i]!));
 }
 
 function sealedOrder(of: "seal" | "unseal"): SealedOrder {

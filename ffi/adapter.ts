@@ -58,6 +58,11 @@ export interface Adapter {
   environment(name: string): string | undefined;
 }
 
+/** Memory that is not zeroed, where Buffer is the runtime's own. */
+export function unzeroed(length: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer);
+}
+
 /**
  * Where the system's library may be, for a runtime that hands bare names on to the dynamic linker: that name first, for
  * the linker knows where the system keeps its libraries.

@@ -5,7 +5,7 @@
  */
 
 import type { FFIFunction } from "bun:ffi";
-import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
+import { type Adapter, type Calls, systemPaths, unzeroed } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 /** The part of `bun:ffi` in use. */
@@ -56,7 +56,7 @@ export function bunAdapter(ffi: BunFFI, system: BunSystem): Adapter {
             },
           };
         },
-        unfilled: (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer),
+        unfilled: unzeroed,
       };
     },
     mayLoad: () => true,

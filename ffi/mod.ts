@@ -5,7 +5,7 @@
  */
 
 import { KcapiError, tooOld } from "../src/errors.ts";
-import type { Adapter, Library } from "./adapter.ts";
+import { type Adapter, type Library, unzeroed } from "./adapter.ts";
 import { bunAdapter, type BunFFI, type BunSystem } from "./bun.ts";
 import { denoAdapter } from "./deno.ts";
 import { nodeAdapter, type NodeFFI, type NodeSystem } from "./node.ts";
@@ -147,6 +147,16 @@ export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
 /** Whether BigInts of 64 bits are numbers to the compiler, as they are to V8's; JavaScriptCore makes an object of each. */
 export function compilesBigInts(): boolean {
   return host().runtime.name !== "bun";
+}
+
+/** Whether threads work together faster in memory that both see than in memory that is moved: it is so in JavaScriptCore. */
+export function prefersSharedMemory(): boolean {
+  return host().runtime.name === "bun";
+}
+
+/** New memory for who writes all of it, or clears what he does not: not zeroed, where the runtime can spare that. */
+export function unfilled(length: number): Uint8Array<ArrayBuffer> {
+  return host().runtime.name === "deno" ? new Uint8Array(length) : unzeroed(length);
 }
 
 /** Calls `callback` in the next turn of the event loop. */

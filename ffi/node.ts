@@ -5,7 +5,7 @@
  */
 
 import { KcapiError } from "../src/errors.ts";
-import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
+import { type Adapter, type Calls, systemPaths, unzeroed } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 const NATIVE = {
@@ -73,7 +73,7 @@ export function nodeAdapter(ffi: NodeFFI, system: NodeSystem): Adapter {
             set: (index, address) => void (cells[index] = address as bigint),
           };
         },
-        unfilled: (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer),
+        unfilled: unzeroed,
       };
     },
     mayLoad: () => system.permission?.has("ffi") ?? true,

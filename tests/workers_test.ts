@@ -256,6 +256,39 @@ check("what comes out has its memory for itself, a window at most of it, and a u
   }
 });
 
+check("memory that is shared with Workers does not come out, and holds nothing when no stream is left", async () => {
+  const blocks = new Set<ArrayBuffer>();
+  hooks.change = (_, __, message) => {
+    for (const block of (message as { blocks?: readonly ArrayBuffer[] }).blocks ?? []) blocks.add(block);
+  };
+  using workers = await warm(2);
+  const input = new Uint8Array(3 * UNIT).fill(0x5a);
+  const options = { key: KEY, engine, workers } as const;
+  const assertEmpty = () => {
+    for (const block of blocks) assert(new Uint8Array(block).every((byte) => byte === 0));
+  };
+
+  for (const make of [() => new SealStream(options), () => new EncryptionStream("cbc(aes)", optionsWith(workers))]) {
+    const pieces = await Array.fromAsync(streamOf([input]).pipeThrough(make()));
+    assert(pieces.every(({ buffer }) => buffer instanceof ArrayBuffer));
+    assertEmpty();
+  }
+  const cancelled = new SealStream(options);
+  const isUnderWay = new Promise<void>((resolve) => hooks.sent = (kind) => kind === "unit" && resolve());
+  const reader = cancelled.readable.getReader();
+  const all = Promise.all([caught(cancelled.writable.getWriter().write(input)), caught(reader.read())]);
+  await isUnderWay;
+  await reader.cancel();
+  delete hooks.sent;
+  await all;
+  await until(() => underWay() === 0, "Workers have answered");
+  await turns(1);
+  assertEmpty();
+
+  delete hooks.change;
+  assertEquals(blocks.size > 0, runtime === "bun", "where memory is moved, none is shared");
+});
+
 check("in the memory of what comes out is nothing else: of input that comes in bits, too", async () => {
   const input = new Uint8Array(300_000).fill(0x5a);
   for (

@@ -6,8 +6,9 @@
  */
 
 import type { Bytes } from "../bytes.ts";
-import { bytesOf, failureOf, memoryOf, piecesOf, type Reply, type Request, type Result } from "./messages.ts";
 import { forgetKey } from "../kernel_key.ts";
+import { isShared, KnownBlocks, movable } from "./blocks.ts";
+import { failureOf, type Reply, type Request, type Result } from "./messages.ts";
 import { type Job, jobOf, unknownJob } from "./work.ts";
 
 /** A stream's job, or why there is none. */
@@ -16,6 +17,7 @@ type Opened = { readonly job: Job } | { readonly failure: unknown };
 const { parentPort } = process.getBuiltinModule("node:worker_threads");
 
 const streams = new Map<number, Opened>();
+const known = new KnownBlocks();
 
 function open(id: number, order: Parameters<typeof jobOf>[0]): void {
   try {
@@ -26,16 +28,17 @@ function open(id: number, order: Parameters<typeof jobOf>[0]): void {
   }
 }
 
-function run({ of, pieces, place }: Extract<Request, { unit: number }>): Result {
+function run({ of, blocks, pieces, place }: Extract<Request, { unit: number }>): Result {
   const outputs: Bytes[] = [];
+  known.add(blocks);
   try {
     const stream = streams.get(of);
     if (!stream) throw unknownJob();
     if ("failure" in stream) throw stream.failure;
-    stream.job.run(bytesOf(pieces), place, outputs);
-    return { pieces: piecesOf(outputs) };
+    stream.job.run(known.bytesOf(pieces), place, outputs);
+    return { outputs };
   } catch (error) {
-    return { pieces: piecesOf(outputs), failure: failureOf(error) };
+    return { outputs, failure: failureOf(error) };
   } finally {
     clearAround(outputs);
   }
@@ -45,6 +48,7 @@ function run({ of, pieces, place }: Extract<Request, { unit: number }>): Result 
 function clearAround(outputs: readonly Bytes[]): void {
   const ends = new Map<ArrayBuffer, number>();
   for (const { buffer, byteOffset, length } of outputs) {
+    if (isShared(buffer)) continue; // that stays here
     new Uint8Array(buffer).fill(0, ends.get(buffer) ?? 0, byteOffset);
     ends.set(buffer, byteOffset + length);
   }
@@ -65,8 +69,8 @@ parentPort?.on("message", (request: Request) => {
   if ("open" in request) open(request.open, request.order);
   else if ("close" in request) close(request.close);
   else if ("unit" in request) {
-    const result = run(request);
-    reply({ unit: request.unit, result }, memoryOf(result.pieces));
+    const { outputs, failure } = run(request);
+    reply({ unit: request.unit, pieces: known.piecesOf(outputs), failure }, movable(outputs));
   } else {
     for (const id of [...streams.keys()]) close(id);
     reply({ quit: true });

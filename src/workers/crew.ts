@@ -5,6 +5,7 @@
  */
 
 import { KcapiError } from "../errors.ts";
+import { Blocks } from "./blocks.ts";
 import { DEPTH, type Employer, Member } from "./member.ts";
 
 /** Who wants something done. */
@@ -26,15 +27,19 @@ export interface Customer {
  */
 export class Crew implements Employer {
   readonly size: number;
+  readonly blocks: Blocks;
   readonly #members = new Set<Member>();
   #queue: Customer[] = [];
   #customers = 0;
+  #present = 0;
   /** Customers with units under way. */
   readonly #busy = new Set<number>();
   readonly #controller = new AbortController();
 
   constructor(size: number) {
     this.size = size;
+    // Of as many units again as there can be under way something is gathered.
+    this.blocks = new Blocks(2 * DEPTH * size);
   }
 
   /** Aborted when the pool is closed. */
@@ -50,12 +55,14 @@ export class Crew implements Employer {
   /** A new customer's number. */
   join(): number {
     this.signal.throwIfAborted();
+    this.blocks.isUsed = ++this.#present > 0;
     return this.#customers++;
   }
 
   /** Customer `id` needs nothing any more. */
   leave(id: number): void {
     this.#busy.delete(id);
+    this.blocks.isUsed = --this.#present > 0;
     for (const member of this.#members) member.forget(id);
     this.#serve();
   }
@@ -125,7 +132,7 @@ export class Crew implements Employer {
     let best: Member | undefined;
     for (const member of this.#members) if (!best || member.load < best.load) best = member;
     if (!best || best.load > 0 && this.#members.size < this.size) {
-      best = new Member(this);
+      best = new Member(this, this.blocks);
       this.#members.add(best);
     }
     return best.load < DEPTH ? best : undefined;

@@ -4,7 +4,9 @@
  * @module
  */
 
+import { unfilled } from "../../ffi/mod.ts";
 import { type Bytes, copyOf, viewOf } from "../bytes.ts";
+import type { Blocks } from "./blocks.ts";
 
 /** Bytes that wait to be sent, in memory that can be moved. */
 export interface Gathering {
@@ -28,23 +30,26 @@ const LEAST = 16 * 1024;
 /** Copies, in pieces that have their memory for themselves. */
 export class Copies implements Gathering {
   length = 0;
-  /** Complete pieces. */
-  #list: Bytes[] = [];
+  /** Complete pieces, and how many of the bytes that came are in them. */
+  #list: { readonly memory: Bytes; readonly length: number }[] = [];
   /** The piece that is being filled. */
   #memory: Bytes = new Uint8Array(0);
   /** Its bytes, with those that are as if in front. */
   #end: number;
   #front: number;
+  readonly #blocks: Blocks;
   readonly #piece: number;
   readonly #layout: Layout | undefined;
   /** How much to reserve at least when there are bytes to add: all of a piece, where the one before was large. */
   #usual = LEAST;
 
   /**
+   * @param blocks Where pieces are gathered, if they are large.
    * @param piece So many bytes are in a piece, at most.
    * @param front So many bytes of the first run are left free in front.
    */
-  constructor(piece: number, layout: Layout | undefined, front: number) {
+  constructor(blocks: Blocks, piece: number, layout: Layout | undefined, front: number) {
+    this.#blocks = blocks;
     this.#piece = piece;
     this.#layout = layout;
     this.#front = front;
@@ -53,7 +58,10 @@ export class Copies implements Gathering {
 
   add(bytes: Bytes): void {
     for (let at = 0; at < bytes.length;) {
-      if (this.#end === this.#piece) this.#list.push(...this.#cut(this.#end));
+      if (this.#end === this.#piece) {
+        const length = this.#end - this.#front;
+        this.#list.push({ memory: this.#cut(this.#end), length });
+      }
       const ofPiece = Math.min(bytes.length - at, this.#piece - this.#end);
       this.#reserve(this.#end + ofPiece);
       const run = this.#layout ? this.#layout.run - this.#end % this.#layout.run : Infinity;
@@ -69,16 +77,19 @@ export class Copies implements Gathering {
     this.length -= length;
     const taken: Bytes[] = [];
     while (this.#list.length > 0 && length > 0) {
-      const piece = this.#list.shift()!;
-      taken.push(piece.subarray(0, length));
-      if (piece.length > length) this.#list.unshift(piece.slice(length));
-      length -= taken.at(-1)!.length;
+      const { memory, length: ofPiece } = this.#list.shift()!;
+      taken.push(ofPiece > length ? memory.subarray(0, length) : memory);
+      // Only without a layout: with one, a piece is a unit.
+      if (ofPiece > length) this.#list.unshift({ memory: memory.slice(length), length: ofPiece - length });
+      length -= Math.min(length, ofPiece);
     }
-    return length > 0 || this.#front > 0 ? [...taken, ...this.#cut(this.#front + length)] : taken;
+    if (length > 0 || this.#front > 0) taken.push(this.#cut(this.#front + length));
+    return taken.filter((memory) => memory.length > 0);
   }
 
   wipe(): void {
-    for (const piece of [...this.#list, this.#memory]) piece.fill(0);
+    for (const { memory } of this.#list) this.#forget(memory);
+    this.#forget(this.#memory);
     this.#list = [];
     this.#memory = new Uint8Array(0);
     this.#end = this.#front;
@@ -86,7 +97,7 @@ export class Copies implements Gathering {
   }
 
   /** Takes the first `end` bytes of the piece that is being filled. */
-  #cut(end: number): Bytes[] {
+  #cut(end: number): Bytes {
     this.#reserve(end);
     const [memory, size] = [this.#memory, this.#size(end)];
     // What is behind them is in one run.
@@ -99,7 +110,7 @@ export class Copies implements Gathering {
     this.#usual = size > this.#size(this.#piece) / 2 ? this.#size(this.#piece) : LEAST;
     this.#front = 0;
     this.#end = rest.length;
-    return size === 0 ? [] : [taken];
+    return taken;
   }
 
   #offset(at: number): number {
@@ -115,10 +126,16 @@ export class Copies implements Gathering {
     const size = this.#size(end);
     if (size <= this.#memory.length) return;
     const likely = Math.max(this.#usual, 4 * this.#memory.length);
-    const grown = new Uint8Array(Math.max(size, Math.min(likely, this.#size(this.#piece))));
+    const length = Math.max(size, Math.min(likely, this.#size(this.#piece)));
+    const grown = this.#blocks.take(length) ?? unfilled(length);
     grown.set(this.#memory);
-    this.#memory.fill(0);
+    this.#forget(this.#memory);
     this.#memory = grown;
+  }
+
+  #forget(memory: Bytes): void {
+    memory.fill(0);
+    this.#blocks.give(memory);
   }
 }
 

@@ -7,7 +7,8 @@
 import type { Worker } from "node:worker_threads";
 import type { Bytes } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { memoryOf, type Order, piecesOf, type Place, type Reply, type Request, type Result } from "./messages.ts";
+import { type Blocks, KnownBlocks, movable } from "./blocks.ts";
+import type { Order, Place, Reply, Request, Result } from "./messages.ts";
 
 /** Units that one Worker has at most, with those that it was promised: one to do, one that waits. */
 export const DEPTH = 2;
@@ -20,8 +21,13 @@ export interface Employer {
   died(member: Member): void;
 }
 
-/** What a unit's sender is told. */
-type Answer = (result: Result) => void;
+/** A unit that is with the Worker. */
+interface Sent {
+  /** Where it was. */
+  readonly list: readonly Bytes[];
+  /** What its sender is told. */
+  readonly answer: (result: Result) => void;
+}
 
 /** One Worker, and what it has to do. */
 export class Member {
@@ -29,7 +35,9 @@ export class Member {
   readonly holders = new Set<{ idle(): void }>();
   readonly #worker: Worker;
   readonly #employer: Employer;
-  readonly #answers = new Map<number, Answer>();
+  readonly #blocks: Blocks;
+  readonly #known = new KnownBlocks();
+  readonly #sent = new Map<number, Sent>();
   readonly #opened = new Set<number>();
   #units = 0;
   #isReady = false;
@@ -37,8 +45,9 @@ export class Member {
   #end: Error | undefined;
 
   /** @throws {KcapiError} EACCES where the runtime does not permit it. */
-  constructor(employer: Employer) {
+  constructor(employer: Employer, blocks: Blocks) {
     this.#employer = employer;
+    this.#blocks = blocks;
     this.#worker = start();
     this.#worker.on("message", (reply: Reply) => this.#hear(reply));
     this.#worker.on("error", (error: unknown) => this.#ends(error));
@@ -47,11 +56,11 @@ export class Member {
   }
 
   get load(): number {
-    return this.#answers.size + this.holders.size;
+    return this.#sent.size + this.holders.size;
   }
 
   get isIdle(): boolean {
-    return this.#answers.size === 0;
+    return this.#sent.size === 0;
   }
 
   get isDead(): boolean {
@@ -59,7 +68,7 @@ export class Member {
   }
 
   /**
-   * Sends a unit, whose memory is moved.
+   * Sends a unit, whose memory is moved, or is a block: that is free again once it is answered.
    *
    * @param order What its stream is, made where the Worker does not know it yet.
    */
@@ -68,16 +77,18 @@ export class Member {
     order: () => Order,
     list: readonly Bytes[],
     place: Place,
-    answer: Answer,
+    answer: Sent["answer"],
   ): void {
     this.holders.delete(sender);
-    if (this.#end) return answer({ pieces: [], failure: this.#end });
+    const sent = { list, answer };
+    if (this.#end) return this.#answer(sent, { outputs: [], failure: this.#end });
     const unit = this.#units++;
-    this.#answers.set(unit, answer);
+    this.#sent.set(unit, sent);
     this.#worker.ref(); // the process is not done
     if (!this.#opened.has(sender.id)) this.#open(sender.id, order());
-    const pieces = piecesOf(list);
-    this.#post({ unit, of: sender.id, pieces, place }, memoryOf(pieces));
+    const blocks = this.#known.newIn(list);
+    this.#known.add(blocks);
+    this.#post({ unit, of: sender.id, blocks, pieces: this.#known.piecesOf(list), place }, movable(list));
   }
 
   /** A stream has ended. */
@@ -110,10 +121,10 @@ export class Member {
     if ("ready" in reply) this.#isReady = true;
     else if ("quit" in reply) void this.#worker.terminate();
     else {
-      const answer = this.#answers.get(reply.unit);
-      this.#answers.delete(reply.unit);
-      if (this.#answers.size === 0) this.#worker.unref();
-      answer?.(reply.result);
+      const sent = this.#sent.get(reply.unit);
+      this.#sent.delete(reply.unit);
+      if (this.isIdle) this.#worker.unref();
+      if (sent) this.#answer(sent, { outputs: this.#known.bytesOf(reply.pieces), failure: reply.failure });
       this.#employer.done(this);
       if (this.isIdle) { for (const holder of [...this.holders]) holder.idle(); }
     }
@@ -126,9 +137,14 @@ export class Member {
     this.#fail(this.#end);
   }
 
+  #answer({ list, answer }: Sent, result: Result): void {
+    answer(result);
+    for (const bytes of list) this.#blocks.give(bytes);
+  }
+
   #fail(reason: Error): void {
-    for (const answer of [...this.#answers.values()]) answer({ pieces: [], failure: reason });
-    this.#answers.clear();
+    for (const sent of [...this.#sent.values()]) this.#answer(sent, { outputs: [], failure: reason });
+    this.#sent.clear();
     this.#worker.unref();
     for (const holder of [...this.holders]) holder.idle();
   }

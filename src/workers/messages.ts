@@ -47,26 +47,36 @@ export interface Place {
   readonly index?: number | undefined;
 }
 
-/** Bytes as they are moved: memory, offset and length. One runtime takes a view apart, element by element. */
-export type Piece = readonly [memory: ArrayBuffer, offset: number, length: number];
+/**
+ * Bytes as they are sent: memory that is moved or the number of a block that is known, offset and length. One runtime takes a view
+ * apart, element by element.
+ */
+export type Piece = readonly [memory: ArrayBuffer | number, offset: number, length: number];
 
 /** To a Worker; in the order in which they are posted. */
 export type Request =
   | { readonly open: number; readonly order: Order }
-  | { readonly unit: number; readonly of: number; readonly pieces: readonly Piece[]; readonly place: Place }
+  | {
+    readonly unit: number;
+    readonly of: number;
+    /** Blocks that the Worker does not know yet. */
+    readonly blocks: readonly ArrayBuffer[];
+    readonly pieces: readonly Piece[];
+    readonly place: Place;
+  }
   | { readonly close: number }
   | { readonly quit: true };
 
 /** What came out of a unit; with a failure, what came out before it. */
 export interface Result {
-  readonly pieces: readonly Piece[];
+  readonly outputs: readonly Bytes[];
   readonly failure?: Failure | undefined;
 }
 
 /** From a Worker. */
 export type Reply =
   | { readonly ready: true }
-  | { readonly unit: number; readonly result: Result }
+  | { readonly unit: number; readonly pieces: readonly Piece[]; readonly failure: Failure | undefined }
   | { readonly quit: true };
 
 /** An error as plain values: a runtime's own copy of one loses its class. */
@@ -96,17 +106,4 @@ export function errorOf(failure: Failure): Error {
   if (name === "RangeError") return new RangeError(message);
   if (name === "TypeError") return new TypeError(message);
   return new KcapiError("EIO", "worker", message);
-}
-
-export function piecesOf(list: readonly Bytes[]): Piece[] {
-  return list.map(({ buffer, byteOffset, length }) => [buffer, byteOffset, length]);
-}
-
-export function bytesOf(pieces: readonly Piece[]): Bytes[] {
-  return pieces.map(([buffer, offset, length]) => new Uint8Array(buffer, offset, length));
-}
-
-/** The memory of pieces, each once: what is moved with them. */
-export function memoryOf(pieces: readonly Piece[]): ArrayBuffer[] {
-  return [...new Set(pieces.map(([buffer]) => buffer))];
 }

@@ -8,11 +8,12 @@ import { nextTurn } from "../../ffi/mod.ts";
 import { type Bytes, Scatter } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import type { Processor } from "../streaming/processor.ts";
+import { unshared } from "./blocks.ts";
 import type { Crew, Customer } from "./crew.ts";
 import type { Cut } from "./cuts.ts";
 import { Copies, type Gathering, Moves } from "./gathering.ts";
 import type { Member } from "./member.ts";
-import { bytesOf, errorOf, type Place, type Result } from "./messages.ts";
+import { errorOf, type Place, type Result } from "./messages.ts";
 
 /**
  * So many bytes are a unit, or as near as the mode's steps come: some 0.5 ms of work and more, beside which sending it there and
@@ -30,13 +31,15 @@ interface Remains {
   readonly crew: Crew;
   readonly id: number;
   readonly cut: Cut;
+  readonly gathering: Gathering;
   /** The pool, which is closed when nobody holds it. */
   readonly owner: object;
 }
 
 const finalizer = new FinalizationRegistry<Remains>(release);
 
-function release({ crew, id, cut }: Omit<Remains, "owner">): void {
+function release({ crew, id, cut, gathering }: Omit<Remains, "owner">): void {
+  gathering.wipe();
   crew.leave(id);
   cut.close();
 }
@@ -70,14 +73,14 @@ export class Units implements Processor, Customer {
   constructor(crew: Crew, owner: object, cut: Cut, inPlace: boolean) {
     this.#crew = crew;
     this.#cut = cut;
-    const { piece = this.#unitSize + cut.hold, layout } = cut;
-    this.#gathering = inPlace && !layout ? new Moves() : new Copies(piece, layout, layout ? cut.start : 0);
+    const { piece = this.#unitSize, layout } = cut;
+    this.#gathering = inPlace && !layout ? new Moves() : new Copies(crew.blocks, piece, layout, layout ? cut.start : 0);
     this.engine = cut.engine;
     this.window = this.#unitSize;
     this.id = crew.join();
     this.#position = cut.start;
     if (cut.headSize > 0) this.#head = new Uint8Array(0);
-    finalizer.register(this, { crew, id: this.id, cut, owner }, this);
+    finalizer.register(this, { crew, id: this.id, cut, gathering: this.#gathering, owner }, this);
   }
 
   get pending(): boolean {
@@ -131,9 +134,8 @@ export class Units implements Processor, Customer {
     this.#isClosed = true;
     finalizer.unregister(this);
     this.#input = undefined;
-    this.#gathering.wipe();
     this.#giveBack();
-    release({ crew: this.#crew, id: this.id, cut: this.#cut });
+    release({ crew: this.#crew, id: this.id, cut: this.#cut, gathering: this.#gathering });
     this.#tell();
   }
 
@@ -278,9 +280,9 @@ export class Units implements Processor, Customer {
     slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
   }
 
-  #done(unit: Unit, { pieces, failure }: Result): void {
+  #done(unit: Unit, { outputs: done, failure }: Result): void {
     if (this.#isClosed) return;
-    const outputs = bytesOf(pieces);
+    const outputs = done.map(unshared);
     unit.result = { outputs, error: failure && errorOf(failure) };
     if (outputs.length === 0 && !failure) this.#units.splice(this.#units.indexOf(unit), 1);
     this.#report();
