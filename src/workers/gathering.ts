@@ -84,7 +84,7 @@ export class Copies implements Gathering {
       length -= Math.min(length, ofPiece);
     }
     if (length > 0 || this.#front > 0) taken.push(this.#cut(this.#front + length));
-    return taken.filter((memory) => memory.length > 0);
+    return taken;
   }
 
   wipe(): void {
