@@ -2,7 +2,7 @@
  * Systems that refuse something, for real: by seccomp filters, limits, files of /proc that are not there, a kernel that may load no
  * modules. Each runs `children/refused.ts` there, which checks the bytes and what is left open.
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { Outcome } from "./children/refused.ts";
 import {
@@ -119,6 +119,9 @@ inGuest("/proc/crypto and /proc/sys hidden: the right bytes all the same", async
 
 const MODPROBE = "/proc/sys/kernel/modprobe";
 
+/** From Linux 7.3 on. */
+const RESTRICTION = "/proc/sys/crypto/af_alg_restrict";
+
 const modprobe = (...args: string[]) => spawn([readFileSync(MODPROBE, "utf8").trim(), ...args]);
 
 /** Unloads a module that other tests have used. */
@@ -135,8 +138,10 @@ async function unload(module: string): Promise<void> {
 inGuest(
   "algif_skcipher missing: auto is userspace, kernel is ENOENT and names the module",
   async () => {
+    const restriction = existsSync(RESTRICTION) ? readFileSync(RESTRICTION) : undefined;
     await unload("algif_skcipher");
-    await modprobe("af_alg"); // which it took with it
+    await modprobe("af_alg"); // which it took with it, and its sysctl
+    if (restriction) writeFileSync(RESTRICTION, restriction);
     await whileSet(MODPROBE, "/bin/false\n", async () => {
       const { auto, kernel, userspace } = await outcomes([]);
       assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
