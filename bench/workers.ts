@@ -153,18 +153,26 @@ function startBare({ order }: Work): Worker[] {
   });
 }
 
-/** COUNT copies of a unit through streams over bare Workers. */
+/** COUNT copies of a unit through streams over bare Workers, of which each has two under way. */
 async function runBare(bareWorkers: readonly Worker[], unit: Uint8Array<ArrayBuffer>, streams: number): Promise<void> {
   const answers: ((memory: ArrayBuffer) => void)[][] = bareWorkers.map(() => []);
   bareWorkers.forEach((worker, i) => worker.on("message", (memory: ArrayBuffer) => answers[i]!.shift()!(memory)));
-  let sent = 0;
-  const work = (memory: ArrayBuffer) => {
+  const most = 2 * bareWorkers.length;
+  const waiting: (() => void)[] = [];
+  let [sent, underWay] = [0, 0];
+  const work = async (memory: ArrayBuffer) => {
+    if (underWay === most) await new Promise<void>((resolve) => waiting.push(resolve));
+    else underWay++;
     const i = sent++ % bareWorkers.length;
     bareWorkers[i]!.postMessage(memory satisfies BareRequest, [memory]);
-    return new Promise<ArrayBuffer>((resolve) => answers[i]!.push(resolve));
+    const worked = await new Promise<ArrayBuffer>((resolve) => answers[i]!.push(resolve));
+    const next = waiting.shift();
+    if (next) next();
+    else underWay--;
+    return worked;
   };
-  const most = Math.max(1, 2 * bareWorkers.length / streams);
-  await Promise.all(Array.from({ length: streams }, () => drain([unit], COUNT / streams, bareStream(work, most))));
+  const share = Math.max(1, most / streams);
+  await Promise.all(Array.from({ length: streams }, () => drain([unit], COUNT / streams, bareStream(work, share))));
   for (const worker of bareWorkers) worker.removeAllListeners("message");
 }
 
