@@ -48,6 +48,12 @@ export class Blocks {
     if (!this.#isUsed) this.#wipe();
   }
 
+  /** Nobody gets it again: a Worker that has ended may still be at it. Another one takes its place. */
+  lose({ buffer }: Bytes): void {
+    if (isShared(buffer)) this.#made--;
+    this.#written.delete(buffer);
+  }
+
   set isUsed(isUsed: boolean) {
     this.#isUsed = isUsed;
     if (!isUsed) this.#wipe();

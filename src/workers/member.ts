@@ -143,7 +143,10 @@ export class Member {
   }
 
   #fail(reason: Error): void {
-    for (const sent of [...this.#sent.values()]) this.#answer(sent, { outputs: [], failure: reason });
+    for (const { list, answer } of [...this.#sent.values()]) {
+      answer({ outputs: [], failure: reason });
+      for (const bytes of list) this.#blocks.lose(bytes);
+    }
     this.#sent.clear();
     this.#worker.unref();
     for (const holder of [...this.holders]) holder.idle();
