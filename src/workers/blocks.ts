@@ -20,8 +20,8 @@ const MOST = 16;
 
 /** The shared memory of one pool. To who works in it, it is memory as any other. */
 export class Blocks {
-  /** Whether there are streams. Where there are none, nothing is to be left of them. */
-  #isUsed = false;
+  /** Streams that there are. Where there are none, nothing is to be left of them. */
+  #streams = 0;
   readonly #most: number;
   #made = 0;
   readonly #free: ArrayBuffer[] = [];
@@ -43,20 +43,25 @@ export class Blocks {
 
   /** It is free again; memory that is not shared is nothing to this. */
   give({ buffer }: Bytes): void {
-    if (!isShared(buffer)) return;
+    if (!isBlock(buffer)) return;
     this.#free.push(buffer);
-    if (!this.#isUsed) this.#wipe();
+    if (this.#streams === 0) this.#wipe();
   }
 
   /** Nobody gets it again: a Worker that has ended may still be at it. Another one takes its place. */
   lose({ buffer }: Bytes): void {
-    if (isShared(buffer)) this.#made--;
+    if (isBlock(buffer)) this.#made--;
     this.#written.delete(buffer);
   }
 
-  set isUsed(isUsed: boolean) {
-    this.#isUsed = isUsed;
-    if (!isUsed) this.#wipe();
+  /** A stream begins. */
+  join(): void {
+    this.#streams++;
+  }
+
+  /** One has ended. */
+  leave(): void {
+    if (--this.#streams === 0) this.#wipe();
   }
 
   #wipe(): void {
@@ -74,7 +79,7 @@ export class Blocks {
 
 /** Bytes for whoever gets them: a copy, where their memory is shared. */
 export function unshared(bytes: Bytes): Bytes {
-  return isShared(bytes.buffer) ? new Uint8Array(bytes) : bytes;
+  return isBlock(bytes.buffer) ? new Uint8Array(bytes) : bytes;
 }
 
 /** The blocks that one Worker was told of, by number: it has the same list, and neither says more of them than that. */
@@ -83,7 +88,7 @@ export class KnownBlocks {
 
   /** Those of a list that are new. */
   newIn(list: readonly Bytes[]): ArrayBuffer[] {
-    return memoriesOf(list).filter((memory) => isShared(memory) && !this.#blocks.includes(memory));
+    return memoriesOf(list).filter((memory) => isBlock(memory) && !this.#blocks.includes(memory));
   }
 
   add(blocks: readonly ArrayBuffer[]): void {
@@ -92,7 +97,7 @@ export class KnownBlocks {
 
   piecesOf(list: readonly Bytes[]): Piece[] {
     return list.map(({ buffer, byteOffset, length }) => {
-      return [isShared(buffer) ? this.#blocks.indexOf(buffer) : buffer, byteOffset, length];
+      return [isBlock(buffer) ? this.#blocks.indexOf(buffer) : buffer, byteOffset, length];
     });
   }
 
@@ -105,11 +110,11 @@ export class KnownBlocks {
 
 /** What is moved with a list: all its memory that is not shared. */
 export function movable(list: readonly Bytes[]): ArrayBuffer[] {
-  return memoriesOf(list).filter((memory) => !isShared(memory));
+  return memoriesOf(list).filter((memory) => !isBlock(memory));
 }
 
-/** Shared memory is a block: a caller's own is never shared, for that is refused. */
-export function isShared(memory: ArrayBuffer): boolean {
+/** All shared memory that is seen here is a block: a caller's own is refused before. */
+export function isBlock(memory: ArrayBuffer): boolean {
   return memory instanceof SharedArrayBuffer;
 }
 

@@ -7,7 +7,7 @@
 
 import type { Bytes } from "../bytes.ts";
 import { forgetKey } from "../kernel_key.ts";
-import { isShared, KnownBlocks, movable } from "./blocks.ts";
+import { isBlock, KnownBlocks, movable } from "./blocks.ts";
 import { failureOf, type Reply, type Request, type Result } from "./messages.ts";
 import { type Job, jobOf, unknownJob } from "./work.ts";
 
@@ -48,7 +48,7 @@ function run({ of, blocks, pieces, place }: Extract<Request, { unit: number }>):
 function clearAround(outputs: readonly Bytes[]): void {
   const ends = new Map<ArrayBuffer, number>();
   for (const { buffer, byteOffset, length } of outputs) {
-    if (isShared(buffer)) continue; // that stays here
+    if (isBlock(buffer)) continue; // that stays here
     new Uint8Array(buffer).fill(0, ends.get(buffer) ?? 0, byteOffset);
     ends.set(buffer, byteOffset + length);
   }

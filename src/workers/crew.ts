@@ -31,7 +31,6 @@ export class Crew implements Employer {
   readonly #members = new Set<Member>();
   #queue: Customer[] = [];
   #customers = 0;
-  #present = 0;
   /** Customers with units under way. */
   readonly #busy = new Set<number>();
   readonly #controller = new AbortController();
@@ -55,14 +54,14 @@ export class Crew implements Employer {
   /** A new customer's number. */
   join(): number {
     this.signal.throwIfAborted();
-    this.blocks.isUsed = ++this.#present > 0;
+    this.blocks.join();
     return this.#customers++;
   }
 
   /** Customer `id` needs nothing any more. */
   leave(id: number): void {
     this.#busy.delete(id);
-    this.blocks.isUsed = --this.#present > 0;
+    this.blocks.leave();
     for (const member of this.#members) member.forget(id);
     this.#serve();
   }
