@@ -1,6 +1,6 @@
 /**
- * The least that a Worker can be (B10): it does a unit's work as those of `CipherWorkers` do, in memory that is moved there and back. No
- * errors.
+ * The least that a Worker can be (B10): it does a unit's work as those of `CipherWorkers` do, in memory that is moved there; and back what
+ * came out. No errors.
  *
  * @module
  */
@@ -23,6 +23,7 @@ parentPort?.on("message", (request: BareRequest) => {
   } else {
     const outputs: Bytes[] = [];
     job!.run([new Uint8Array(request)], place, outputs);
-    parentPort!.postMessage(request, [request]);
+    const [{ buffer }] = outputs as [Bytes];
+    parentPort!.postMessage(buffer, [buffer]);
   }
 });

@@ -66,6 +66,7 @@ interface Work {
 const sealing: Work = {
   make: (options) => new SealStream({ key, engine, ...options }),
   order: () => sealedOrder("seal"),
+  unit: plaintextUnit,
 };
 const WORKS: Record<string, Work> = {
   "seal": sealing,
@@ -196,17 +197,23 @@ function sealedOrder(of: "seal" | "unseal"): SealedOrder {
 }
 
 function cipherOrder(algorithm: string, ofCipher: Uint8Array<ArrayBuffer>, sectorSize?: number): CipherOrder {
-  const plan = { isChain: false, direction: "encrypt", padding: "none", iv: undefined } as const;
+  const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true, iv: undefined } as const;
   return { of: "cipher", algorithm, engine, ...plan, sectorSize, key: ofCipher.slice() };
 }
 
-/** What bare Workers unseal. */
+/** What bare Workers seal: to whole segments, 1 MiB together. */
+function plaintextUnit(): Uint8Array<ArrayBuffer> {
+  const { segmentSize, tagSize } = checkFormat();
+  return new Uint8Array(MiB - MiB / segmentSize * tagSize);
+}
+
+/** What they unseal. */
 function sealedUnit(): Uint8Array<ArrayBuffer> {
-  const unit = new Uint8Array(MiB);
+  const outputs: Uint8Array<ArrayBuffer>[] = [];
   const job = jobOf(sealedOrder("seal"));
-  job.run([unit], place, []);
+  job.run([plaintextUnit()], place, outputs);
   job.close();
-  return unit;
+  return outputs[0]!;
 }
 
 /** Linux counts it in nanoseconds. */

@@ -149,11 +149,6 @@ export function compilesBigInts(): boolean {
   return host().runtime.name !== "bun";
 }
 
-/** Whether threads work together faster in memory that both see than in memory that is moved: it is so in JavaScriptCore. */
-export function prefersSharedMemory(): boolean {
-  return host().runtime.name === "bun";
-}
-
 /** New memory for who writes all of it, or clears what he does not: not zeroed, where the runtime can spare that. */
 export function unfilled(length: number): Uint8Array<ArrayBuffer> {
   return host().runtime.name === "deno" ? new Uint8Array(length) : unzeroed(length);

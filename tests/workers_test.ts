@@ -286,30 +286,8 @@ check("memory that is shared with Workers does not come out, and holds nothing w
   assertEmpty();
 
   delete hooks.change;
-  assertEquals(blocks.size > 0, runtime === "bun", "where memory is moved, none is shared");
+  assert(blocks.size > 0, "Workers were told of none");
 });
-
-test.if(runtime === "bun", "memory is moved to Workers, not shared")(
-  "memory that a Worker had when it ended is not used again: it may still be at it",
-  async () => {
-    const told: [ended: Set<ArrayBuffer>, later: Set<ArrayBuffer>] = [new Set(), new Set()];
-    let hasEnded = false;
-    hooks.change = (kind, to, message) => {
-      if (kind !== "unit") return;
-      for (const block of (message as { blocks: readonly ArrayBuffer[] }).blocks) told[Number(hasEnded)]!.add(block);
-      if (!hasEnded) void to.worker.terminate();
-    };
-    using workers = new CipherWorkers(1);
-    const options = { key: KEY, engine, workers } as const;
-    assertInstanceOf(await ends(new SealStream(options), bytes(2 * UNIT)), KcapiError);
-    hasEnded = true;
-    const sealed = await collect(seal(options, bytes(9 * UNIT)));
-    delete hooks.change;
-    assertEquals(await collect(unseal({ key: KEY, engine }, sealed)), bytes(9 * UNIT));
-    assert(told[0].size > 0 && told[1].size > 0);
-    assert(told[0].isDisjointFrom(told[1]));
-  },
-);
 
 check("in the memory of what comes out is nothing else: of input that comes in bits, too", async () => {
   const input = new Uint8Array(300_000).fill(0x5a);

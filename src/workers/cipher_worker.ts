@@ -7,7 +7,7 @@
 
 import type { Bytes } from "../bytes.ts";
 import { forgetKey } from "../kernel_key.ts";
-import { isBlock, KnownBlocks, movable } from "./blocks.ts";
+import { KnownBlocks, movable } from "./blocks.ts";
 import { failureOf, type Reply, type Request, type Result } from "./messages.ts";
 import { type Job, jobOf, unknownJob } from "./work.ts";
 
@@ -39,20 +39,7 @@ function run({ of, blocks, pieces, place }: Extract<Request, { unit: number }>):
     return { outputs };
   } catch (error) {
     return { outputs, failure: failureOf(error) };
-  } finally {
-    clearAround(outputs);
   }
-}
-
-/** Outputs lie, in order, where the input was: what is left of that is not to come out with them, in the memory around. */
-function clearAround(outputs: readonly Bytes[]): void {
-  const ends = new Map<ArrayBuffer, number>();
-  for (const { buffer, byteOffset, length } of outputs) {
-    if (isBlock(buffer)) continue; // that stays here
-    new Uint8Array(buffer).fill(0, ends.get(buffer) ?? 0, byteOffset);
-    ends.set(buffer, byteOffset + length);
-  }
-  for (const [buffer, end] of ends) new Uint8Array(buffer).fill(0, end);
 }
 
 function close(id: number): void {

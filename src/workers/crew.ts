@@ -11,6 +11,8 @@ import { DEPTH, type Employer, Member } from "./member.ts";
 /** Who wants something done. */
 export interface Customer {
   readonly id: number;
+  /** The Workers that know of it. */
+  readonly known: Member[];
   /** The one Worker that can do it, if it is so. */
   readonly chainedTo: Member | undefined;
   /** There is room with this Worker, for one unit. */
@@ -27,18 +29,18 @@ export interface Customer {
  */
 export class Crew implements Employer {
   readonly size: number;
-  readonly blocks: Blocks;
+  readonly blocks = new Blocks();
   readonly #members = new Set<Member>();
   #queue: Customer[] = [];
   #customers = 0;
-  /** Customers with units under way. */
-  readonly #busy = new Set<number>();
+  /** So many of them have units under way. */
+  #busy = 0;
   readonly #controller = new AbortController();
 
   constructor(size: number) {
     this.size = size;
-    // Of as many units again as there can be under way something is gathered.
-    this.blocks = new Blocks(2 * DEPTH * size);
+    // Without this one, each stream would be the only one that listens, and Node has its table of listeners made anew.
+    this.signal.addEventListener("abort", () => {});
   }
 
   /** Aborted when the pool is closed. */
@@ -48,7 +50,7 @@ export class Crew implements Employer {
 
   /** So many units one customer may have under way: all there can be, divided by those who have some. */
   get share(): number {
-    return Math.max(1, Math.floor(DEPTH * this.size / Math.max(1, this.#busy.size)));
+    return Math.max(1, Math.floor(DEPTH * this.size / Math.max(1, this.#busy)));
   }
 
   /** A new customer's number. */
@@ -58,23 +60,22 @@ export class Crew implements Employer {
     return this.#customers++;
   }
 
-  /** Customer `id` needs nothing any more. */
-  leave(id: number): void {
-    this.#busy.delete(id);
+  /** A customer, whom these Workers know, needs nothing any more. */
+  leave(id: number, known: readonly Member[]): void {
     this.blocks.leave();
-    for (const member of this.#members) member.forget(id);
+    for (const member of known) member.forget(id);
     this.#serve();
   }
 
-  report(id: number, isBusy: boolean): void {
-    if (isBusy) this.#busy.add(id);
-    else this.#busy.delete(id);
+  /** One customer more, or less, has units under way. */
+  report(change: 1 | -1): void {
+    this.#busy += change;
   }
 
   /** Room for one unit; or undefined, and the customer is told later. */
   ask(customer: Customer): Member | undefined {
     const member = this.#queue.length === 0 ? this.#roomFor(customer) : undefined;
-    if (member) member.holders.add(customer);
+    if (member) member.promise(customer);
     else this.#queue.push(customer);
     return member;
   }
@@ -84,7 +85,7 @@ export class Crew implements Employer {
   }
 
   giveBack(customer: Customer, member: Member): void {
-    member.holders.delete(customer);
+    member.release(customer);
     this.#serve();
   }
 
@@ -117,7 +118,7 @@ export class Crew implements Employer {
           continue;
         }
         this.#queue.splice(i, 1);
-        member.holders.add(customer);
+        member.promise(customer);
         customer.granted(member);
       } catch (error) {
         this.withdraw(customer);

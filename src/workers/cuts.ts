@@ -10,14 +10,12 @@ import { type CipherPlan, type CipherWork, Cryptor } from "../cipher/cryptor.ts"
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
 import { openEngine } from "../engines/mod.ts";
-import { WINDOW } from "../engines/scratch.ts";
 import { KcapiError } from "../errors.ts";
 import { copyOfKey, forgetKey } from "../kernel_key.ts";
 import type { SealPlan } from "../sealed/options.ts";
 import type { SealWork } from "../sealed/sealer.ts";
 import { deriveKeys, type Header } from "../sealed/segments.ts";
 import { badMessage, engineFor, parseHeader, type UnsealWork } from "../sealed/unsealer.ts";
-import type { Layout } from "./gathering.ts";
 import type { Order, Place } from "./messages.ts";
 
 /** What a pool can do. */
@@ -34,10 +32,6 @@ export interface Cut {
   readonly start: number;
   /** All units but the last end at a multiple of this. */
   readonly step: number;
-  /** A unit is copied in pieces of at most so many bytes, which come out as such; by default in one. */
-  readonly piece?: number;
-  /** How the bytes of a unit lie in memory, where they have to make room for something. */
-  readonly layout?: Layout;
   /** Keep at least so many bytes for the last unit. */
   readonly hold: 0 | 1;
   /** Whether the end is a unit even where no bytes are left for it. */
@@ -64,7 +58,7 @@ export function cutOf(work: Work): Cut {
 const NO_HEAD = { headSize: 0, begin() {} };
 
 function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
-  const { algorithm, direction, iv, padding, sectors } = plan;
+  const { algorithm, direction, iv, padding, sectors, inPlace } = plan;
   // Once for all Workers, and before the first of them: what keeps it from being found is this stream's error.
   const key = "keyring" in given ? { serial: resolveKernelKey(given) } : given;
   const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, copyOfKey(key), choice) });
@@ -80,7 +74,6 @@ function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
     ...NO_HEAD,
     start: 0,
     step,
-    piece: WINDOW - WINDOW % step,
     hold: isPadded && direction === "decrypt" && !isChain ? 1 : 0,
     hasEnd: isChain || isPadded && direction === "encrypt",
     order: () => ({
@@ -91,6 +84,7 @@ function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
       engine,
       padding,
       sectorSize: sectors?.sectorSize,
+      inPlace,
       iv,
       key: copyOfKey(key),
     }),
@@ -167,14 +161,11 @@ function endOf(list: readonly Bytes[], length: number): Bytes {
 
 function sealCut({ plan, header }: SealWork): Cut {
   const { format, key, associatedData } = plan;
-  const { segmentSize, tagSize } = format;
   const keys: Partial<Keys> = {};
-  const step = segmentSize - tagSize;
-  const cut = sealedCut("seal", plan, step, keys);
+  const cut = sealedCut("seal", plan, format.segmentSize - format.tagSize, keys);
   Object.assign(keys, { header, derived: deriveKeys(format, key, header, associatedData) });
   key.fill(0);
-  // A segment is sealed where it is, with its tag behind it.
-  return { ...cut, ...NO_HEAD, layout: { run: step, gap: tagSize } };
+  return { ...cut, ...NO_HEAD };
 }
 
 function unsealCut({ plan }: UnsealWork): Cut {

@@ -23,22 +23,36 @@ export interface Employer {
 
 /** A unit that is with the Worker. */
 interface Sent {
+  readonly unit: number;
   /** Where it was. */
   readonly list: readonly Bytes[];
   /** What its sender is told. */
   readonly answer: (result: Result) => void;
 }
 
-/** One Worker, and what it has to do. */
+/** Who sends units. */
+export interface Sender {
+  readonly id: number;
+  /** The Workers that know of it. */
+  readonly known: Member[];
+  /** The Worker whose room this has is idle. */
+  idle(): void;
+}
+
+/**
+ * One Worker, and what it has to do.
+ *
+ * What lives as long as it, and changes with each unit, is in arrays: where a Set or a Map has grown old, V8 makes its tables anew among
+ * what is old, and looks each time whether to mark all that is; with memory that comes and goes, it is.
+ */
 export class Member {
   /** Who has a slot, and has not sent its unit. */
-  readonly holders = new Set<{ idle(): void }>();
+  #holders: Sender[] = [];
   readonly #worker: Worker;
   readonly #employer: Employer;
   readonly #blocks: Blocks;
   readonly #known = new KnownBlocks();
-  readonly #sent = new Map<number, Sent>();
-  readonly #opened = new Set<number>();
+  #sent: Sent[] = [];
   #units = 0;
   #isReady = false;
   /** Why it does nothing any more. */
@@ -56,15 +70,25 @@ export class Member {
   }
 
   get load(): number {
-    return this.#sent.size + this.holders.size;
+    return this.#sent.length + this.#holders.length;
   }
 
   get isIdle(): boolean {
-    return this.#sent.size === 0;
+    return this.#sent.length === 0;
   }
 
   get isDead(): boolean {
     return this.#end !== undefined;
+  }
+
+  /** Room for one unit is kept for `sender`. */
+  promise(sender: Sender): void {
+    this.#holders.push(sender);
+  }
+
+  /** It does not need that. */
+  release(sender: Sender): void {
+    this.#holders = this.#holders.filter((each) => each !== sender);
   }
 
   /**
@@ -73,27 +97,29 @@ export class Member {
    * @param order What its stream is, made where the Worker does not know it yet.
    */
   send(
-    sender: { readonly id: number; idle(): void },
+    sender: Sender,
     order: () => Order,
     list: readonly Bytes[],
     place: Place,
     answer: Sent["answer"],
   ): void {
-    this.holders.delete(sender);
-    const sent = { list, answer };
+    this.release(sender);
+    const sent = { unit: this.#units++, list, answer };
     if (this.#end) return this.#answer(sent, { outputs: [], failure: this.#end });
-    const unit = this.#units++;
-    this.#sent.set(unit, sent);
+    this.#sent.push(sent);
     this.#worker.ref(); // the process is not done
-    if (!this.#opened.has(sender.id)) this.#open(sender.id, order());
+    if (!sender.known.includes(this)) {
+      sender.known.push(this);
+      this.#open(sender.id, order());
+    }
     const blocks = this.#known.newIn(list);
     this.#known.add(blocks);
-    this.#post({ unit, of: sender.id, blocks, pieces: this.#known.piecesOf(list), place }, movable(list));
+    this.#post({ unit: sent.unit, of: sender.id, blocks, pieces: this.#known.piecesOf(list), place }, movable(list));
   }
 
   /** A stream has ended. */
   forget(id: number): void {
-    if (this.#opened.delete(id) && !this.#end) this.#worker.postMessage({ close: id } satisfies Request);
+    if (!this.#end) this.#worker.postMessage({ close: id } satisfies Request);
   }
 
   /** Lets it close its ciphers; then it ends. */
@@ -105,7 +131,6 @@ export class Member {
   }
 
   #open(id: number, order: Order): void {
-    this.#opened.add(id);
     this.#post({ open: id, order }, "buffer" in order.key ? [order.key.buffer] : []);
   }
 
@@ -121,12 +146,12 @@ export class Member {
     if ("ready" in reply) this.#isReady = true;
     else if ("quit" in reply) void this.#worker.terminate();
     else {
-      const sent = this.#sent.get(reply.unit);
-      this.#sent.delete(reply.unit);
+      const sent = this.#sent.find(({ unit }) => unit === reply.unit);
+      this.#sent = this.#sent.filter((each) => each !== sent);
       if (this.isIdle) this.#worker.unref();
       if (sent) this.#answer(sent, { outputs: this.#known.bytesOf(reply.pieces), failure: reply.failure });
       this.#employer.done(this);
-      if (this.isIdle) { for (const holder of [...this.holders]) holder.idle(); }
+      if (this.isIdle) { for (const holder of [...this.#holders]) holder.idle(); }
     }
   }
 
@@ -143,13 +168,9 @@ export class Member {
   }
 
   #fail(reason: Error): void {
-    for (const { list, answer } of [...this.#sent.values()]) {
-      answer({ outputs: [], failure: reason });
-      for (const bytes of list) this.#blocks.lose(bytes);
-    }
-    this.#sent.clear();
+    for (const sent of this.#sent.splice(0)) this.#answer(sent, { outputs: [], failure: reason });
     this.#worker.unref();
-    for (const holder of [...this.holders]) holder.idle();
+    for (const holder of [...this.#holders]) holder.idle();
   }
 }
 

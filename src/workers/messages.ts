@@ -24,6 +24,8 @@ export interface CipherOrder {
   readonly engine: EngineName;
   readonly padding: Padding;
   readonly sectorSize: number | undefined;
+  /** Whether output goes into the memory that was moved here; else into new memory. */
+  readonly inPlace: boolean;
   /** For a chain. */
   readonly iv: Bytes | undefined;
   readonly key: Key;

@@ -8,7 +8,6 @@ import { nextTurn } from "../../ffi/mod.ts";
 import { type Bytes, Scatter } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import type { Processor } from "../streaming/processor.ts";
-import { unshared } from "./blocks.ts";
 import type { Crew, Customer } from "./crew.ts";
 import type { Cut } from "./cuts.ts";
 import { Copies, type Gathering, Moves } from "./gathering.ts";
@@ -30,6 +29,7 @@ interface Unit {
 interface Remains {
   readonly crew: Crew;
   readonly id: number;
+  readonly known: Member[];
   readonly cut: Cut;
   readonly gathering: Gathering;
   /** The pool, which is closed when nobody holds it. */
@@ -38,9 +38,9 @@ interface Remains {
 
 const finalizer = new FinalizationRegistry<Remains>(release);
 
-function release({ crew, id, cut, gathering }: Omit<Remains, "owner">): void {
+function release({ crew, id, known, cut, gathering }: Omit<Remains, "owner">): void {
   gathering.wipe();
-  crew.leave(id);
+  crew.leave(id, known);
   cut.close();
 }
 
@@ -52,6 +52,7 @@ export class Units implements Processor, Customer {
   readonly engine: EngineName;
   readonly window: number;
   readonly id: number;
+  readonly known: Member[] = [];
   readonly #crew: Crew;
   readonly #cut: Cut;
   #head: Bytes | undefined;
@@ -66,6 +67,7 @@ export class Units implements Processor, Customer {
   /** The one Worker of a chain. */
   #chained: Member | undefined;
   readonly #units: Unit[] = [];
+  #isBusy = false;
   #failure: { readonly error: unknown } | undefined;
   #news: PromiseWithResolvers<void> | undefined;
   #isClosed = false;
@@ -73,14 +75,13 @@ export class Units implements Processor, Customer {
   constructor(crew: Crew, owner: object, cut: Cut, inPlace: boolean) {
     this.#crew = crew;
     this.#cut = cut;
-    const { piece = this.#unitSize, layout } = cut;
-    this.#gathering = inPlace && !layout ? new Moves() : new Copies(crew.blocks, piece, layout, layout ? cut.start : 0);
+    this.#gathering = inPlace ? new Moves() : new Copies(crew.blocks, this.#unitSize + cut.hold);
     this.engine = cut.engine;
     this.window = this.#unitSize;
     this.id = crew.join();
     this.#position = cut.start;
     if (cut.headSize > 0) this.#head = new Uint8Array(0);
-    finalizer.register(this, { crew, id: this.id, cut, gathering: this.#gathering, owner }, this);
+    finalizer.register(this, { crew, id: this.id, known: this.known, cut, gathering: this.#gathering, owner }, this);
   }
 
   get pending(): boolean {
@@ -135,7 +136,8 @@ export class Units implements Processor, Customer {
     finalizer.unregister(this);
     this.#input = undefined;
     this.#giveBack();
-    release({ crew: this.#crew, id: this.id, cut: this.#cut, gathering: this.#gathering });
+    this.#report();
+    release({ crew: this.#crew, id: this.id, known: this.known, cut: this.#cut, gathering: this.#gathering });
     this.#tell();
   }
 
@@ -280,10 +282,9 @@ export class Units implements Processor, Customer {
     slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
   }
 
-  #done(unit: Unit, { outputs: done, failure }: Result): void {
+  #done(unit: Unit, { outputs, failure }: Result): void {
     if (this.#isClosed) return;
-    const outputs = done.map(unshared);
-    unit.result = { outputs, error: failure && errorOf(failure) };
+    unit.result = { outputs: [...outputs], error: failure && errorOf(failure) };
     if (outputs.length === 0 && !failure) this.#units.splice(this.#units.indexOf(unit), 1);
     this.#report();
     this.#tell();
@@ -334,7 +335,9 @@ export class Units implements Processor, Customer {
 
   /** Whether this has units under way counts for the shares of all. */
   #report(): void {
-    this.#crew.report(this.id, this.#units.length > 0 && !this.#isClosed);
+    const isBusy = this.#units.length > 0 && !this.#isClosed;
+    if (isBusy !== this.#isBusy) this.#crew.report(isBusy ? 1 : -1);
+    this.#isBusy = isBusy;
   }
 
   #tell(): void {

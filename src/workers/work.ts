@@ -4,8 +4,9 @@
  * @module
  */
 
+import { unfilled } from "../../ffi/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, sizeOf } from "../bytes.ts";
+import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
 import { Cryptor } from "../cipher/cryptor.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
@@ -18,7 +19,7 @@ import type { CipherOrder, Order, Place, SealedOrder } from "./messages.ts";
 
 /** One stream's part that is done here. */
 export interface Job {
-  /** Does a unit: what comes out goes to `outputs`, even where it throws after that, and lies in the unit's own memory. */
+  /** Does a unit: what comes out goes to `outputs`, even where it throws after that. */
   run(list: readonly Bytes[], place: Place, outputs: Bytes[]): void;
   /** Releases everything, and forgets the key. */
   close(): void;
@@ -33,7 +34,7 @@ export function jobOf(order: Order): Job {
 }
 
 /** Units that stand alone: each is a stream of its own, under one keyed cipher. */
-function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }: CipherOrder): Job {
+function pieces({ algorithm, direction, engine: name, padding, sectorSize, inPlace, key }: CipherOrder): Job {
   const parsed = parseAlgorithm(algorithm);
   const engine = openEngine(parsed, key, name);
   return {
@@ -44,7 +45,7 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }
         iv,
         padding: isLast ? padding : "none",
         sectors: sectorSize === undefined ? undefined : { sectorSize, sector: sector! },
-        inPlace: true,
+        inPlace,
         open: () => onLoan(engine),
       });
       drive(cryptor, list, true, outputs);
@@ -54,10 +55,10 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, key }
 }
 
 /** Units each of which goes on from the one before. */
-function chain({ algorithm, direction, engine, padding, iv, key }: CipherOrder): Job {
+function chain({ algorithm, direction, engine, padding, inPlace, iv, key }: CipherOrder): Job {
   const parsed = parseAlgorithm(algorithm);
   const open = () => openEngine(parsed, key, engine);
-  const plan = { direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace: true };
+  const plan = { direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace };
   const cryptor = new Cryptor({ ...plan, open });
   return {
     run: (list, { isLast }, outputs) => drive(cryptor, list, isLast, outputs),
@@ -89,28 +90,36 @@ function add(outputs: Bytes[], output: Bytes): void {
   }
 }
 
-/** Seals whole segments, of which the last one of all may be shorter: where they are, with room for header and tags. */
+/** Seals whole segments, of which the last one of all may be shorter. */
 function seal(
   { format, header }: SealedOrder,
   segments: Segments,
-  [sealed]: readonly Bytes[],
+  list: readonly Bytes[],
   { isLast, index = 0 }: Place,
   outputs: Bytes[],
 ): void {
   const { segmentSize, tagSize, headerSize } = format;
-  const { length } = sealed!;
-  if (index === 0) sealed!.set(headerBytes(format, header));
-  for (let i = 0, end = 0; end < length; i++) {
-    if (index + i >= MOST_SEGMENTS) throw overflow();
-    const start = index + i === 0 ? headerSize : end;
-    end = Math.min((i + 1) * segmentSize, length);
-    const place = { index: index + i, isLast: isLast && end === length };
-    segments.seal([sealed!.subarray(start, end - tagSize)], place, sealed!.subarray(start, end));
-    outputs[0] = sealed!.subarray(0, end);
+  const front = index === 0 ? headerSize : 0;
+  const input = new Scatter(list);
+  const count = Math.max(1, Math.ceil((front + input.remaining) / (segmentSize - tagSize)));
+  const sealed = unfilled(front + input.remaining + count * tagSize);
+  if (front > 0) sealed.set(headerBytes(format, header));
+  let end = 0;
+  try {
+    for (let i = 0; i < count; i++) {
+      if (index + i >= MOST_SEGMENTS) throw overflow();
+      const target = sealed.subarray(end || front, (i + 1) * segmentSize);
+      const length = target.length - tagSize;
+      segments.seal(input.peek(length), { index: index + i, isLast: isLast && i === count - 1 }, target);
+      input.advance(length);
+      end = (end || front) + target.length;
+    }
+  } finally {
+    addWritten(outputs, sealed, end);
   }
 }
 
-/** Unseals whole segments, of which the last one of all may be shorter: where they are, one behind the other. */
+/** Unseals whole segments, of which the last one of all may be shorter. */
 function unseal(
   { format }: SealedOrder,
   segments: Segments,
@@ -120,18 +129,32 @@ function unseal(
 ): void {
   const { segmentSize, tagSize, headerSize } = format;
   const sealed = joined(list);
-  let opened = 0;
-  for (let i = 0, at = 0; i === 0 || at < sealed.length; i++) {
-    const size = segmentSize - (index + i === 0 ? headerSize : 0);
-    const segment = sealed.subarray(at, at += Math.min(size, sealed.length - at));
-    if (segment.length < tagSize || index + i >= MOST_SEGMENTS) throw badMessage();
-    const length = segment.length - tagSize;
-    const target = sealed.subarray(opened, opened + length);
-    const place = { index: index + i, isLast: isLast && at === sealed.length };
-    if (!segments.open(segment, place, target)) throw badMessage();
-    opened += length;
-    if (opened > 0) outputs[0] = sealed.subarray(0, opened);
+  const parts: Bytes[] = [];
+  for (let at = 0, size = segmentSize - (index === 0 ? headerSize : 0); parts.length === 0 || at < sealed.length;) {
+    parts.push(sealed.subarray(at, at + size));
+    at += size;
+    size = segmentSize;
   }
+  const lengths = parts.map(({ length }) => Math.max(0, length - tagSize));
+  const opened = unfilled(lengths.reduce((sum, length) => sum + length));
+  let end = 0;
+  try {
+    parts.forEach((segment, i) => {
+      if (segment.length < tagSize || index + i >= MOST_SEGMENTS) throw badMessage();
+      const target = opened.subarray(end, end + lengths[i]!);
+      if (!segments.open(segment, { index: index + i, isLast: isLast && i === parts.length - 1 }, target)) {
+        throw badMessage();
+      }
+      end += target.length;
+    });
+  } finally {
+    addWritten(outputs, opened, end);
+  }
+}
+
+/** Adds the first `length` bytes of new memory. Where they are not all, the others may be anybody's. */
+function addWritten(outputs: Bytes[], memory: Bytes, length: number): void {
+  if (length > 0) outputs.push(length === memory.length ? memory : memory.slice(0, length));
 }
 
 /** A list in one piece. */
