@@ -83,13 +83,24 @@ export async function takeProcesses<Sample, Name extends string>(
     for (let i = 0; i < names.length; i++) {
       const name = names[(i + turn) % names.length]!;
       const args = [...FLAGS[runtime], script, "contender", work, name];
-      const { stdout } = await promisify(execFile)(process.execPath, args, {
-        env: { ...process.env, ...environment },
-      });
+      const { stdout } = await execute(args, { ...process.env, ...environment });
       samples[name].push(...JSON.parse(stdout.trim().split("\n").at(-1)!));
     }
   }
   return samples;
+}
+
+/** Runs this runtime. In the emulated machine V8 dies now and then of the emulation: there it is run again. */
+async function execute(args: readonly string[], env: NodeJS.ProcessEnv): Promise<{ stdout: string }> {
+  for (let again = 0;; again++) {
+    try {
+      return await promisify(execFile)(process.execPath, args, { env });
+    } catch (error) {
+      const { signal } = error as { signal?: string };
+      if (where !== "guest" || !signal || again === 5) throw error;
+      console.log(`${args.at(-1)} died of ${signal}, and is run again`);
+    }
+  }
 }
 
 /** Samples of one contender that has its process for itself, after so many seconds: what is run often is compiled once more. */

@@ -407,7 +407,7 @@ ${
 
 ## From one processor to 64
 
-Of what a stream over Workers takes, this is serial: the streams' own steps, the copy of a chunk into memory that can be moved, a message to a Worker and one back, and
+Of what a stream over Workers takes, this is serial: the streams' own steps, the copy of a chunk into memory that Workers see, a message to a Worker and one back, and
 delivery in order. All of it is the main thread's. The rest is done by Workers, and by the runtime's threads that collect garbage. The table has milliseconds of
 processor time for a MiB (*one thread*: of the clock on the wall, without Workers), the gain that was measured with two Workers on two processors, and the gain that the two figures allow on
 so many processors: as many MiB as the processors have time for, until the main thread has none left. Order costs nothing more: a unit that

@@ -6,19 +6,14 @@
 
 import { KcapiError } from "../errors.ts";
 import { Blocks } from "./blocks.ts";
-import { DEPTH, type Employer, Member } from "./member.ts";
+import { DEPTH, type Employer, Member, type Sender } from "./member.ts";
 
 /** Who wants something done. */
-export interface Customer {
-  readonly id: number;
-  /** The Workers that know of it. */
-  readonly known: Member[];
+export interface Customer extends Sender {
   /** The one Worker that can do it, if it is so. */
   readonly chainedTo: Member | undefined;
   /** There is room with this Worker, for one unit. */
   granted(member: Member): void;
-  /** The Worker whose room this has is idle. */
-  idle(): void;
   /** There is none, and will be none. */
   refused(error: unknown): void;
 }
@@ -60,8 +55,8 @@ export class Crew implements Employer {
     return this.#customers++;
   }
 
-  /** A customer, whom these Workers know, needs nothing any more. */
-  leave(id: number, known: readonly Member[]): void {
+  /** A customer needs nothing any more. */
+  leave({ id, known }: Pick<Customer, "id" | "known">): void {
     this.blocks.leave();
     for (const member of known) member.forget(id);
     this.#serve();

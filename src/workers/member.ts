@@ -30,7 +30,7 @@ interface Sent {
   readonly answer: (result: Result) => void;
 }
 
-/** Who sends units. */
+/** Who sends units: a stream. */
 export interface Sender {
   readonly id: number;
   /** The Workers that know of it. */
@@ -42,8 +42,9 @@ export interface Sender {
 /**
  * One Worker, and what it has to do.
  *
- * What lives as long as it, and changes with each unit, is in arrays: where a Set or a Map has grown old, V8 makes its tables anew among
- * what is old, and looks each time whether to mark all that is; with memory that comes and goes, it is.
+ * What lives as long as a pool, and changes with each unit, is in arrays here: a Set or a Map that has grown old gets its new tables among what is
+ * old, and with each V8 looks whether it is time to mark all of that. Memory that comes and goes makes it so: eight streams at
+ * once took 1.25 times as long in Node.
  */
 export class Member {
   /** Who has a slot, and has not sent its unit. */
@@ -81,12 +82,12 @@ export class Member {
     return this.#end !== undefined;
   }
 
-  /** Room for one unit is kept for `sender`. */
+  /** Keeps room for one unit of `sender`. */
   promise(sender: Sender): void {
     this.#holders.push(sender);
   }
 
-  /** It does not need that. */
+  /** `sender` does not need it. */
   release(sender: Sender): void {
     this.#holders = this.#holders.filter((each) => each !== sender);
   }
@@ -96,13 +97,7 @@ export class Member {
    *
    * @param order What its stream is, made where the Worker does not know it yet.
    */
-  send(
-    sender: Sender,
-    order: () => Order,
-    list: readonly Bytes[],
-    place: Place,
-    answer: Sent["answer"],
-  ): void {
+  send(sender: Sender, order: () => Order, list: readonly Bytes[], place: Place, answer: Sent["answer"]): void {
     this.release(sender);
     const sent = { unit: this.#units++, list, answer };
     if (this.#end) return this.#answer(sent, { outputs: [], failure: this.#end });

@@ -40,7 +40,7 @@ const finalizer = new FinalizationRegistry<Remains>(release);
 
 function release({ crew, id, known, cut, gathering }: Omit<Remains, "owner">): void {
   gathering.wipe();
-  crew.leave(id, known);
+  crew.leave({ id, known });
   cut.close();
 }
 
