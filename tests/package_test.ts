@@ -28,10 +28,13 @@ const NODES = ["node22", "node24", "node"].map((name) =>
   join(root, "node_modules", `${name}-linux-${process.arch}`, "bin/node")
 );
 
-/** Runs a shell command (for node:child_process of Deno would change the arguments of a Deno); it has to succeed. */
+/**
+ * Runs a shell command (for node:child_process of Deno would change the arguments of a Deno); it has to succeed. Over a socket, as one
+ * runtime gives it for standard input, bash would take itself for a remote shell, and read its file for those.
+ */
 async function shell(command: string, cwd: string, path = `${bin}:${process.env.PATH}`): Promise<string> {
   const env = { PATH: path, NO_COLOR: "1", npm_config_loglevel: "error" };
-  const { code, stdout, stderr } = await spawn(["bash", "-c", command], { cwd, env, timeout: 110_000 });
+  const { code, stdout, stderr } = await spawn(["bash", "--norc", "-c", command], { cwd, env, timeout: 110_000 });
   assertEquals(code, 0, `${command}\n${stdout}\n${stderr}`);
   return stdout + stderr;
 }
@@ -244,7 +247,7 @@ npm(
       symlinkSync(join(project, "node_modules/.bin/kcapi-streams"), join(path, "kcapi-streams"));
       for (const command of [...commands, "node_modules/.bin/kcapi-streams", "kcapi-streams"]) {
         assertEquals(await shell(`${command} --version`, project, path), `kcapi-streams ${version}\n`, command);
-        const { stdout } = await spawn(["bash", "-c", `${command} doctor --json`], {
+        const { stdout } = await spawn(["bash", "--norc", "-c", `${command} doctor --json`], {
           cwd: project,
           env: { PATH: path },
         });
