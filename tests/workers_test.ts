@@ -648,6 +648,7 @@ check("what is damaged fails in its Worker as in one thread, after the output be
   assertEquals(error.code, "EBADMSG");
   const whole = 32 * (65_536 - 32) - 40; // those in front of the damage
   assertEquals(concat(pieces), input.slice(0, whole));
+  assert(pieces.every(({ buffer, length }) => buffer.byteLength === length), "more memory comes out than was written");
 });
 
 // ---- Every way out ----------------------------------------------------------------------------------------------
