@@ -39,7 +39,19 @@ function run({ of, blocks, pieces, place }: Extract<Request, { unit: number }>):
     return { outputs };
   } catch (error) {
     return { outputs, failure: failureOf(error) };
+  } finally {
+    clearAround(outputs);
   }
+}
+
+/** In place, outputs lie in order where the input was: what is left of that is not to come out with them, in the memory around. */
+function clearAround(outputs: readonly Bytes[]): void {
+  const ends = new Map<ArrayBuffer, number>();
+  for (const { buffer, byteOffset, length } of outputs) {
+    new Uint8Array(buffer).fill(0, ends.get(buffer) ?? 0, byteOffset);
+    ends.set(buffer, byteOffset + length);
+  }
+  for (const [buffer, end] of ends) new Uint8Array(buffer).fill(0, end);
 }
 
 function close(id: number): void {
