@@ -49,10 +49,17 @@ export function onAbort<T extends WeakKey>(
 ): AbortListener<T> | undefined {
   if (signals.length === 0) return undefined;
   const aborted = abortedOneOf(signals);
-  if (!aborted) return listen(signals, new WeakRef(target), act);
-  act(target, reasonOf.call(aborted));
-  return undefined;
+  if (aborted) {
+    act(target, reasonOf.call(aborted));
+    return undefined;
+  }
+  const listener = listen(signals, new WeakRef(target), act);
+  finalizer.register(target, new WeakRef(listener), listener);
+  return listener;
 }
+
+/** Ends what listens for a target that is gone: for as long as the signal lives, which may be as long as the program. */
+const finalizer = new FinalizationRegistry<WeakRef<AbortListener<unknown>>>((listener) => listener.deref()?.stop());
 
 function abortedOneOf(signals: readonly AbortSignal[]): AbortSignal | undefined {
   return signals.find((signal) => abortedOf.call(signal));
@@ -71,6 +78,7 @@ function listen<T extends WeakKey>(
   const listener: AbortListener<T> = {
     held: undefined,
     stop() {
+      finalizer.unregister(listener);
       listener.held = undefined;
       for (const signal of signals) removeEventListener.call(signal, "abort", heard);
     },

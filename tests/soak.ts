@@ -12,7 +12,17 @@ import { randomInt } from "node:crypto";
 import { Buffer } from "node:buffer";
 import { readdirSync } from "node:fs";
 import process from "node:process";
-import { CipherHandle, CipherWorkers, encrypt, EncryptionStream, type EngineChoice, KcapiError } from "../mod.ts";
+import {
+  CipherHandle,
+  CipherWorkers,
+  encrypt,
+  EncryptionStream,
+  type EngineChoice,
+  KcapiError,
+  seal,
+  unseal,
+  UnsealStream,
+} from "../mod.ts";
 import { type Bytes, bytes, collectGarbage, cut, reference, turns } from "./support.ts";
 
 const SECONDS = Number(process.argv[2] ?? 1_800);
@@ -43,13 +53,21 @@ interface Job {
   readonly end: "complete" | "abort" | "error" | "leave" | "close";
 }
 
+/** A stream that is unsealed; the others encrypt. */
+const SEALED = "sealed";
+
 const ENDS = ["complete", "complete", "complete", "abort", "error", "leave", "close"] as const;
 
 /** What there is to choose from, with all inputs and outputs, so that what is measured is not the references. */
-const POOL = Array.from({ length: 48 }, (_, i) => {
-  const algorithm = ["ctr(aes)", "cbc(aes)", "ecb(aes)", "xts(aes)"][i % 4]!;
-  const length = [below(100), below(5_000), below(70_000), below(500_000)][below(4)]!;
-  const key = bytes(algorithm === "xts(aes)" ? 64 : 16 * (1 + below(2)), i + 1);
+const POOL = await Promise.all(Array.from({ length: 50 }, async (_, i) => {
+  const algorithm = ["ctr(aes)", "cbc(aes)", "ecb(aes)", "xts(aes)", SEALED][i % 5]!;
+  const length = [below(100), below(5_000), below(70_000), below(500_000), below(4_000_000)][below(5)]!;
+  const key = bytes(algorithm === "xts(aes)" ? 64 : algorithm === SEALED ? 32 : 16 * (1 + below(2)), i + 1);
+  if (algorithm === SEALED) {
+    const output = bytes(length, i + 7);
+    const input = await new Blob(await Array.fromAsync(seal({ key, engine }, [output]))).bytes();
+    return { algorithm, options: { key }, input, output };
+  }
   const sectors = { sectorSize: oneOf([512, 4_096]), sector: below(1_000) };
   const options: Job["options"] = algorithm === "xts(aes)"
     ? { key, ...sectors }
@@ -58,7 +76,7 @@ const POOL = Array.from({ length: 48 }, (_, i) => {
   const whole = algorithm === "xts(aes)" ? length - length % sectors.sectorSize : length;
   const input = bytes(whole, i + 7);
   return { algorithm, options, input, output: reference("encrypt", algorithm, { ...options, padding }, input) };
-});
+}));
 
 /** What a share of the streams is done by. */
 const workers = new CipherWorkers(2);
@@ -122,13 +140,17 @@ function start(job: Job, signal: AbortSignal, stop: number): AsyncIterable<Uint8
   const options = { ...job.options, engine, signal, workers: below(3) === 0 ? workers : undefined };
   const way = below(algorithm === "ctr(aes)" ? 4 : 3);
   if (way === 3) return overHandle(job, signal, stop);
+  if (algorithm === SEALED) {
+    if (way === 2) return unseal(options, source(job, stop));
+    return streamOf(source(job, stop)).pipeThrough(new UnsealStream(options));
+  }
   if (way === 2) return encrypt(algorithm, options, source(job, stop));
   return streamOf(source(job, stop)).pipeThrough(new EncryptionStream(algorithm, options));
 }
 
 async function run(): Promise<void> {
   const { output, ...chosen } = oneOf(POOL);
-  const pieces = Array.from({ length: 1 + below(4) }, () => 1 + below(oneOf([100, 20_000, 300_000])));
+  const pieces = Array.from({ length: 1 + below(4) }, () => 1 + below(oneOf([100, 20_000, 300_000, 2_000_000])));
   const small = Math.max(1, Math.ceil(chosen.input.length / 200)); // or it is mostly many tiny pieces
   const job: Job = { ...chosen, pieces: pieces.map((piece) => Math.max(piece, small)), end: oneOf(ENDS) };
   const stop = below(output.length + 1);

@@ -882,6 +882,30 @@ for (const [way, leave] of Object.entries(WAYS)) {
   });
 }
 
+alone("Workers are asked for the end before the last piece has come out")(
+  "a reader that leaves with the last piece in hand does not fail the close that made it",
+  async () => {
+    for (const way of ["writer.abort()", "reader.cancel()"]) {
+      const files = openFiles();
+      const stream = open("encrypt", "cbc(aes)", { iv: IV });
+      const ends = {
+        writer: stream.writable.getWriter(),
+        reader: stream.readable.getReader(),
+        abort: new AbortController(),
+      };
+      const writing = ends.writer.write(bytes(100_000));
+      const closing = ends.writer.close();
+      for (let received = 0; received < 100_016;) received += (await ends.reader.read()).value!.length;
+      const left = WAYS[way]!(ends, new Error("enough"));
+      const states = (await outcomes(left, writing, closing, ends.writer.closed, ends.reader.closed)).map((end) =>
+        end.state
+      );
+      assertEquals(states, Array(5).fill("fulfilled"), way);
+      await assertReleased(files);
+    }
+  },
+);
+
 test("a signal that was aborted before ends both sides with its reason", async () => {
   const files = openFiles();
   const reason = new Error("too late");
@@ -1045,5 +1069,7 @@ test("streams that nobody holds are collected and their ciphers released, though
   // A few may still be seen from the stack.
   assert(collected > 0.9 * count, `${collected} of ${count} streams collected`);
   assert(openFiles() - files < count, `${openFiles() - files} descriptors left`);
+  const listeners = getEventListeners(signal, "abort").length;
+  assert(listeners < 0.1 * count, `${listeners} of ${count} listeners left`);
   assert(!signal.aborted);
 });

@@ -8,6 +8,7 @@ import { readdirSync, readlinkSync } from "node:fs";
 import process from "node:process";
 import { clearImmediate, setImmediate } from "node:timers";
 import { fileURLToPath } from "node:url";
+import { markAsUntransferable } from "node:worker_threads";
 import fc from "fast-check";
 import { load } from "../ffi/mod.ts";
 import {
@@ -236,6 +237,37 @@ check("with inPlace a chunk that is a whole ArrayBuffer is moved, and any other 
   }
 });
 
+check("with inPlace, memory that cannot be moved is copied, beside what can", async () => {
+  const immovable = {
+    "marked as untransferable": () => {
+      const chunk = bytes(65_536);
+      markAsUntransferable(chunk.buffer);
+      return chunk;
+    },
+    "WebAssembly's": () => new Uint8Array(new WebAssembly.Memory({ initial: 1 }).buffer),
+  };
+  for (const [what, make] of Object.entries(immovable)) {
+    const chunk = make();
+    const expected = ctrOf(concat([bytes(5), chunk, bytes(70_000)]));
+    const options = { ...optionsWith(pair), inPlace: true };
+    const output = encrypt("ctr(aes)", options, [bytes(5), chunk, bytes(70_000)]);
+    assertEquals(await collect(output), expected, what);
+  }
+});
+
+check("with inPlace, a chunk that is given away twice is an error at both ends, and the pool goes on", async () => {
+  for (const size of [100, 20_000]) {
+    const stream = new EncryptionStream("ctr(aes)", { ...optionsWith(pair), inPlace: true });
+    const writer = stream.writable.getWriter();
+    const chunk = bytes(size);
+    const writing = Promise.all([caught(writer.write(chunk)), caught(writer.write(chunk)), caught(writer.close())]);
+    const reading = caught(collect(stream.readable));
+    assertInstanceOf(await reading, TypeError);
+    assertStrictEquals((await writing).at(-1), await reading);
+    assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pair), bytes(50))), ctrOf(bytes(50)));
+  }
+});
+
 check("what comes out has its memory for itself, a window at most of it, and a unit of what is sealed", async () => {
   const input = bytes(2 * UNIT + 1000);
   const options = optionsWith(pair);
@@ -271,6 +303,13 @@ check("memory that is shared with Workers does not come out, and holds nothing w
   for (const make of [() => new SealStream(options), () => new EncryptionStream("cbc(aes)", optionsWith(workers))]) {
     const pieces = await Array.fromAsync(streamOf([input]).pipeThrough(make()));
     assert(pieces.every(({ buffer }) => buffer instanceof ArrayBuffer));
+    assertEmpty();
+  }
+  if (opens("chacha20")) { // whose counter ends where the second unit begins, which is gathered by then
+    const iv = bytes(16, 3);
+    new DataView(iv.buffer).setUint32(0, 2 ** 32 - UNIT / 64, true);
+    const failing = encrypt("chacha20", { key: KEY, iv, engine, workers }, input);
+    await assertRejects(() => collect(failing), KcapiError, "EOVERFLOW");
     assertEmpty();
   }
   const cancelled = new SealStream(options);
@@ -381,6 +420,60 @@ once("a stream that nobody reads does not keep others from their turns", async (
     }
     await stuck.readable.cancel();
   }
+});
+
+/** How many units a new stream has under way with nothing answered; fails if there are not that many. */
+async function assertTakesAhead(workers: CipherWorkers, most: number): Promise<void> {
+  const held: (() => void)[] = [];
+  hooks.deliver = (kind, deliver) => void (kind === "unit" ? held.push(deliver) : deliver());
+  const input = bytes((most + 2) * UNIT);
+  const output = collect(encrypt("ctr(aes)", optionsWith(workers), input));
+  try {
+    await until(() => held.length === most, `${most} units are under way`);
+  } finally {
+    delete hooks.deliver;
+    for (const deliver of held) deliver();
+  }
+  assertEquals(await output, ctrOf(input));
+}
+
+once("a stream that has failed, and is left, keeps no room with a Worker", async () => {
+  using workers = await warm(2);
+  const damaged = await collect(seal({ key: KEY, engine }, bytes(2 * UNIT)));
+  damaged[500_000]! ^= 1;
+  let late: (() => void) | undefined; // so that one Worker seems busy, and what is left of the stream waits for that
+  hooks.deliver = (kind, deliver) => {
+    if (kind === "unit" && !late) late = deliver;
+    else deliver();
+  };
+  const other = collect(encrypt("cbc(aes)", { ...optionsWith(workers), padding: "none" }, bytes(UNIT)));
+  await until(() => late !== undefined, "another stream's unit is done");
+  const stream = new UnsealStream({ key: KEY, engine, workers });
+  void caught(stream.writable.getWriter().write(damaged.slice(0, UNIT + 100_000)));
+  const reader = stream.readable.getReader();
+  assert((await reader.read()).value!.length > 0);
+  delete hooks.deliver;
+  late!();
+  await other;
+  await assertTakesAhead(workers, 4);
+  reader.releaseLock();
+});
+
+once("iterables that were left half-finished, and collected, take no share from others", async () => {
+  using workers = await warm(2);
+  let collected = 0;
+  const registry = new FinalizationRegistry(() => collected++);
+  const leave = async () => {
+    const left = encrypt("ctr(aes)", optionsWith(workers), bytes(3 * UNIT));
+    registry.register(left, undefined);
+    await left.next();
+  };
+  for (let i = 0; i < 3; i++) await leave();
+  await until(() => underWay() === 0, "Workers have done what they have");
+  for (let i = 0; i < 50 && collected < 3; i++) await collectGarbage(() => collected === 3);
+  assertEquals(collected, 3);
+  await collectGarbage(); // what they had
+  await assertTakesAhead(workers, 4);
 });
 
 check("a write that busy Workers take over later is answered, though nothing comes out before the end", async () => {
@@ -650,6 +743,21 @@ check("what is damaged fails in its Worker as in one thread, after the output be
   const whole = 33 * (65_536 - 32) - 40; // those in front of the damage
   assertEquals(concat(pieces), input.slice(0, whole));
   assert(pieces.every(({ buffer, length }) => buffer.byteLength === length), "more memory comes out than was written");
+});
+
+check("what is cut at a segment's end comes out, and fails then, as in one thread", async () => {
+  const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_4KB" } as const;
+  const input = bytes(3 * UNIT);
+  const file = await collect(seal(options, input));
+  for (const segments of [1, 2, 300]) {
+    const pieces: Bytes[] = [];
+    const error = await assertRejects(async () => {
+      const cutOff = file.slice(0, segments * 4096);
+      for await (const piece of unseal({ ...options, workers: pair }, cutOff)) pieces.push(piece);
+    }, KcapiError);
+    assertEquals(error.code, "EBADMSG");
+    assertEquals(concat(pieces), input.slice(0, segments * (4096 - 32) - 40), `${segments}`);
+  }
 });
 
 // ---- Every way out ----------------------------------------------------------------------------------------------
@@ -943,6 +1051,17 @@ once("a process that is done ends, though its pool is open and streams wait", as
 once("a process that only waits for Workers does not end before they answer", async () => {
   const { code, stdout, stderr } = await spawn([...runtimeArgv, child("pooled")]);
   assertEquals([code, JSON.parse(stdout)], [0, { engine, length: 3_000_000 }], stderr);
+});
+
+test.if(runtime === "node", "flags of Node")("in Node a pool works where the program is no file", async () => {
+  const program = `
+    const { CipherWorkers, encrypt } = await import(${JSON.stringify(new URL("../mod.ts", import.meta.url).href)});
+    const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "${engine}", workers: new CipherWorkers(1) };
+    for await (const { length } of encrypt("ctr(aes)", options, new Uint8Array(5))) console.log(length);`;
+  for (const flags of [["--input-type=module"], ["--input-type", "module"], []]) {
+    const { code, stdout, stderr } = await spawn([...runtimeArgv, ...flags, "--eval", program]);
+    assertEquals([code, stdout], [0, "5\n"], stderr);
+  }
 });
 
 const root = fileURLToPath(new URL("..", import.meta.url));

@@ -117,28 +117,32 @@ export class Duct {
   /** What is left is enqueued whether it was asked for or not. */
   async #close(): Promise<void> {
     try {
-      if (this.#processor.pending) await this.#enqueueAll();
-      if (this.#gathering) this.#processor.write(this.#takeGathered());
-      if (this.#processor.pending) await this.#enqueueAll();
-      this.#processor.end();
-      if (this.#processor.pending) await this.#enqueueAll();
-      this.#finish();
-      this.#reader.close();
+      await this.#enqueueAll(() => this.#gathering && this.#processor.write(this.#takeGathered()));
+      await this.#enqueueAll(() => this.#processor.end());
+      await this.#enqueueAll(() => {
+        this.#finish();
+        this.#reader.close();
+      });
     } catch (error) {
       this.#fail(error);
       throw error;
     }
   }
 
-  /** @throws Why the stream ended meanwhile, if it did. */
-  async #enqueueAll(): Promise<void> {
+  /**
+   * Enqueues all that is pending, and goes on with `next` before the reader can do anything.
+   *
+   * @throws Why the stream ended meanwhile, if it did.
+   */
+  async #enqueueAll(next: () => void): Promise<void> {
     const slice = new TimeSlice();
-    while (this.#processor.pending) {
+    for (;;) {
+      if (this.#over) throw this.#reason;
+      if (!this.#processor.pending) return next();
       const output = this.#processor.read();
       if (output) this.#enqueue(output);
       else if (this.#processor.later) await this.#processor.later;
-      if (slice.over) await slice.next();
-      if (this.#over) throw this.#reason;
+      if (slice.over && this.#processor.pending) await slice.next();
     }
   }
 

@@ -40,17 +40,12 @@ export class Blocks {
     return new Uint8Array(block.memory, 0, length);
   }
 
-  /**
-   * It is free again. A Worker that has ended may still read it.
-   *
-   * @returns Whether it is of these blocks.
-   */
-  give({ buffer }: Bytes): boolean {
-    const block = this.#blocks.find(({ memory }) => memory === buffer);
-    if (!block) return false;
+  /** It is free again. A Worker that has ended may still read it. Other memory is zeroed, or has been moved. */
+  give(bytes: Bytes): void {
+    const block = this.#blocks.find(({ memory }) => memory === bytes.buffer);
+    if (!block) return void (bytes.length > 0 && bytes.fill(0));
     block.isFree = true;
     if (this.#streams === 0) this.#wipe();
-    return true;
   }
 
   /** A stream begins. */

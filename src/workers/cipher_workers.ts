@@ -41,7 +41,8 @@ const finalizer = new FinalizationRegistry<Crew>((crew) => crew.close());
  * Worker. What ends a stream does not wait for a source that was asked for more.
  *
  * It pays from some 0.5 ms of work for a chunk on; what runs at memory's speed (AES in Bun) is slower in Workers. Chunks are
- * copied; with `inPlace` those that are a whole ArrayBuffer are moved, and so detached.
+ * copied; with `inPlace` those that are a whole ArrayBuffer, and do not cross the border of a unit, are moved, and so detached.
+ * A segment is unsealed when the next one begins, or the stream ends.
  *
  * Workers start when they are needed and do not keep a process from ending. Close the pool, or declare it with `using`: its streams
  * then fail with KcapiError ECANCELED. A pool that is no longer referenced is closed, too.

@@ -6,7 +6,7 @@
 
 import { KcapiError } from "../errors.ts";
 import { Blocks } from "./blocks.ts";
-import { DEPTH, type Employer, Member, type Sender } from "./member.ts";
+import { DEPTH, type Employer, type Enrolment, Member, type Sender } from "./member.ts";
 
 /** Who wants something done. */
 export interface Customer extends Sender {
@@ -48,23 +48,26 @@ export class Crew implements Employer {
     return Math.max(1, Math.floor(DEPTH * this.size / Math.max(1, this.#busy)));
   }
 
-  /** A new customer's number. */
-  join(): number {
+  /** A customer comes. */
+  join(): Enrolment {
     this.signal.throwIfAborted();
     this.blocks.join();
-    return this.#customers++;
+    return { id: this.#customers++, known: [], isBusy: false };
   }
 
-  /** A customer needs nothing any more. */
-  leave({ id, known }: Pick<Customer, "id" | "known">): void {
+  /** It needs nothing any more. */
+  leave(enrolment: Enrolment): void {
+    this.report(enrolment, false);
     this.blocks.leave();
-    for (const member of known) member.forget(id);
+    for (const member of enrolment.known) member.forget(enrolment.id);
     this.#serve();
   }
 
-  /** One customer more, or less, has units under way. */
-  report(change: 1 | -1): void {
-    this.#busy += change;
+  /** Whether it has units under way. */
+  report(enrolment: Enrolment, isBusy: boolean): void {
+    if (enrolment.isBusy === isBusy) return;
+    enrolment.isBusy = isBusy;
+    this.#busy += isBusy ? 1 : -1;
   }
 
   /** Room for one unit; or undefined, and the customer is told later. */

@@ -61,7 +61,7 @@ export class Copies implements Gathering {
   }
 
   wipe(): void {
-    this.#forget(this.#memory);
+    this.#blocks.give(this.#memory);
     this.#memory = new Uint8Array(0);
     this.length = 0;
   }
@@ -72,16 +72,12 @@ export class Copies implements Gathering {
     const reserved = Math.max(length, Math.min(likely, this.#most));
     const grown = this.#blocks.take(reserved) ?? unfilled(reserved);
     grown.set(this.#memory);
-    this.#forget(this.#memory);
+    this.#blocks.give(this.#memory);
     this.#memory = grown;
-  }
-
-  #forget(memory: Bytes): void {
-    if (!this.#blocks.give(memory)) memory.fill(0);
   }
 }
 
-/** Chunks that were given away, as they are; of those that are a part of their memory, copies. */
+/** Chunks that were given away, whose memory is taken over at once; of those that are a part of theirs, copies. */
 export class Moves implements Gathering {
   length = 0;
   #list: Bytes[] = [];
@@ -89,7 +85,7 @@ export class Moves implements Gathering {
   add(bytes: Bytes): void {
     if (bytes.length === 0) return;
     this.length += bytes.length;
-    this.#list.push(isWhole(bytes) ? viewOf(bytes, 0, bytes.length) : copyOf(bytes));
+    this.#list.push(moved(bytes) ?? copyOf(bytes));
   }
 
   take(length: number): Bytes[] {
@@ -111,7 +107,13 @@ export class Moves implements Gathering {
   }
 }
 
-/** Whether moving the memory of a chunk takes nothing else with it. */
-function isWhole({ byteOffset, length, buffer }: Bytes): boolean {
-  return byteOffset === 0 && length === buffer.byteLength;
+/** Undefined where moving the memory of a chunk would take something else with it, or where it cannot be moved. */
+function moved(bytes: Bytes): Bytes | undefined {
+  const { buffer, byteOffset, length } = viewOf(bytes, 0, bytes.length);
+  if (byteOffset !== 0 || length !== buffer.byteLength) return undefined;
+  try {
+    return new Uint8Array(buffer.transfer());
+  } catch {
+    return undefined; // it is WebAssembly's, or was marked as untransferable
+  }
 }

@@ -30,11 +30,18 @@ interface Sent {
   readonly answer: (result: Result) => void;
 }
 
-/** Who sends units: a stream. */
-export interface Sender {
+/** What a pool has to know of a stream, while there is one and when it is gone. May not refer to it. */
+export interface Enrolment {
   readonly id: number;
   /** The Workers that know of it. */
   readonly known: Member[];
+  /** Whether it has units under way. */
+  isBusy: boolean;
+}
+
+/** Who sends units: a stream. */
+export interface Sender {
+  readonly enrolment: Enrolment;
   /** The Worker whose room this has is idle. */
   idle(): void;
 }
@@ -93,23 +100,27 @@ export class Member {
   }
 
   /**
-   * Sends a unit, whose memory is moved, or is a block: that is free again once it is answered.
+   * Sends a unit, whose memory is moved, or is a block: that is free again once it is answered. If it throws, nothing was sent.
    *
    * @param order What its stream is, made where the Worker does not know it yet.
    */
   send(sender: Sender, order: () => Order, list: readonly Bytes[], place: Place, answer: Sent["answer"]): void {
-    this.release(sender);
     const sent = { unit: this.#units++, list, answer };
+    const { id, known } = sender.enrolment;
+    if (!this.#end) {
+      if (!known.includes(this)) {
+        this.#open(id, order());
+        known.push(this);
+      }
+      const blocks = this.#known.newIn(list);
+      this.#known.add(blocks);
+      const request: Request = { unit: sent.unit, of: id, blocks, pieces: this.#known.piecesOf(list), place };
+      this.#worker.postMessage(request, movable(list));
+    }
+    this.release(sender);
     if (this.#end) return this.#answer(sent, { outputs: [], failure: this.#end });
     this.#sent.push(sent);
     this.#worker.ref(); // the process is not done
-    if (!sender.known.includes(this)) {
-      sender.known.push(this);
-      this.#open(sender.id, order());
-    }
-    const blocks = this.#known.newIn(list);
-    this.#known.add(blocks);
-    this.#post({ unit: sent.unit, of: sender.id, blocks, pieces: this.#known.piecesOf(list), place }, movable(list));
   }
 
   /** A stream has ended. */
@@ -126,15 +137,8 @@ export class Member {
   }
 
   #open(id: number, order: Order): void {
-    this.#post({ open: id, order }, "buffer" in order.key ? [order.key.buffer] : []);
-  }
-
-  #post(request: Request, memory: ArrayBuffer[]): void {
-    try {
-      this.#worker.postMessage(request, memory);
-    } catch {
-      this.#worker.postMessage(request); // some memory cannot be moved: that of WebAssembly
-    }
+    const request: Request = { open: id, order };
+    this.#worker.postMessage(request, "buffer" in order.key ? [order.key.buffer] : []);
   }
 
   #hear(reply: Reply): void {
@@ -183,9 +187,13 @@ function start(): Worker {
   }
 }
 
-/** Deno's takes no address of the network, as those of a registry's modules, but a module that imports one. */
+/**
+ * Deno's takes no address of the network, as those of a registry's modules, but a module that imports one. So does Node's take no
+ * file where the program itself is none, and was started with `--input-type`.
+ */
 function loadable(url: URL): URL {
-  if (!url.protocol.startsWith("http")) return url;
+  const isFile = !url.protocol.startsWith("http");
+  if (isFile && !process.execArgv.some((argument) => argument.startsWith("--input-type"))) return url;
   return new URL(`data:text/javascript,${encodeURIComponent(`import ${JSON.stringify(url.href)};`)}`);
 }
 

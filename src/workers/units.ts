@@ -11,7 +11,7 @@ import type { Processor } from "../streaming/processor.ts";
 import type { Crew, Customer } from "./crew.ts";
 import type { Cut } from "./cuts.ts";
 import { Copies, type Gathering, Moves } from "./gathering.ts";
-import type { Member } from "./member.ts";
+import type { Enrolment, Member } from "./member.ts";
 import { errorOf, type Place, type Result } from "./messages.ts";
 
 /**
@@ -28,8 +28,7 @@ interface Unit {
 /** What may be left of a stream that nobody closed; may not refer to it. */
 interface Remains {
   readonly crew: Crew;
-  readonly id: number;
-  readonly known: Member[];
+  readonly enrolment: Enrolment;
   readonly cut: Cut;
   readonly gathering: Gathering;
   /** The pool, which is closed when nobody holds it. */
@@ -38,9 +37,9 @@ interface Remains {
 
 const finalizer = new FinalizationRegistry<Remains>(release);
 
-function release({ crew, id, known, cut, gathering }: Omit<Remains, "owner">): void {
+function release({ crew, enrolment, cut, gathering }: Omit<Remains, "owner">): void {
   gathering.wipe();
-  crew.leave({ id, known });
+  crew.leave(enrolment);
   cut.close();
 }
 
@@ -51,8 +50,7 @@ function release({ crew, id, known, cut, gathering }: Omit<Remains, "owner">): v
 export class Units implements Processor, Customer {
   readonly engine: EngineName;
   readonly window: number;
-  readonly id: number;
-  readonly known: Member[] = [];
+  readonly enrolment: Enrolment;
   readonly #crew: Crew;
   readonly #cut: Cut;
   #head: Bytes | undefined;
@@ -67,7 +65,6 @@ export class Units implements Processor, Customer {
   /** The one Worker of a chain. */
   #chained: Member | undefined;
   readonly #units: Unit[] = [];
-  #isBusy = false;
   #failure: { readonly error: unknown } | undefined;
   #news: PromiseWithResolvers<void> | undefined;
   #isClosed = false;
@@ -78,10 +75,10 @@ export class Units implements Processor, Customer {
     this.#gathering = inPlace ? new Moves() : new Copies(crew.blocks, this.#unitSize + cut.hold);
     this.engine = cut.engine;
     this.window = this.#unitSize;
-    this.id = crew.join();
+    this.enrolment = crew.join();
     this.#position = cut.start;
     if (cut.headSize > 0) this.#head = new Uint8Array(0);
-    finalizer.register(this, { crew, id: this.id, known: this.known, cut, gathering: this.#gathering, owner }, this);
+    finalizer.register(this, { crew, enrolment: this.enrolment, cut, gathering: this.#gathering, owner }, this);
   }
 
   get pending(): boolean {
@@ -124,7 +121,7 @@ export class Units implements Processor, Customer {
     this.#units.shift();
     if (error) {
       this.#units.length = 0; // nothing comes out behind it
-      this.#failure = { error };
+      this.#fail(error);
     }
     this.#report();
     return output ?? this.#atEnd();
@@ -135,9 +132,9 @@ export class Units implements Processor, Customer {
     this.#isClosed = true;
     finalizer.unregister(this);
     this.#input = undefined;
+    this.#units.length = 0;
     this.#giveBack();
-    this.#report();
-    release({ crew: this.#crew, id: this.id, known: this.known, cut: this.#cut, gathering: this.#gathering });
+    release({ crew: this.#crew, enrolment: this.enrolment, cut: this.#cut, gathering: this.#gathering });
     this.#tell();
   }
 
@@ -162,9 +159,7 @@ export class Units implements Processor, Customer {
 
   refused(error: unknown): void {
     this.#isQueued = false;
-    this.#try(() => {
-      throw error;
-    });
+    this.#fail(error);
     this.#tell();
   }
 
@@ -261,25 +256,31 @@ export class Units implements Processor, Customer {
 
   #gather(input: Scatter, most: number): void {
     const length = Math.min(most, input.remaining);
-    for (const piece of input.peek(length)) this.#gathering.add(piece);
-    input.advance(length);
+    const total = this.#gathering.length + length;
+    const pieces = input.peek(length);
+    input.advance(length); // first, for memory that is moved has no length any more
+    for (const piece of pieces) this.#gathering.add(piece);
+    if (this.#gathering.length !== total) throw new TypeError("A chunk was given away twice");
   }
 
   #send(length: number, isLast: boolean): void {
     const list = this.#gathering.take(length);
-    const place = { isLast, ...this.#cut.place(this.#position, list) };
+    try {
+      this.#sendTo(this.#slot!, list, { isLast, ...this.#cut.place(this.#position, list) });
+    } catch (error) {
+      for (const bytes of list) this.#crew.blocks.give(bytes);
+      throw error;
+    }
     this.#position += length;
-    const slot = this.#slot!;
-    this.#slot = undefined;
-    if (this.#cut.isChain) this.#chained = slot;
-    this.#sendTo(slot, list, place);
   }
 
   #sendTo(slot: Member, list: readonly Bytes[], place: Place): void {
     const unit: Unit = {};
+    slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
+    this.#slot = undefined;
+    if (this.#cut.isChain) this.#chained = slot;
     this.#units.push(unit);
     this.#report();
-    slot.send(this, () => this.#cut.order(), list, place, (result) => this.#done(unit, result));
   }
 
   #done(unit: Unit, { outputs, failure }: Result): void {
@@ -327,17 +328,20 @@ export class Units implements Processor, Customer {
     try {
       action();
     } catch (error) {
-      this.#failure ??= { error };
-      this.#input = undefined;
-      this.#giveBack();
+      this.#fail(error);
     }
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#input = undefined;
+    this.#gathering.wipe();
+    this.#giveBack();
   }
 
   /** Whether this has units under way counts for the shares of all. */
   #report(): void {
-    const isBusy = this.#units.length > 0 && !this.#isClosed;
-    if (isBusy !== this.#isBusy) this.#crew.report(isBusy ? 1 : -1);
-    this.#isBusy = isBusy;
+    this.#crew.report(this.enrolment, this.#units.length > 0);
   }
 
   #tell(): void {

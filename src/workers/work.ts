@@ -129,11 +129,12 @@ function unseal(
 ): void {
   const { segmentSize, tagSize, headerSize } = format;
   const sealed = joined(list);
+  const wholeSize = (i: number) => index + i === 0 ? segmentSize - headerSize : segmentSize;
   const parts: Bytes[] = [];
-  for (let at = 0, size = segmentSize - (index === 0 ? headerSize : 0); parts.length === 0 || at < sealed.length;) {
+  for (let at = 0; parts.length === 0 || at < sealed.length;) {
+    const size = wholeSize(parts.length);
     parts.push(sealed.subarray(at, at + size));
     at += size;
-    size = segmentSize;
   }
   const lengths = parts.map(({ length }) => Math.max(0, length - tagSize));
   const opened = unfilled(lengths.reduce((sum, length) => sum + length));
@@ -142,10 +143,12 @@ function unseal(
     parts.forEach((segment, i) => {
       if (segment.length < tagSize || index + i >= MOST_SEGMENTS) throw badMessage();
       const target = opened.subarray(end, end + lengths[i]!);
-      if (!segments.open(segment, { index: index + i, isLast: isLast && i === parts.length - 1 }, target)) {
-        throw badMessage();
-      }
-      end += target.length;
+      const isEnd = isLast && i === parts.length - 1;
+      const open = (isLast: boolean) => segments.open(segment, { index: index + i, isLast }, target) !== undefined;
+      const isGood = open(isEnd);
+      // A stream that was cut at a segment's end: what there is of it is good, but no end.
+      if (isGood || isEnd && segment.length === wholeSize(i) && open(false)) end += target.length;
+      if (!isGood) throw badMessage();
     });
   } finally {
     addWritten(outputs, opened, end);
