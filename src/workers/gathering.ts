@@ -102,6 +102,7 @@ export class Moves implements Gathering {
   }
 
   wipe(): void {
+    for (const piece of this.#list) piece.fill(0);
     this.#list = [];
     this.length = 0;
   }
