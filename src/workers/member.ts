@@ -188,8 +188,8 @@ function start(): Worker {
 }
 
 /**
- * Deno's takes no address of the network, as those of a registry's modules, but a module that imports one. So does Node's take no
- * file where the program itself is none, and was started with `--input-type`.
+ * Deno's takes no address of the network, as those of a registry's modules, but a module that imports one. Nor does Node's take
+ * a file where the program was started with `--input-type`, and so is none.
  */
 function loadable(url: URL): URL {
   const isFile = !url.protocol.startsWith("http");
