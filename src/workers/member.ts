@@ -100,24 +100,15 @@ export class Member {
   }
 
   /**
-   * Sends a unit, whose memory is moved, or is a block: that is free again once it is answered. If it throws, nothing was sent.
+   * Sends a unit, whose memory is moved, or is a block: that is free again once it is answered. If it throws, no unit was sent.
    *
    * @param order What its stream is, made where the Worker does not know it yet.
    */
   send(sender: Sender, order: () => Order, list: readonly Bytes[], place: Place, answer: Sent["answer"]): void {
-    const sent = { unit: this.#units++, list, answer };
-    const { id, known } = sender.enrolment;
-    if (!this.#end) {
-      if (!known.includes(this)) {
-        this.#open(id, order());
-        known.push(this);
-      }
-      const blocks = this.#known.newIn(list);
-      this.#known.add(blocks);
-      const request: Request = { unit: sent.unit, of: id, blocks, pieces: this.#known.piecesOf(list), place };
-      this.#worker.postMessage(request, movable(list));
-    }
     this.release(sender);
+    const sent = { unit: this.#units++, list, answer };
+    if (!this.#end) this.#post(sent, sender.enrolment, order, place);
+    // Before, or just now: one runtime tells of the end of a Worker within the call that ends it.
     if (this.#end) return this.#answer(sent, { outputs: [], failure: this.#end });
     this.#sent.push(sent);
     this.#worker.ref(); // the process is not done
@@ -134,6 +125,17 @@ export class Member {
     this.#end = reason;
     this.#worker.postMessage({ quit: true } satisfies Request);
     this.#fail(reason);
+  }
+
+  #post({ unit, list }: Sent, { id, known }: Enrolment, order: () => Order, place: Place): void {
+    if (!known.includes(this)) {
+      this.#open(id, order());
+      known.push(this);
+    }
+    const blocks = this.#known.newIn(list);
+    this.#known.add(blocks);
+    const request: Request = { unit, of: id, blocks, pieces: this.#known.piecesOf(list), place };
+    this.#worker.postMessage(request, movable(list));
   }
 
   #open(id: number, order: Order): void {
