@@ -18,9 +18,9 @@
 
 export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/cipher/handle.ts";
 export { DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";
-export { CipherStream } from "./src/streaming/stream.ts";
+export { CipherStream } from "./src/streams/cipher_stream.ts";
 export { type CipherIterable, decrypt, encrypt } from "./src/cipher/iterables.ts";
-export type { ByteSource } from "./src/streaming/draw.ts";
+export type { ByteSource } from "./src/streams/draw.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
 export type { CipherParameters, CipherStreamOptions } from "./src/cipher/cryptor.ts";
 export type { BytesLike } from "./src/bytes.ts";
@@ -43,4 +43,4 @@ export {
 } from "./src/sealed/format.ts";
 export type { SealOptions } from "./src/sealed/options.ts";
 export { CipherWorkers } from "./src/workers/cipher_workers.ts";
-export type { StreamWorkers } from "./src/streaming/workforce.ts";
+export type { StreamWorkers } from "./src/streams/workforce.ts";

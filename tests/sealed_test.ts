@@ -28,7 +28,7 @@ import type { Calls } from "../ffi/adapter.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { prepareSeal } from "../src/sealed/sealer.ts";
 import { deriveKeys, openSegments } from "../src/sealed/segments.ts";
-import { Draw, DrawIterator, inputOf } from "../src/streaming/draw.ts";
+import { Draw, DrawIterator, inputOf } from "../src/streams/draw.ts";
 import {
   assert,
   assertEquals,
@@ -390,7 +390,7 @@ test("a reader whose header was bad stays dead", async () => {
   const reader = stream.readable.getReader();
   const read = caught(reader.read());
   await caught(writer.write(new Uint8Array(100)));
-  const again = caught(workers ? writer.closed : writer.write(file)); // Workers may not be so far
+  const again = caught(writer.closed); // the write itself may only have been gathered
   const error = await read;
   assertEquals((error as KcapiError).code, "EBADMSG");
   assertStrictEquals(await again, error);

@@ -15,7 +15,7 @@ const ROOMS: readonly (readonly [room: string, files: RegExp])[] = [
   ["the ground floor", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
   ["system", /^src\/system\//],
   ["engines", /^src\/engines\//],
-  ["streaming", /^src\/streaming\//],
+  ["streams", /^src\/streams\//],
   ["cipher", /^src\/cipher\//],
   ["sealed", /^src\/sealed\//],
   ["workers", /^src\/workers\//],

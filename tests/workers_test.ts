@@ -28,9 +28,9 @@ import {
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { prepareSeal } from "../src/sealed/sealer.ts";
-import { Draw, DrawIterator, inputOf } from "../src/streaming/draw.ts";
-import { Duct } from "../src/streaming/duct.ts";
-import type { Processor } from "../src/streaming/processor.ts";
+import { Draw, DrawIterator, inputOf } from "../src/streams/draw.ts";
+import { StreamPair } from "../src/streams/stream_pair.ts";
+import type { Transform } from "../src/streams/transform.ts";
 import {
   assert,
   assertEquals,
@@ -947,10 +947,8 @@ test.if(opens("chacha20"), "this system has no chacha20")(
  * Fake, for no runtime's messages come in microtasks each time: work of a millisecond a piece, done elsewhere, of which news
  * comes at once.
  */
-class FakeUnits implements Processor {
+class FakeUnits implements Transform {
   readonly engine = "userspace";
-  readonly window = UNIT;
-  readonly hasOutput = false;
   pending = false;
   readonly #pieces: number;
   #steps = 0;
@@ -959,11 +957,9 @@ class FakeUnits implements Processor {
     this.#pieces = pieces;
   }
 
-  get later(): Promise<void> | undefined {
+  get progress(): Promise<void> | undefined {
     return this.pending ? Promise.resolve() : undefined;
   }
-
-  pass(): undefined {}
 
   write(): void {
     this.pending = true;
@@ -984,9 +980,9 @@ class FakeUnits implements Processor {
 }
 
 test("where news of what is done elsewhere comes at once, the event loop has its turns all the same", async () => {
-  const duct = new Duct({ signals: [], inPlace: false, open: () => new FakeUnits(100), discard() {} });
-  const writer = duct.writable.getWriter();
-  const reader = duct.readable.getReader();
+  const pair = new StreamPair({ signals: [], inPlace: false, open: () => new FakeUnits(100), discard() {} });
+  const writer = pair.writable.getWriter();
+  const reader = pair.readable.getReader();
   const writing = writer.write(new Uint8Array(UNIT));
   let had = 0;
   const turn = () => {

@@ -12,8 +12,8 @@ import { KcapiError } from "../errors.ts";
 import { forgetKey, type KernelKey, type Key } from "../kernel_key.ts";
 import { Flow } from "./flow.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
-import type { Prepared, Processor } from "../streaming/processor.ts";
-import { checkWorkers, doneBy, type StreamWorkers } from "../streaming/workforce.ts";
+import type { Transform, TransformFactory } from "../streams/transform.ts";
+import { checkWorkers, doneBy, type StreamWorkers } from "../streams/workforce.ts";
 import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
@@ -86,7 +86,7 @@ export function prepare(
   direction: Direction,
   source: string | CipherHandle,
   options: Partial<CipherStreamOptions> | undefined,
-): Prepared {
+): TransformFactory {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
@@ -123,7 +123,7 @@ export function prepare(
   const signals = signalsOf(signal);
   const pool = checkWorkers(workers);
   const own = ownKey(algorithm, key, choice);
-  const prepared: Prepared = {
+  const prepared: TransformFactory = {
     signals,
     inPlace,
     open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
@@ -142,7 +142,7 @@ function ownIV(algorithm: Algorithm, iv: BytesLike | undefined): Bytes | undefin
 }
 
 /** One encryption or decryption: `write` input, `read` until there is nothing, …, `end`, `read` until there is nothing. */
-export class Cryptor implements Processor {
+export class Cryptor implements Transform {
   readonly engine: EngineName;
   readonly #plan: Plan;
   readonly #flow: Flow;
@@ -175,19 +175,9 @@ export class Cryptor implements Processor {
     }
   }
 
-  /** The most bytes that one {@linkcode read} gives. */
-  get window(): number {
-    return this.#flow.window;
-  }
-
   /** Whether {@linkcode read} has more to give, or more input to take. */
   get pending(): boolean {
-    return this.#input !== undefined || this.hasOutput;
-  }
-
-  /** Whether {@linkcode read} has output in hand, and need not call the engine for it. */
-  get hasOutput(): boolean {
-    return this.#nextOutput < this.#outputs.length;
+    return this.#input !== undefined || this.#nextOutput < this.#outputs.length;
   }
 
   /**
@@ -237,7 +227,7 @@ export class Cryptor implements Processor {
    * @returns Undefined where more input is needed, or after the end.
    */
   read(): Bytes | undefined {
-    if (this.hasOutput) return this.#outputs[this.#nextOutput++];
+    if (this.#nextOutput < this.#outputs.length) return this.#outputs[this.#nextOutput++];
     if (!this.#input) return undefined;
     try {
       this.#input.verify();

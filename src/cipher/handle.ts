@@ -5,7 +5,7 @@
  */
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
-import { ByteIterator } from "../streaming/byte_iterator.ts";
+import { ByteIterator } from "../streams/byte_iterator.ts";
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CipherStream } from "../streaming/stream.ts";
+import { CipherStream } from "../streams/cipher_stream.ts";
 import { type CipherParameters, type CipherStreamOptions, prepare } from "./cryptor.ts";
 import type { CipherHandle } from "./handle.ts";
 

@@ -5,7 +5,7 @@
  */
 
 import type { CipherIterable } from "../cipher/iterables.ts";
-import { type ByteSource, Draw, DrawIterator, inputOf } from "../streaming/draw.ts";
+import { type ByteSource, Draw, DrawIterator, inputOf } from "../streams/draw.ts";
 import { checkSealOptions, type SealOptions } from "./options.ts";
 import { prepareSeal } from "./sealer.ts";
 import { prepareUnseal } from "./unsealer.ts";

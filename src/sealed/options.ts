@@ -7,7 +7,7 @@
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
 import { checkEngine, signalsOf } from "../cipher/options.ts";
 import type { EngineChoice } from "../engines/mod.ts";
-import { checkWorkers, type StreamWorkers } from "../streaming/workforce.ts";
+import { checkWorkers, type StreamWorkers } from "../streams/workforce.ts";
 import { checkFormat, type Format, type SealedFormat } from "./format.ts";
 
 /** Options of the streams that seal and unseal, of `seal()`, `unseal()` and `openSealed()`. */

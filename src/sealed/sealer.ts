@@ -1,5 +1,5 @@
 /**
- * Sealing as a {@linkcode Processor}: a segment a step.
+ * Sealing as a {@linkcode Transform}: a segment a step.
  *
  * @module
  */
@@ -7,8 +7,8 @@
 import { type Bytes, Scatter } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import type { Prepared, Processor } from "../streaming/processor.ts";
-import { doneBy } from "../streaming/workforce.ts";
+import type { Transform, TransformFactory } from "../streams/transform.ts";
+import { doneBy } from "../streams/workforce.ts";
 import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
 import { Held } from "./held.ts";
 import type { SealPlan } from "./options.ts";
@@ -19,10 +19,10 @@ import { deriveKeys, type Header, openSegments, type Place, type Segments } from
  *
  * @param header Of a stream that is known already: for tests, as nobody else may choose a salt.
  */
-export function prepareSeal(plan: SealPlan, header?: Header): Prepared {
+export function prepareSeal(plan: SealPlan, header?: Header): TransformFactory {
   const { key, signals, inPlace, workers } = plan;
   const ownHeader = header ?? randomHeader(plan.format);
-  const prepared: Prepared = {
+  const prepared: TransformFactory = {
     signals,
     inPlace,
     open() {
@@ -68,9 +68,8 @@ export function overflow(): KcapiError {
  * Seals one stream. A segment is not begun before it is known whether it is the last, for its nonce tells: so a whole one
  * is held until a byte more has come, or the end.
  */
-export class Sealer implements Processor {
+export class Sealer implements Transform {
   readonly engine: EngineName;
-  readonly window: number;
   readonly #format: Format;
   readonly #segments: Segments;
   /** Plaintext of a whole segment. */
@@ -92,15 +91,10 @@ export class Sealer implements Processor {
     this.#stride = format.segmentSize - format.tagSize;
     this.#held = new Held(this.#stride);
     this.engine = this.#segments.engine;
-    this.window = format.segmentSize;
   }
 
   get pending(): boolean {
     return this.#input !== undefined;
-  }
-
-  get hasOutput(): boolean {
-    return false;
   }
 
   pass(bytes: Bytes): Bytes | undefined {

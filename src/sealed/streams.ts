@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CipherStream } from "../streaming/stream.ts";
+import { CipherStream } from "../streams/cipher_stream.ts";
 import { checkSealOptions, type SealOptions } from "./options.ts";
 import { prepareSeal } from "./sealer.ts";
 import { prepareUnseal } from "./unsealer.ts";

@@ -1,5 +1,5 @@
 /**
- * Unsealing as a {@linkcode Processor}: a segment a step.
+ * Unsealing as a {@linkcode Transform}: a segment a step.
  *
  * @module
  */
@@ -9,17 +9,17 @@ import { type Bytes, Scatter, viewOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
-import type { Prepared, Processor } from "../streaming/processor.ts";
-import { doneBy } from "../streaming/workforce.ts";
+import type { Transform, TransformFactory } from "../streams/transform.ts";
+import { doneBy } from "../streams/workforce.ts";
 import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
 import { Held } from "./held.ts";
 import type { SealPlan } from "./options.ts";
 import { deriveKeys, type Header, openSegments, type Segments } from "./segments.ts";
 
 /** An unsealing that is ready to be opened. */
-export function prepareUnseal(plan: SealPlan): Prepared {
+export function prepareUnseal(plan: SealPlan): TransformFactory {
   const { key, signals, inPlace, workers } = plan;
-  const prepared: Prepared = {
+  const prepared: TransformFactory = {
     signals,
     inPlace,
     open() {
@@ -69,9 +69,8 @@ export function parseHeader({ headerSize, keySize }: Format, bytes: Bytes): Head
  * Unseals one stream. A whole segment is opened at once, as one that is not the last: its tag tells whether it is. If it is
  * not right as that, it is held: only at the end it may be right as the last.
  */
-export class Unsealer implements Processor {
+export class Unsealer implements Transform {
   readonly engine: EngineName;
-  readonly window: number;
   readonly #plan: SealPlan;
   readonly #held: Held;
   /** Undefined before the header has come. */
@@ -89,19 +88,10 @@ export class Unsealer implements Processor {
     this.#plan = plan;
     this.#held = new Held(plan.format.segmentSize);
     this.engine = engineFor(plan);
-    this.window = plan.format.segmentSize;
   }
 
   get pending(): boolean {
     return this.#input !== undefined;
-  }
-
-  get hasOutput(): boolean {
-    return false;
-  }
-
-  pass(): undefined {
-    return undefined;
   }
 
   write(list: readonly Bytes[]): void {

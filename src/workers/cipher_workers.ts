@@ -5,8 +5,8 @@
  */
 
 import { describe } from "../bytes.ts";
-import type { Prepared } from "../streaming/processor.ts";
-import { enlist, type StreamWorkers } from "../streaming/workforce.ts";
+import type { TransformFactory } from "../streams/transform.ts";
+import { enlist, type StreamWorkers } from "../streams/workforce.ts";
 import { Crew } from "./crew.ts";
 import { cutOf, type Work } from "./cuts.ts";
 import { Units } from "./units.ts";
@@ -14,7 +14,7 @@ import { Units } from "./units.ts";
 const MOST = 1024;
 
 /** Does not refer to the pool itself, but what it gives does. */
-const takeOver = (crew: Crew) => (prepared: Prepared, work: object, pool: StreamWorkers): Prepared => ({
+const takeOver = (crew: Crew) => (prepared: TransformFactory, work: object, pool: StreamWorkers): TransformFactory => ({
   ...prepared,
   signals: [...prepared.signals, crew.signal],
   open() {

@@ -7,7 +7,7 @@
 import { nextTurn } from "../../ffi/mod.ts";
 import { type Bytes, Scatter } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
-import type { Processor } from "../streaming/processor.ts";
+import type { Transform } from "../streams/transform.ts";
 import type { Crew, Customer } from "./crew.ts";
 import type { Cut } from "./cuts.ts";
 import { Copies, type Gathering, Moves } from "./gathering.ts";
@@ -47,9 +47,8 @@ function release({ crew, enrolment, cut, gathering }: Omit<Remains, "owner">): v
  * Cuts its input into units, sends each to a Worker that has room for it, and gives their outputs in order. Input is taken over only when
  * there is room, so that what a stream holds is bounded: by its share of two units a Worker.
  */
-export class Units implements Processor, Customer {
+export class Units implements Transform, Customer {
   readonly engine: EngineName;
-  readonly window: number;
   readonly enrolment: Enrolment;
   readonly #crew: Crew;
   readonly #cut: Cut;
@@ -74,7 +73,6 @@ export class Units implements Processor, Customer {
     this.#cut = cut;
     this.#gathering = inPlace ? new Moves() : new Copies(crew.blocks, this.#unitSize + cut.hold);
     this.engine = cut.engine;
-    this.window = this.#unitSize;
     this.enrolment = crew.join();
     this.#position = cut.start;
     if (cut.headSize > 0) this.#head = new Uint8Array(0);
@@ -87,18 +85,10 @@ export class Units implements Processor, Customer {
       this.#isEnding;
   }
 
-  get hasOutput(): boolean {
-    return false;
-  }
-
-  get later(): Promise<void> | undefined {
+  get progress(): Promise<void> | undefined {
     const isUnderWay = this.#units.length > 0 || this.#isQueued || this.#slot !== undefined;
     if (this.#isClosed || !isUnderWay) return undefined;
     return (this.#news ??= Promise.withResolvers()).promise;
-  }
-
-  pass(): undefined {
-    return undefined;
   }
 
   write(list: readonly Bytes[]): void {

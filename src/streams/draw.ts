@@ -1,5 +1,5 @@
 /**
- * Iterables over a {@linkcode Processor}: bytes are drawn from a source as they are asked for.
+ * Iterables over a {@linkcode Transform}: bytes are drawn from a source as they are asked for.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { ByteIterator } from "./byte_iterator.ts";
-import type { Prepared, Processor } from "./processor.ts";
+import type { Transform, TransformFactory } from "./transform.ts";
 
 /** What {@linkcode encrypt} and {@linkcode decrypt} take bytes from. */
 export type ByteSource = BytesLike | Iterable<BytesLike> | AsyncIterable<BytesLike> | ReadableStream<BytesLike>;
@@ -36,18 +36,18 @@ export class DrawIterator extends ByteIterator {
     this.#draw = draw;
   }
 
-  /** The engine that really runs; asking for it opens the processor. */
+  /** The engine that really runs; asking for it opens the transform. */
   get engine(): EngineName {
     return this.#draw.opened().engine;
   }
 }
 
-/** The bytes of one source, drawn through a processor. */
+/** The bytes of one source, drawn through a transform. */
 export class Draw {
-  readonly #prepared: Prepared;
+  readonly #factory: TransformFactory;
   readonly #open: () => Input;
   #input: Input | undefined;
-  #processor: Processor | undefined;
+  #transform: Transform | undefined;
   #inputEnded = false;
   /** What the source was asked for, and has not given yet. */
   #drawing: Promise<IteratorResult<unknown>> | undefined;
@@ -61,10 +61,10 @@ export class Draw {
   readonly #listener: AbortListener<Draw> | undefined;
   readonly #slice = new TimeSlice();
 
-  constructor(prepared: Prepared, open: () => Input) {
-    this.#prepared = prepared;
+  constructor(factory: TransformFactory, open: () => Input) {
+    this.#factory = factory;
     this.#open = open;
-    this.#listener = onAbort(prepared.signals, this, Draw.#abort);
+    this.#listener = onAbort(factory.signals, this, Draw.#abort);
   }
 
   static #abort(draw: Draw, reason: unknown): void {
@@ -77,17 +77,17 @@ export class Draw {
   async receive(): Promise<Bytes | undefined> {
     try {
       while (!this.#over) {
-        const processor = this.opened();
+        const transform = this.opened();
         if (this.#slice.over) await this.#slice.next();
-        else if (processor.pending) {
-          const output = processor.read();
+        else if (transform.pending) {
+          const output = transform.read();
           if (output) return output;
-          if (processor.pending && processor.later) await this.#wait(processor.later);
+          if (transform.pending && transform.progress) await this.#wait(transform.progress);
         } else if (this.#failure) {
-          if (!processor.later) throw this.#failure.reason;
-          await this.#wait(processor.later);
+          if (!transform.progress) throw this.#failure.reason;
+          await this.#wait(transform.progress);
         } else if (this.#inputEnded && !this.#drawing) this.#release(); // else its error is still to be told
-        else await this.#refill(processor);
+        else await this.#refill(transform);
       }
     } catch (error) {
       this.#leave();
@@ -99,7 +99,7 @@ export class Draw {
     return undefined;
   }
 
-  /** Releases the processor, and ends the source. */
+  /** Releases the transform, and ends the source. */
   async end(): Promise<void> {
     const isWaiting = this.#drawing !== undefined;
     this.#aborted = undefined;
@@ -114,42 +114,42 @@ export class Draw {
     else Promise.resolve(ended).catch(() => {});
   }
 
-  opened(): Processor {
-    if (!this.#processor) {
+  opened(): Transform {
+    if (!this.#transform) {
       if (this.#over) throw new KcapiError("EBADF", "engine", "the iterable was closed before it was opened");
-      this.#processor = this.#prepared.open();
+      this.#transform = this.#factory.open();
       this.#input = this.#open();
     }
-    return this.#processor;
+    return this.#transform;
   }
 
   /** Hands on what the source gives; or gives up for now, when what is under way comes first. */
-  async #refill(processor: Processor): Promise<void> {
+  async #refill(transform: Transform): Promise<void> {
     this.#drawing ??= this.#nextInput();
-    const { later } = processor;
+    const { progress } = transform;
     try {
       const result = await this.#wait(
-        later ? Promise.race([this.#drawing, later.then((): typeof NEWS => NEWS)]) : this.#drawing,
+        progress ? Promise.race([this.#drawing, progress.then((): typeof NEWS => NEWS)]) : this.#drawing,
       );
       if (this.#over || result === NEWS) return;
       this.#drawing = undefined;
-      this.#handOn(result, processor);
+      this.#handOn(result, transform);
     } catch (reason) {
-      if (!later) throw reason;
+      if (!progress) throw reason;
       this.#drawing = undefined;
       this.#failure = { reason };
     }
   }
 
-  #handOn(result: IteratorResult<unknown> | undefined, processor: Processor): void {
+  #handOn(result: IteratorResult<unknown> | undefined, transform: Transform): void {
     if (typeof result !== "object" || result === null) {
       throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
     }
     if (result.done) {
       this.#endsInput();
-      processor.end();
+      transform.end();
     } else {
-      processor.write([bytesOf("source", result.value)]);
+      transform.write([bytesOf("source", result.value)]);
     }
   }
 
@@ -180,13 +180,13 @@ export class Draw {
     this.#input!.release?.();
   }
 
-  /** Releases the processor. Returns whether there is a source that has more, and is to be told. */
+  /** Releases the transform. Returns whether there is a source that has more, and is to be told. */
   #release(): boolean {
     if (this.#over) return false;
     this.#over = true;
     this.#listener?.stop();
-    this.#prepared.discard();
-    this.#processor?.close();
+    this.#factory.discard();
+    this.#transform?.close();
     return !this.#inputEnded;
   }
 

@@ -1,13 +1,13 @@
 /**
- * {@linkcode CipherStream}: a TransformStream whose ends are those of a {@linkcode Duct}.
+ * {@linkcode CipherStream}: a TransformStream whose ends are those of a {@linkcode StreamPair}.
  *
  * @module
  */
 
 import { type BytesLike, getterOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
-import { Duct } from "./duct.ts";
-import type { Prepared } from "./processor.ts";
+import { StreamPair } from "./stream_pair.ts";
+import type { TransformFactory } from "./transform.ts";
 
 /**
  * The pair that TransformStream's own constructor makes, behind the getters below. Left alone it would let through what is
@@ -25,27 +25,27 @@ const hiddenWritable = getterOf<WritableStream>(TransformStream.prototype, "writ
 export abstract class CipherStream extends TransformStream<BytesLike, Uint8Array<ArrayBuffer>> {
   /** The engine that really runs. */
   readonly engine: EngineName;
-  readonly #duct: Duct;
+  readonly #pair: StreamPair;
 
   /**
    * Opens the cipher.
    *
    * @ignore
    */
-  protected constructor(prepared: Prepared) {
+  protected constructor(factory: TransformFactory) {
     super(HIDDEN);
     hiddenWritable.call(this).getWriter();
-    this.#duct = new Duct(prepared);
-    this.engine = this.#duct.engine;
+    this.#pair = new StreamPair(factory);
+    this.engine = this.#pair.engine;
   }
 
   /** Where the output comes out. */
   override get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    return this.#duct.readable;
+    return this.#pair.readable;
   }
 
   /** Where the input goes in. */
   override get writable(): WritableStream<BytesLike> {
-    return this.#duct.writable;
+    return this.#pair.writable;
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { describe } from "../bytes.ts";
-import type { Prepared } from "./processor.ts";
+import type { TransformFactory } from "./transform.ts";
 
 /** Who does the work of streams in other threads: an instance of `CipherWorkers`. */
 export interface StreamWorkers {
@@ -14,10 +14,10 @@ export interface StreamWorkers {
 }
 
 /**
- * How a pool does the work of a stream: what it gives is opened instead of `prepared`. It refers to the pool, which lives as long
+ * How a pool does the work of a stream: what it gives is opened instead of `factory`. It refers to the pool, which lives as long
  * as its streams.
  */
-type TakeOver = (prepared: Prepared, work: object, workers: StreamWorkers) => Prepared;
+type TakeOver = (factory: TransformFactory, work: object, workers: StreamWorkers) => TransformFactory;
 
 const pools = new WeakMap<object, TakeOver>();
 
@@ -34,10 +34,10 @@ export function checkWorkers(workers: unknown): StreamWorkers | undefined {
 }
 
 /**
- * `prepared` as it is; or with a pool, done there.
+ * `factory` as it is; or with a pool, done there.
  *
  * @param work What that takes, in the words of the room that it comes from.
  */
-export function doneBy(workers: StreamWorkers | undefined, prepared: Prepared, work: object): Prepared {
-  return workers ? pools.get(workers)!(prepared, work, workers) : prepared;
+export function doneBy(workers: StreamWorkers | undefined, factory: TransformFactory, work: object): TransformFactory {
+  return workers ? pools.get(workers)!(factory, work, workers) : factory;
 }

@@ -1,5 +1,5 @@
 /**
- * The pair of web streams around a {@linkcode Processor}.
+ * The pair of web streams around a {@linkcode Transform}.
  *
  * @module
  */
@@ -9,9 +9,9 @@ import { type AbortListener, onAbort } from "../abort.ts";
 import { type Bytes, type BytesLike, bytesOf, sizeOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { TimeSlice } from "../time_slice.ts";
-import type { Prepared, Processor } from "./processor.ts";
+import type { Transform, TransformFactory } from "./transform.ts";
 
-/** Chunks below this size are gathered, up to the limit, before the processor is called: a call costs more than a copy. */
+/** Chunks below this size are gathered, up to the limit, before the transform is called: a call costs more than a copy. */
 const SMALL = 16 * 1024;
 const GATHER_LIMIT = 64 * 1024;
 
@@ -24,20 +24,19 @@ interface Gathering {
 }
 
 /**
- * The two ends of a stream and the processor between them.
+ * The two ends of a stream and the transform between them.
  *
  * A pair of our own, because a Transformer has no pull: it would have to enqueue all the output of a large chunk at
  * once. Here each piece of at most a window is made when the reader asks for it.
  *
  * Only this is referred to by both ends; the stream object may be gone before them.
  */
-export class Duct {
+export class StreamPair {
   readonly readable: ReadableStream<Bytes>;
   readonly writable: WritableStream<BytesLike>;
-  readonly #processor: Processor;
+  readonly #transform: Transform;
   readonly #inPlace: boolean;
-  readonly #gatherLimit: number;
-  readonly #listener: AbortListener<Duct> | undefined;
+  readonly #listener: AbortListener<StreamPair> | undefined;
   #reader!: ReadableStreamDefaultController<Bytes>;
   #writer!: WritableStreamDefaultController;
   /** The reader has asked, and nothing was enqueued since. */
@@ -56,12 +55,11 @@ export class Duct {
   /** Why it ended, other than by a close. */
   #reason: unknown;
 
-  /** Opens the processor. */
-  constructor(prepared: Prepared) {
-    const processor = prepared.open();
-    this.#processor = processor;
-    this.#inPlace = prepared.inPlace;
-    this.#gatherLimit = Math.min(GATHER_LIMIT, processor.window);
+  /** Opens the transform. */
+  constructor(factory: TransformFactory) {
+    const transform = factory.open();
+    this.#transform = transform;
+    this.#inPlace = factory.inPlace;
     this.readable = new ReadableStream<Bytes>({
       start: (controller) => void (this.#reader = controller),
       pull: () => this.#pull(),
@@ -77,27 +75,27 @@ export class Duct {
       close: () => this.#close(),
       abort: (reason) => this.#aborted(reason),
     });
-    this.#listener = onAbort(prepared.signals, this, Duct.#abort);
+    this.#listener = onAbort(factory.signals, this, StreamPair.#abort);
   }
 
   /** The engine that really runs. */
   get engine(): EngineName {
-    return this.#processor.engine;
+    return this.#transform.engine;
   }
 
-  static #abort(duct: Duct, reason: unknown): void {
-    duct.#fail(reason);
+  static #abort(pair: StreamPair, reason: unknown): void {
+    pair.#fail(reason);
   }
 
   #write(chunk: unknown): void | Promise<void> {
     try {
       const bytes = bytesOf("chunk", chunk);
       if (this.#over) throw this.#reason; // by a getter of the chunk
-      if (this.#processor.pending) return this.#wait().then(() => this.#writeUnlessOver(bytes));
+      if (this.#transform.pending) return this.#wait().then(() => this.#writeUnlessOver(bytes));
       const gathered = this.#gathering?.length ?? 0;
-      if (bytes.length < SMALL && gathered + bytes.length <= this.#gatherLimit) return this.#gather(bytes);
+      if (bytes.length < SMALL && gathered + bytes.length <= GATHER_LIMIT) return this.#gather(bytes);
       if (gathered === 0) {
-        const output = this.#demand ? this.#processor.pass(bytes) : undefined;
+        const output = this.#demand ? this.#transform.pass?.(bytes) : undefined;
         return output ? this.#enqueue(output) : this.#produce([bytes]);
       }
       const drained = this.#produce(this.#takeGathered());
@@ -117,8 +115,8 @@ export class Duct {
   /** What is left is enqueued whether it was asked for or not. */
   async #close(): Promise<void> {
     try {
-      await this.#enqueueAll(() => this.#gathering && this.#processor.write(this.#takeGathered()));
-      await this.#enqueueAll(() => this.#processor.end());
+      await this.#enqueueAll(() => this.#gathering && this.#transform.write(this.#takeGathered()));
+      await this.#enqueueAll(() => this.#transform.end());
       await this.#enqueueAll(() => {
         this.#finish();
         this.#reader.close();
@@ -138,19 +136,19 @@ export class Duct {
     const slice = new TimeSlice();
     for (;;) {
       if (this.#over) throw this.#reason;
-      if (!this.#processor.pending) return next();
-      const output = this.#processor.read();
+      if (!this.#transform.pending) return next();
+      const output = this.#transform.read();
       if (output) this.#enqueue(output);
-      else if (this.#processor.later) await this.#processor.later;
-      if (slice.over && this.#processor.pending) await slice.next();
+      else if (this.#transform.progress) await this.#transform.progress;
+      if (slice.over && this.#transform.pending) await slice.next();
     }
   }
 
   /** Makes output of `list` while the reader asks for it, and waits where it does not. */
   #produce(list: readonly Bytes[]): void | Promise<void> {
-    this.#processor.write(list);
+    this.#transform.write(list);
     this.#answerDemand();
-    if (this.#processor.pending) return this.#wait();
+    if (this.#transform.pending) return this.#wait();
   }
 
   /** Until nothing is pending. */
@@ -173,7 +171,7 @@ export class Duct {
     this.#letWrite();
     if (!this.#demand) return;
     try {
-      if (this.#processor.pending) this.#answerDemand();
+      if (this.#transform.pending) this.#answerDemand();
       else if (this.#gathering?.isDue) this.#drain();
       else this.#await();
     } catch (error) {
@@ -182,20 +180,20 @@ export class Duct {
   }
 
   #drain(): void {
-    this.#processor.write(this.#takeGathered());
+    this.#transform.write(this.#takeGathered());
     this.#answerDemand();
   }
 
   /** One piece for each time the reader asks. Enqueuing one can make it ask again, from within the call. */
   #answerDemand(): void {
-    const processor = this.#processor;
+    const transform = this.#transform;
     this.#busy = true;
-    while ((this.#demand || processor.hasOutput) && processor.pending && !this.#over) {
-      if (this.#slice && !processor.hasOutput && this.#slice.over) return this.#rest(this.#slice);
-      const output = processor.read();
+    while (this.#demand && transform.pending && !this.#over) {
+      if (this.#slice?.over) return this.#rest(this.#slice);
+      const output = transform.read();
       if (output) this.#enqueue(output);
-      else if (processor.later) break;
-      if (processor.pending && !processor.hasOutput) this.#slice ??= new TimeSlice();
+      else if (transform.progress) break;
+      if (transform.pending) this.#slice ??= new TimeSlice();
     }
     this.#busy = false;
     if (this.#demand) this.#await();
@@ -204,7 +202,7 @@ export class Duct {
 
   /** Lets a write that waits go on, where nothing is pending: what it waits for may have been taken over elsewhere. */
   #letWrite(): void {
-    if (this.#processor.pending) return;
+    if (this.#transform.pending) return;
     this.#slice = undefined;
     this.#waiting?.resolve();
     this.#waiting = undefined;
@@ -213,10 +211,10 @@ export class Duct {
 
   /** Goes on when something that is done elsewhere is: that may be no turn of the event loop, where news comes in a row. */
   #await(): void {
-    const { later } = this.#processor;
-    if (!later || this.#awaited === later) return;
-    this.#awaited = later;
-    void later.then(() => this.#resume());
+    const { progress } = this.#transform;
+    if (!progress || this.#awaited === progress) return;
+    this.#awaited = progress;
+    void progress.then(() => this.#resume());
   }
 
   #rest(slice: TimeSlice): void {
@@ -243,7 +241,7 @@ export class Duct {
     if (this.#inPlace) {
       gathering.list.push(bytes);
     } else {
-      this.#buffer ??= new Uint8Array(this.#gatherLimit);
+      this.#buffer ??= new Uint8Array(GATHER_LIMIT);
       this.#buffer.set(bytes, gathering.length);
     }
     gathering.length += bytes.length;
@@ -288,6 +286,6 @@ export class Duct {
     this.#gathering = undefined;
     this.#buffer?.fill(0);
     this.#listener?.stop();
-    this.#processor.close();
+    this.#transform.close();
   }
 }
