@@ -38,8 +38,8 @@ export interface Library {
   word(value: number): Address;
   /** `memory` seen as pointers. */
   cells(memory: ArrayBuffer): PointerCells;
-  /** New memory for an op that fills it all, or throws: not zeroed, where the runtime can spare that. */
-  unfilled(length: number): Uint8Array<ArrayBuffer>;
+  /** New memory for the output of an op, as `allocUnsafe` of `src/runtime` makes it. */
+  allocUnsafe(length: number): Uint8Array<ArrayBuffer>;
 }
 
 /** What differs between the runtimes. */
@@ -52,15 +52,8 @@ export interface Adapter {
   mayLoad(path: string): boolean;
   /** Whether there may be a library by this path: false only where that can be told without asking the user. */
   mayExist?(path: string): boolean;
-  /** Whether `path` may be read without asking the user. */
-  mayRead(path: string): boolean;
   /** An environment variable, if it may be read without asking the user. */
   environment(name: string): string | undefined;
-}
-
-/** Memory that is not zeroed, where Buffer is the runtime's own. */
-export function unzeroed(length: number): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer);
 }
 
 /**

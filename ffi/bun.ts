@@ -5,7 +5,8 @@
  */
 
 import type { FFIFunction } from "bun:ffi";
-import { type Adapter, type Calls, systemPaths, unzeroed } from "./adapter.ts";
+import { allocUnsafe } from "../src/runtime/mod.ts";
+import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 /** The part of `bun:ffi` in use. */
@@ -56,11 +57,10 @@ export function bunAdapter(ffi: BunFFI, system: BunSystem): Adapter {
             },
           };
         },
-        unfilled: unzeroed,
+        allocUnsafe,
       };
     },
     mayLoad: () => true,
-    mayRead: () => true,
     environment: (name) => system.env[name],
   };
 }

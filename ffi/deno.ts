@@ -4,6 +4,7 @@
  * @module
  */
 
+import { allocUnsafe } from "../src/runtime/mod.ts";
 import type { Adapter, Calls } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
@@ -16,8 +17,6 @@ const NATIVE = {
   u32: "u32",
   void: "void",
 } as const satisfies Record<CType, Deno.NativeResultType>;
-
-const PERMISSIONS = ["read", "write", "net", "env", "sys", "run", "ffi"] as const;
 
 /**
  * The adapter over Deno's API.
@@ -52,7 +51,7 @@ export function denoAdapter(
             set: (index, address) => void (cells[index] = address as bigint),
           };
         },
-        unfilled: (length) => new Uint8Array(length),
+        allocUnsafe,
       };
     },
     mayLoad: (path) => isGranted({ name: "ffi", path }),
@@ -64,11 +63,6 @@ export function denoAdapter(
         return false;
       }
     },
-    // Deno guards /proc, /sys and /dev by all its permissions together.
-    mayRead: (path) =>
-      /^\/(?:proc|sys|dev)\//.test(path)
-        ? PERMISSIONS.every((name) => isGranted({ name }))
-        : isGranted({ name: "read", path }),
     environment: (name) => isGranted({ name: "env", variable: name }) ? deno.env.get(name) : undefined,
   };
 }

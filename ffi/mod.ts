@@ -4,25 +4,11 @@
  * @module
  */
 
-import { KcapiError, tooOld } from "../src/errors.ts";
-import { type Adapter, type Library, unzeroed } from "./adapter.ts";
+import { KcapiError } from "../src/errors.ts";
+import type { Adapter, Library } from "./adapter.ts";
 import { bunAdapter, type BunFFI, type BunSystem } from "./bun.ts";
 import { denoAdapter } from "./deno.ts";
 import { nodeAdapter, type NodeFFI, type NodeSystem } from "./node.ts";
-
-/** What all runtimes have of Node's; looked up when needed, for modules of Node's take Deno long to start with. */
-interface NodeGlobals {
-  readonly process?: BunSystem & NodeSystem & {
-    readonly platform: string;
-    readonly versions: Readonly<Record<string, string>>;
-  };
-  setImmediate(callback: () => void): unknown;
-}
-
-// Without it nothing works later on: Node before 22.3. Deno has it, and is slow to tell.
-if (!("Deno" in globalThis) && (globalThis as unknown as NodeGlobals).process?.getBuiltinModule === undefined) {
-  throw tooOld("getBuiltinModule");
-}
 
 let adapter: Adapter | undefined;
 let library: Library | undefined;
@@ -30,7 +16,8 @@ let library: Library | undefined;
 function currentAdapter(): Adapter | undefined {
   if (adapter) return adapter;
   if ("Deno" in globalThis) return adapter = denoAdapter(Deno);
-  const { process } = globalThis as unknown as NodeGlobals;
+  // Not imported: Deno would load it at the start, which takes long.
+  const { process } = globalThis as { process?: BunSystem & NodeSystem };
   const bunFFI = process?.getBuiltinModule("bun:ffi") as BunFFI | undefined;
   if (bunFFI) return adapter = bunAdapter(bunFFI, process!);
   const nodeFFI = process && nodeFFIOf(process);
@@ -124,49 +111,7 @@ function notPermitted(paths: readonly string[], cause?: unknown): KcapiError {
   });
 }
 
-/** What this program runs on, and whether libraries can be called there. */
-export function host(): {
-  runtime: { name: string; version: string };
-  platform: string;
-  arch: string;
-  hasFFI: boolean;
-} {
-  const { versions = {}, platform = "unknown", arch = "unknown" } = (globalThis as unknown as NodeGlobals).process ??
-    {};
-  const name = ["bun", "deno", "node"].find((each) => each in versions) ?? "unknown";
-  const runtime = { name, version: versions[name] ?? "unknown" };
-  return { runtime, platform, arch, hasFFI: currentAdapter() !== undefined };
-}
-
-/** Whose code is behind the runtime's `node:crypto`: what is fast there differs. */
-export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
-  const { name } = host().runtime;
-  return name === "deno" ? "rustcrypto" : name === "bun" ? "boringssl" : "openssl";
-}
-
-/** Whether BigInts of 64 bits are numbers to the compiler, as they are to V8's; JavaScriptCore makes an object of each. */
-export function compilesBigInts(): boolean {
-  return host().runtime.name !== "bun";
-}
-
-/** New memory for who writes all of it, or clears what he does not: not zeroed, where the runtime can spare that. */
-export function unfilled(length: number): Uint8Array<ArrayBuffer> {
-  return host().runtime.name === "deno" ? new Uint8Array(length) : unzeroed(length);
-}
-
-/** Calls `callback` in the next turn of the event loop. */
-export function nextTurn(callback: () => void): void {
-  (globalThis as unknown as NodeGlobals).setImmediate(callback);
-}
-
-/** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */
-export function readSystemFile(path: string): string | Error {
-  const from = currentAdapter();
-  if (from && !from.mayRead(path)) return new Error(`reading ${path} is not permitted (Deno: --allow-all)`);
-  try {
-    const fs = (globalThis as unknown as NodeGlobals).process!.getBuiltinModule("node:fs");
-    return (fs as typeof import("node:fs")).readFileSync(path, "utf8");
-  } catch (error) {
-    return error as Error;
-  }
+/** Whether this runtime can call libraries at all. */
+export function hasFFI(): boolean {
+  return currentAdapter() !== undefined;
 }

@@ -5,7 +5,8 @@
  */
 
 import { KcapiError } from "../src/errors.ts";
-import { type Adapter, type Calls, systemPaths, unzeroed } from "./adapter.ts";
+import { allocUnsafe } from "../src/runtime/mod.ts";
+import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
 const NATIVE = {
@@ -73,11 +74,10 @@ export function nodeAdapter(ffi: NodeFFI, system: NodeSystem): Adapter {
             set: (index, address) => void (cells[index] = address as bigint),
           };
         },
-        unfilled: unzeroed,
+        allocUnsafe,
       };
     },
     mayLoad: () => system.permission?.has("ffi") ?? true,
-    mayRead: () => true, // or an error says that it may not
     mayExist: (path) => mayExist(path, system),
     environment: (name) => system.env[name],
   };

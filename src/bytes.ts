@@ -4,7 +4,7 @@
  * @module
  */
 
-import { tooOld } from "./errors.ts";
+import { tooOld } from "./runtime/mod.ts";
 
 /** Bytes as callers have them: an ArrayBuffer, or any view. Memory that is shared or resizable is refused at run time. */
 export type BytesLike = ArrayBuffer | ArrayBufferView;

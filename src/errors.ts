@@ -123,8 +123,3 @@ export class KcapiError extends Error {
     if (hint !== undefined) this.hint = hint;
   }
 }
-
-/** What whoever imports this in a runtime that is too old is told. */
-export function tooOld(missing: string): Error {
-  return new Error(`@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "${missing}"`);
-}

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { nextTurn } from "../ffi/mod.ts";
+import { setImmediate } from "./runtime/mod.ts";
 
 /** So long may such work keep the event loop, in milliseconds. */
 const LENGTH = 4;
@@ -23,7 +23,7 @@ export class TimeSlice {
 
   /** Gives the event loop its turn. */
   async next(): Promise<void> {
-    await new Promise<void>((resolve) => nextTurn(resolve));
+    await new Promise<void>((resolve) => setImmediate(resolve));
     this.#start = performance.now();
   }
 }

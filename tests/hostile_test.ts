@@ -93,17 +93,17 @@ function watchMemory(): Disposable {
         kcapi_cipher_stream_op: checked("op"),
       };
     });
-    const { unfilled } = library;
+    const { allocUnsafe } = library;
     // What pass() gets for its output. What take() gets goes through op().
-    library.unfilled = (length) => {
-      const memory = unfilled(length);
+    library.allocUnsafe = (length) => {
+      const memory = allocUnsafe(length);
       if (announced.length > 0) announced = [...announced, memory];
       return memory;
     };
     return {
       [Symbol.dispose]() {
         calls[Symbol.dispose]();
-        library.unfilled = unfilled;
+        library.allocUnsafe = allocUnsafe;
       },
     };
   }

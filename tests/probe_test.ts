@@ -42,7 +42,7 @@ function fakeLibrary(init: (name: string) => number, { afAlg = false } = {}): Li
     call: call as Calls,
     word: (value) => value,
     cells: () => ({ get: () => 0, set: () => {} }),
-    unfilled: (length) => new Uint8Array(length),
+    allocUnsafe: (length) => new Uint8Array(length),
   };
 }
 

@@ -11,6 +11,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** The rooms, from the lowest to the highest: each may use itself and those before it. */
 const ROOMS: readonly (readonly [room: string, files: RegExp])[] = [
   ["errors", /^src\/errors\.ts$/],
+  ["runtime", /^src\/runtime\//],
   ["ffi", /^ffi\//],
   ["the ground floor", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
   ["system", /^src\/system\//],
@@ -67,10 +68,10 @@ function circleOf(file: string, graph: ReadonlyMap<string, readonly string[]>): 
   return search(file, [file]);
 }
 
-/** What of a pattern stands in the sources of one room, or outside of it, as "file: what". */
-function findings(room: string, pattern: RegExp, inside = true): string[] {
-  const files = [...sources].filter(([file]) => (ROOMS[roomOf(file)]?.[0] === room) === inside);
-  assert(files.length > 0, room);
+/** What of a pattern stands in the sources of some rooms, or outside of them, as "file: what". */
+function findings(rooms: readonly string[], pattern: RegExp, inside = true): string[] {
+  const files = [...sources].filter(([file]) => rooms.includes(ROOMS[roomOf(file)]?.[0] ?? "") === inside);
+  assert(files.length > 0, rooms.join());
   return files.flatMap(([file, source]) => [...source.matchAll(pattern)].map(([what]) => `${file}: ${what}`));
 }
 
@@ -116,7 +117,10 @@ test("imports are found however they are written", () => {
 const RUNTIME =
   /\b(?:Deno|Bun)\s*[.[]|\.\s*(?:Deno|Bun)\b|["'`](?:Deno|Bun|bun|bun:\w+|node:ffi)["'`]|globalThis\s*\[/g;
 
-test("nothing outside ffi/ uses Deno, Bun or node:ffi", () => {
+/** The APIs that call libraries. */
+const FFI = /\bdlopen\s*\(|["'`](?:bun:ffi|node:ffi)["'`]/g;
+
+test("only ffi/ and src/runtime/ name Deno or Bun, and only ffi/ uses their FFI", () => {
   for (
     const use of [
       'Deno.open("x")',
@@ -130,14 +134,17 @@ test("nothing outside ffi/ uses Deno, Bun or node:ffi", () => {
   ) {
     assert(use.match(RUNTIME), use);
   }
-  assert(findings("ffi", RUNTIME).length > 0);
-  assertEquals(findings("ffi", RUNTIME, false), []);
+  for (const room of ["ffi", "runtime"]) assert(findings([room], RUNTIME).length > 0);
+  assertEquals(findings(["ffi", "runtime"], RUNTIME, false), []);
+  for (const use of ["Deno.dlopen (path)", '"bun:ffi"', 'getBuiltinModule("node:ffi")']) assert(use.match(FFI), use);
+  assert(findings(["ffi"], FFI).length > 0);
+  assertEquals(findings(["ffi"], FFI, false), []);
 });
 
 test("ffi/ knows no cipher: libkcapi's names, and nothing of what they are for", () => {
   const cipher = /(?<!kcapi_)cipher|\baes\b|algorithm|\biv\b|\bsector|\bpadding/gi;
   assert("const cipher = 1".match(cipher) && !"kcapi_cipher_init".match(cipher));
-  assertEquals(findings("ffi", cipher), []);
+  assertEquals(findings(["ffi"], cipher), []);
 });
 
 test("engines know no stream: they never wait, and name nothing of web streams", () => {
@@ -147,5 +154,5 @@ test("engines know no stream: they never wait, and name nothing of web streams",
   ) {
     assert(word.match(stream), word);
   }
-  assertEquals(findings("engines", stream), []);
+  assertEquals(findings(["engines"], stream), []);
 });

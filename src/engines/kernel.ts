@@ -174,7 +174,7 @@ class KernelEngine implements Engine {
   pass(bytes: Bytes, inPlace: boolean): Bytes {
     const handle = this.#handle;
     const iovecs = this.#iovecs;
-    const output = inPlace ? bytes : this.#library.unfilled(bytes.length);
+    const output = inPlace ? bytes : this.#library.allocUnsafe(bytes.length);
     iovecs.fillOne(bytes);
     this.#sendFilled(handle, 1, false);
     // In place the list is as it was, unless sending used it up.
@@ -217,7 +217,7 @@ class KernelEngine implements Engine {
   }
 
   take(length: number): Bytes {
-    const bytes = this.#library.unfilled(length);
+    const bytes = this.#library.allocUnsafe(length);
     if (length > 0) this.op([bytes]);
     return bytes;
   }

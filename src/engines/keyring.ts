@@ -8,7 +8,8 @@
  */
 
 import type { Address, Library } from "../../ffi/adapter.ts";
-import { host, load } from "../../ffi/mod.ts";
+import { load } from "../../ffi/mod.ts";
+import { platformInfo } from "../runtime/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { errorCode, KcapiError } from "../errors.ts";
 import type { KernelKey } from "../kernel_key.ts";
@@ -102,7 +103,7 @@ export function keyringCall(
   name: "add_key" | "request_key" | "keyctl",
   ...[a, b, c, d = library.word(0), e = library.word(0)]: [Address, Address, Address, Address?, Address?]
 ): number {
-  const { arch } = host();
+  const { arch } = platformInfo();
   const number = NUMBERS[arch]?.[name];
   if (number === undefined) {
     throw new KcapiError("EOPNOTSUPP", name, `the number of this system call is not known for ${arch}`, {

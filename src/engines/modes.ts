@@ -5,7 +5,7 @@
  * @module
  */
 
-import { cryptoBackend } from "../../ffi/mod.ts";
+import { cryptoBackend } from "../runtime/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { compilesBigInts } from "../../ffi/mod.ts";
+import { hasFastBigInts } from "../runtime/mod.ts";
 import type { Bytes } from "../bytes.ts";
 
 /** The most bytes that are processed at once: the kernel's default send buffer, so that both engines take the same messages. */
@@ -86,7 +86,7 @@ export function xor(target: Uint8Array, source: Uint8Array): void {
 /** From so many words on, views of them as longs cost less than they gain. */
 const LEAST_LONG = 256;
 
-const byLongs = lazily(compilesBigInts);
+const byLongs = lazily(hasFastBigInts);
 
 /**
  * `target ^= source`. Eight words a step take a third of the time of one a step. Not generic: code that sees two types of arrays is

@@ -5,7 +5,8 @@
  */
 
 import type { Library } from "../../ffi/adapter.ts";
-import { host, loadIfGranted } from "../../ffi/mod.ts";
+import { hasFFI, loadIfGranted } from "../../ffi/mod.ts";
+import { platformInfo } from "../runtime/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type FastestChoice, fastestChoices } from "../engines/fastest.ts";
@@ -187,13 +188,13 @@ export function report({ system, library }: Surroundings): ProbeReport {
   const privileges = privilegesOf(system);
   const usual = USUAL.find((name) => opened.includes(name));
   const keyring = usual === undefined || library instanceof KcapiError ? null : tryKeyring(library, usual) ?? "works";
-  const { runtime, arch, hasFFI } = host();
+  const { runtime, arch } = platformInfo();
   return {
     runtime,
     platform: system.platform,
     arch,
     kernel: textOf(system, "/proc/sys/kernel/osrelease") ?? null,
-    ffi: library instanceof KcapiError && library.code === "EACCES" ? "refused" : hasFFI ? "granted" : "missing",
+    ffi: library instanceof KcapiError && library.code === "EACCES" ? "refused" : hasFFI() ? "granted" : "missing",
     library: library instanceof KcapiError ? null : describeLibrary(library, system),
     afAlg: noAfAlg?.code ?? "works",
     netlinkCrypto: opened.length > 0 ? "works" : failed.map(codeOf).find((code) => code === "EPROTONOSUPPORT") ?? null,

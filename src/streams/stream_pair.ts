@@ -4,7 +4,7 @@
  * @module
  */
 
-import { nextTurn } from "../../ffi/mod.ts";
+import { setImmediate } from "../runtime/mod.ts";
 import { type AbortListener, onAbort } from "../abort.ts";
 import { type Bytes, type BytesLike, bytesOf, sizeOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
@@ -249,7 +249,7 @@ export class StreamPair {
 
   #beginGathering(): Gathering {
     const gathering: Gathering = { list: [], length: 0, isDue: false };
-    nextTurn(() => {
+    setImmediate(() => {
       gathering.isDue = true;
       this.#resume();
     });

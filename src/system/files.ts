@@ -4,7 +4,7 @@
  * @module
  */
 
-import { host, readSystemFile } from "../../ffi/mod.ts";
+import { platformInfo, readSystemFile } from "../runtime/mod.ts";
 
 /** The system as hints and reports see it; tests hand in others. */
 export interface System {
@@ -17,7 +17,7 @@ export interface System {
 /** The system this process runs on. */
 export const thisSystem: System = {
   get platform(): string {
-    return host().platform;
+    return platformInfo().platform;
   },
   read: readSystemFile,
 };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { unfilled } from "../../ffi/mod.ts";
+import { allocUnsafe } from "../runtime/mod.ts";
 import { type Bytes, copyOf, viewOf } from "../bytes.ts";
 import type { Blocks } from "./blocks.ts";
 
@@ -70,7 +70,7 @@ export class Copies implements Gathering {
   #reserve(length: number): void {
     const likely = Math.max(this.#usual, 4 * this.#memory.length);
     const reserved = Math.max(length, Math.min(likely, this.#most));
-    const grown = this.#blocks.take(reserved) ?? unfilled(reserved);
+    const grown = this.#blocks.take(reserved) ?? allocUnsafe(reserved);
     grown.set(this.#memory);
     this.#blocks.give(this.#memory);
     this.#memory = grown;

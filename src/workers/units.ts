@@ -4,7 +4,7 @@
  * @module
  */
 
-import { nextTurn } from "../../ffi/mod.ts";
+import { setImmediate } from "../runtime/mod.ts";
 import { type Bytes, Scatter } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import type { Transform } from "../streams/transform.ts";
@@ -231,7 +231,7 @@ export class Units implements Transform, Customer {
     this.#isEndSent = this.#isEnding;
     const slot = this.#slot;
     if (slot) {
-      nextTurn(() => {
+      setImmediate(() => {
         if (this.#slot === slot && slot.isIdle) this.idle();
       });
     }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { unfilled } from "../../ffi/mod.ts";
+import { allocUnsafe } from "../runtime/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
 import { Cryptor } from "../cipher/cryptor.ts";
@@ -102,7 +102,7 @@ function seal(
   const front = index === 0 ? headerSize : 0;
   const input = new Scatter(list);
   const count = Math.max(1, Math.ceil((front + input.remaining) / (segmentSize - tagSize)));
-  const sealed = unfilled(front + input.remaining + count * tagSize);
+  const sealed = allocUnsafe(front + input.remaining + count * tagSize);
   if (front > 0) sealed.set(headerBytes(format, header));
   let end = 0;
   try {
@@ -137,7 +137,7 @@ function unseal(
     at += size;
   }
   const lengths = parts.map(({ length }) => Math.max(0, length - tagSize));
-  const opened = unfilled(lengths.reduce((sum, length) => sum + length));
+  const opened = allocUnsafe(lengths.reduce((sum, length) => sum + length));
   let end = 0;
   try {
     parts.forEach((segment, i) => {

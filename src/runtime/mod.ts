@@ -1,0 +1,96 @@
+/**
+ * What differs between the runtimes, apart from loading libkcapi, which is the work of `ffi/`.
+ *
+ * @module
+ */
+
+/** The globals in use that not every runtime has. */
+interface Globals {
+  readonly Deno?: Pick<typeof Deno, "permissions">;
+  readonly process?: {
+    readonly platform: string;
+    readonly arch: string;
+    readonly versions: Readonly<Record<string, string>>;
+    readonly getBuiltinModule?: (name: string) => unknown;
+  };
+  setImmediate(callback: () => void): unknown;
+}
+
+const globals = globalThis as unknown as Globals;
+
+/** What a user is told whose runtime lacks something that this module needs. */
+export function tooOld(missing: string): Error {
+  return new Error(`@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "${missing}"`);
+}
+
+// Deno has it, and takes long to tell.
+if (globals.Deno === undefined && globals.process?.getBuiltinModule === undefined) throw tooOld("getBuiltinModule");
+
+/** The runtime by its name in `process.versions`. A function: in Deno, the first use of `process` takes long. */
+function runtimeName(): "deno" | "bun" | "node" | "unknown" {
+  const { versions = {} } = globals.process ?? {};
+  return (["bun", "deno", "node"] as const).find((each) => each in versions) ?? "unknown";
+}
+
+/** What this program runs on. */
+export function platformInfo(): {
+  runtime: { name: string; version: string };
+  platform: string;
+  arch: string;
+} {
+  const { versions = {}, platform = "unknown", arch = "unknown" } = globals.process ?? {};
+  const name = runtimeName();
+  return { runtime: { name, version: versions[name] ?? "unknown" }, platform, arch };
+}
+
+/** The library behind the runtime's `node:crypto`. They differ in what is fast. */
+export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
+  const name = runtimeName();
+  return name === "deno" ? "rustcrypto" : name === "bun" ? "boringssl" : "openssl";
+}
+
+/** Whether 64-bit BigInts are compiled to machine words, as in V8. JavaScriptCore (Bun) allocates an object for each. */
+export function hasFastBigInts(): boolean {
+  return runtimeName() !== "bun";
+}
+
+/**
+ * New memory, which is not zeroed where the runtime can avoid that. The caller overwrites or clears all of it.
+ *
+ * In Deno, whose Buffer is written in JavaScript, a zeroed array is the fastest.
+ */
+export const allocUnsafe: (length: number) => Uint8Array<ArrayBuffer> = globals.Deno === undefined
+  ? (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer)
+  : (length) => new Uint8Array(length);
+
+/** Calls `callback` in the next turn of the event loop. */
+export function setImmediate(callback: () => void): void {
+  globals.setImmediate(callback);
+}
+
+/** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */
+export function readSystemFile(path: string): string | Error {
+  if (globals.Deno && !denoMayRead(path, globals.Deno)) {
+    return new Error(`reading ${path} is not permitted (Deno: --allow-all)`);
+  }
+  try {
+    const fs = globals.process!.getBuiltinModule!("node:fs") as typeof import("node:fs");
+    return fs.readFileSync(path, "utf8");
+  } catch (error) {
+    return error as Error;
+  }
+}
+
+const DENO_PERMISSIONS = ["read", "write", "net", "env", "sys", "run", "ffi"] as const;
+
+/**
+ * Whether Deno reads `path` without asking the user. /proc, /sys and /dev take all its permissions together.
+ *
+ * @param deno The `Deno` namespace, or a fake in a test.
+ */
+export function denoMayRead(path: string, { permissions }: Pick<typeof Deno, "permissions">): boolean {
+  const isGranted = (permission: Deno.PermissionDescriptor) => permissions.querySync(permission).state === "granted";
+  return /^\/(?:proc|sys|dev)\//.test(path)
+    ? DENO_PERMISSIONS.every((name) => isGranted({ name }))
+    : isGranted({ name: "read", path });
+}
