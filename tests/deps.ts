@@ -1,7 +1,10 @@
 /**
- * What every test imports: assertions and stream helpers (from `@std/assert` and `@std/streams` where JSR can be
- * reached, else stand-ins of our own), `test()` for all runtimes, and a few helpers that know no runtime.
+ * What every test file imports: assertions, `test()` for all runtimes, and helpers that do not depend on the runtime.
+ *
+ * The assertions are those of `@std/assert`. The import map decides where that comes from: for files in tests/ it names
+ * `std_standins.ts` (deno.json; tsconfig.json for Bun; node_suite.mjs for Node), so that no test needs the network.
  */
+import * as std from "@std/assert";
 import { Buffer } from "node:buffer";
 import { spawn as spawnProcess } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
@@ -9,60 +12,23 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { loadIfGranted } from "../ffi/mod.ts";
-import * as standins from "./std_standins.ts";
+import { engine, type Runtime, runtime } from "./leg.ts";
 
-export const runtime: "deno" | "bun" | "node" = "Bun" in globalThis ? "bun" : "Deno" in globalThis ? "deno" : "node";
+export * from "./leg.ts";
 
-/** This runtime, about to run the script that follows: in Deno with every permission, in Node without its warnings. */
-export const runtimeArgv: readonly string[] = [
-  process.execPath,
-  ...{ deno: ["run", "--no-check", "-A"], bun: [], node: ["--disable-warning=ExperimentalWarning"] }[runtime],
-];
+// ---- assertions -------------------------------------------------------------------------------------------------
 
-/** The engine that this run of the suite is to exercise. */
-export const engine: "kernel" | "userspace" = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
+export {
+  assert,
+  assertInstanceOf,
+  assertNotEquals,
+  assertRejects,
+  assertStrictEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 
-/** Whether this process may change the kernel it runs on: root in a guest of `tests/run`, which nobody else uses. */
-export const ownsKernel: boolean = engine === "kernel" && process.env.KCAPI_OWN_KERNEL !== undefined &&
-  process.getuid?.() === 0;
-
-// ---- @std, or the stand-ins -------------------------------------------------------------------------------------
-
-/** `@std` through the import map of deno.json, by names that no type checker and no bundler follows. */
-async function loadStd(): Promise<typeof standins | undefined> {
-  const names = ["@std/assert", "@std/streams"];
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const timeout = new Promise<never>((_, reject) => timer = setTimeout(reject, 5_000, new Error("no answer")));
-  try {
-    const modules = await Promise.race([timeout, Promise.all(names.map((name) => import(name)))]);
-    return Object.assign({}, ...modules);
-  } catch {
-    return undefined;
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-// Every test file of a Deno run loads this module anew: the environment remembers what the first one found.
-const decided = process.env.KCAPI_TEST_STD;
-const std = (decided === "standins" ? undefined : await loadStd()) ?? standins;
-if (decided === undefined) {
-  process.env.KCAPI_TEST_STD = std === standins ? "standins" : "std";
-  console.log(`assertions: ${std === standins ? "stand-ins (jsr: out of reach)" : "@std/assert, @std/streams"}`);
-}
-
-export const assert: typeof standins.assert = std.assert;
-export const assertNotEquals: typeof standins.assertNotEquals = std.assertNotEquals;
-export const assertStrictEquals: typeof standins.assertStrictEquals = std.assertStrictEquals;
-export const assertStringIncludes: typeof standins.assertStringIncludes = std.assertStringIncludes;
-export const assertInstanceOf: typeof standins.assertInstanceOf = std.assertInstanceOf;
-export const assertThrows: typeof standins.assertThrows = std.assertThrows;
-export const assertRejects: typeof standins.assertRejects = std.assertRejects;
-export const toArrayBuffer: typeof standins.toArrayBuffer = std.toArrayBuffer;
-export const mergeReadableStreams: typeof standins.mergeReadableStreams = std.mergeReadableStreams;
-export const LimitedBytesTransformStream: typeof standins.LimitedBytesTransformStream = std.LimitedBytesTransformStream;
-
-/** Deep equality. Bytes are compared as bytes, and a difference is told in three lines, however many there are. */
+/** Deep equality. For byte arrays that differ, the message shows the first difference in three lines. */
 export function assertEquals<T>(actual: T, expected: T, message?: string): void {
   if (!(actual instanceof Uint8Array && expected instanceof Uint8Array)) {
     return std.assertEquals(actual, expected, message);
@@ -72,24 +38,24 @@ export function assertEquals<T>(actual: T, expected: T, message?: string): void 
   while (at < actual.length && actual[at] === expected[at]) at++;
   const show = (bytes: Uint8Array) =>
     `length ${bytes.length}, …${Buffer.from(bytes.subarray(at, at + 16)).toString("hex")}…`;
-  throw new standins.AssertionError(
+  throw new std.AssertionError(
     `${message ?? "Bytes differ"}: first at offset ${at}\n  actual:   ${show(actual)}\n  expected: ${show(expected)}`,
   );
 }
 
-// What this leg runs on is for the summary of `tests/run` to tell.
+// The summary of `tests/run` shows what this leg ran on.
 if (process.env.KCAPI_RESULTS && (engine === "kernel" || process.env.KCAPI_OWN_KERNEL)) {
   const library = loadIfGranted();
   const version = library instanceof Error ? 0 : library.call.kcapi_version(); // 1.4.0 is 1040000
   const text = [version / 1_000_000, version / 10_000 % 100, version / 100 % 100].map(Math.trunc).join(".");
-  // A test's child, which may be another user's, finds the file there.
+  // A process that a test starts, perhaps as another user, finds the file and leaves it alone.
   const file = join(process.env.KCAPI_RESULTS, "library");
   if (version > 0 && !existsSync(file)) writeFileSync(file, `libkcapi ${text}`);
 }
 
 // ---- test() -----------------------------------------------------------------------------------------------------
 
-type TestBody = () => void | Promise<void>;
+export type TestBody = () => void | Promise<void>;
 type Register = (name: string, body: TestBody) => void;
 
 /** Milliseconds. KCAPI_TEST_TIMEOUT, in seconds, is for machines that are very slow. */
@@ -146,20 +112,59 @@ async function registrars(): Promise<{ run: Register; unsanitized: Register; ign
 
 const { run, unsanitized, ignore } = await registrars();
 
+/** What a test needs. It is skipped, with the reason, where that is not so. */
+export interface Requirements {
+  /** The engine. A test that does not depend on the engine has "userspace" here: those legs are faster. */
+  engine?: "kernel" | "userspace";
+  /** The runtime or runtimes. */
+  runtime?: Runtime | readonly Runtime[];
+  /** What else must be there, and whether it is: `{ "an openssl command": hasOpenSSL }`. */
+  needs?: Readonly<Record<string, boolean>>;
+  /** `false`: Deno does not fail the test for timers, operations or resources that it leaves to the garbage collector. */
+  sanitize?: boolean;
+}
+
+/** Why this leg cannot run a test, or `undefined` if it can. */
+export function reasonToSkip({ engine: wanted = engine, runtime: runtimes = runtime, needs = {} }: Requirements):
+  | string
+  | undefined {
+  if (wanted !== engine) {
+    return wanted === "kernel"
+      ? "needs the kernel engine"
+      : "does not depend on the kernel, runs in the userspace legs";
+  }
+  if (![runtimes].flat().includes(runtime)) return `is for ${[runtimes].flat().join(" and ")}`;
+  const missing = Object.keys(needs).filter((name) => !needs[name]);
+  return missing.length > 0 ? `needs ${missing.join(" and ")}` : undefined;
+}
+
+/** Registers a test that runs everywhere. */
+function register(name: string, body: TestBody): void;
+/** Registers a test that is skipped, with the reason, where what it needs is missing. */
+function register(name: string, requirements: Requirements, body: TestBody): void;
+function register(name: string, ...rest: [TestBody] | [Requirements, TestBody]): void {
+  const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
+  const reason = reasonToSkip(requirements);
+  if (reason) ignore(`${name} # ${reason}`, body);
+  else if (requirements.sanitize ?? true) run(name, body);
+  else unsanitized(name, body);
+}
+
 /**
- * Registers a test with the runtime.
+ * Registers a test with the runtime: `test(name, body)` or `test(name, { engine, runtime, needs }, body)`.
  *
- * Deno fails a test that leaves timers, operations or resources behind.
+ * Deno fails a test that leaves timers, operations or resources behind, unless it has `sanitize: false`.
  *
- * - `test.unsanitized(name, body)` lets it: what it leaves is for the garbage collector.
+ * The other ways are older; new tests state their requirements as above:
+ * - `test.unsanitized(name, body)` is `sanitize: false`.
  * - `test.skip(name, reason)` registers one that is not run, and says why.
  * - `test.if(condition, reason)(name, body)` runs it where the condition holds, and skips it for that reason elsewhere.
  */
-export const test: Register & {
+export const test: typeof register & {
   unsanitized: Register;
   skip: (name: string, reason: string) => void;
   if: (condition: boolean, reason: string) => Register;
-} = Object.assign(run, {
+} = Object.assign(register, {
   unsanitized,
   skip: (name: string, reason: string) => ignore(`${name} # ${reason}`, () => {}),
   if: (condition: boolean, reason: string): Register => (name, body) =>

@@ -1,10 +1,19 @@
-// node_suite.mjs FILE…: runs test files on Node, in one process. Their tests are registered when all files are loaded (see
-// deps.ts): the runner would end when those that it knows have ended.
-// (`node --test` has a process for each file, which takes long in a guest, or with --test-isolation=none passes over a
-// file that cannot be loaded.)
+// node_suite.mjs FILE…: runs test files on Node, in one process. The tests are registered after all files are loaded (see
+// deps.ts), because the runner ends as soon as all tests that it knows have ended.
+// (`node --test` starts a process for each file, which is slow in a guest; with --test-isolation=none it ignores a file
+// that cannot be loaded.)
+import { readFileSync } from "node:fs";
+import { registerHooks } from "node:module";
 import { resolve } from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
+
+// Node has no import map of its own.
+const map = new URL("imports.json", import.meta.url);
+const { imports } = JSON.parse(readFileSync(map, "utf8"));
+registerHooks({
+  resolve: (name, context, next) => next(imports[name] ? new URL(imports[name], map).href : name, context),
+});
 
 globalThis.suite = [];
 try {

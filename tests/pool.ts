@@ -5,7 +5,7 @@
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
 import { CipherWorkers, encrypt } from "../mod.ts";
-import { assert, assertEquals, openFiles, test } from "./deps.ts";
+import { assert, assertEquals, openFiles, type Requirements, test, type TestBody } from "./deps.ts";
 import { bytes, collect, collectGarbage, type Outcome, outcomes, turns } from "./support.ts";
 
 // ---- every Worker -----------------------------------------------------------------------------------------------
@@ -149,7 +149,10 @@ export async function contractOf(url: string): Promise<Contract> {
       assertReleased: (files, message) => Promise.resolve(assertEquals(openFiles(), files, message)),
     };
   }
-  const run = (name: string, body: () => void | Promise<void>) => test.unsanitized(`workers: ${name}`, body);
+  const run = (name: string, ...rest: [TestBody] | [Requirements, TestBody]) => {
+    const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
+    test(`workers: ${name}`, { ...requirements, sanitize: false }, body);
+  };
   return {
     test: Object.assign(run, {
       unsanitized: run,

@@ -1,6 +1,6 @@
 /**
- * Stand-ins for what the tests use of `@std/assert` and `@std/streams`, for machines that cannot reach JSR: the same
- * names, signatures and semantics. `deps.ts` chooses.
+ * Stand-ins for what the tests and examples use of `@std/assert` and `@std/streams`, with the same names, signatures and
+ * behavior: the tests must run where JSR cannot be reached. Import maps choose them (see `deps.ts`).
  */
 import { inspect, isDeepStrictEqual } from "node:util";
 

@@ -8,7 +8,7 @@ import { runInNewContext } from "node:vm";
 import { CipherHandle, KcapiError } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { type Bytes, bytes, concat, cut } from "./bytes.ts";
-import { engine } from "./deps.ts";
+import { engine } from "./leg.ts";
 
 export type Direction = "encrypt" | "decrypt";
 

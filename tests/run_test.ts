@@ -1,0 +1,35 @@
+/**
+ * The suite's own tools: `test()`, the import maps, `tests/run`.
+ */
+import { readFileSync } from "node:fs";
+import { assertEquals, engine, reasonToSkip, runtime, test } from "./deps.ts";
+
+const other = engine === "kernel" ? "userspace" : "kernel";
+const others = (["deno", "bun", "node"] as const).filter((name) => name !== runtime);
+
+test("a test that needs what is missing is skipped, with the reason", () => {
+  assertEquals(reasonToSkip({}), undefined);
+  assertEquals(reasonToSkip({ engine, runtime, needs: { "a library": true, "a program": true } }), undefined);
+  assertEquals(reasonToSkip({ runtime: [...others, runtime] }), undefined);
+  assertEquals(
+    reasonToSkip({ needs: { "a library": false, "a file": true, "a program": false } }),
+    "needs a library and a program",
+  );
+  assertEquals(reasonToSkip({ runtime: others }), `is for ${others[0]} and ${others[1]}`);
+  assertEquals(reasonToSkip({ runtime: others[0]! }), `is for ${others[0]}`);
+  assertEquals(typeof reasonToSkip({ engine: other }), "string");
+});
+
+test("import maps alone decide where @std comes from: for all tests, one stand-in", { engine: "userspace" }, () => {
+  const read = (path: string) => JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8"));
+  const { imports } = read("imports.json");
+  const config = read("../deno.json");
+  const { paths } = read("../tsconfig.json").compilerOptions;
+  for (const name of ["@std/assert", "@std/streams"]) {
+    assertEquals(imports[name], "./std_standins.ts");
+    assertEquals(config.scopes["./tests/"][name], "./tests/std_standins.ts");
+    assertEquals(paths[name], ["./tests/std_standins.ts"]);
+    assertEquals(config.imports[name], `jsr:${name}@^1`);
+  }
+  assertEquals(import.meta.resolve("@std/assert"), new URL("std_standins.ts", import.meta.url).href);
+});
