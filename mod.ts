@@ -32,7 +32,7 @@ export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
-export { openSealed, SealedFile, type SealedSource } from "./src/sealed/file.ts";
+export { openSealed, SealedReader, type SealedSource } from "./src/sealed/file.ts";
 export {
   type SealedFormat,
   type SealedFormatName,
@@ -42,5 +42,5 @@ export {
   unsealedSize,
 } from "./src/sealed/format.ts";
 export type { SealOptions } from "./src/sealed/options.ts";
-export { CipherWorkers } from "./src/workers/cipher_workers.ts";
+export { WorkerPool } from "./src/workers/worker_pool.ts";
 export type { StreamWorkers } from "./src/streams/workforce.ts";

@@ -1,5 +1,5 @@
 /**
- * The least that a Worker can be (B10): it does a unit's work as those of `CipherWorkers` do, in memory that is moved there; and back what
+ * The least that a Worker can be (B10): it does a unit's work as those of `WorkerPool` do, in memory that is moved there; and back what
  * came out. No errors.
  *
  * @module

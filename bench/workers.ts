@@ -12,7 +12,6 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import {
-  CipherWorkers,
   DecryptionStream,
   EncryptionStream,
   type EngineChoice,
@@ -20,6 +19,7 @@ import {
   seal,
   SealStream,
   UnsealStream,
+  WorkerPool,
 } from "../mod.ts";
 import { checkFormat } from "../src/sealed/format.ts";
 import type { CipherOrder, Order, Place, SealedOrder } from "../src/workers/messages.ts";
@@ -54,7 +54,7 @@ const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
 
 interface Work {
   /** A stream of it, made anew for each round. */
-  readonly make: (options: { workers?: CipherWorkers }) => ByteTransform;
+  readonly make: (options: { pool?: WorkerPool }) => ByteTransform;
   readonly source?: () => Promise<readonly Uint8Array[]>;
   /** So many streams at once. */
   readonly streams?: number;
@@ -111,8 +111,8 @@ async function measureWorkers(): Promise<void> {
       record({ bar: "growth", work: `${engine}, ${work}`, figures: shares, unit: "s", per: COUNT * MiB });
     }
   }
-  using workers = new CipherWorkers(2);
-  await measureTimer(() => drain(chunks, COUNT, sealing.make({ workers })));
+  using pool = new WorkerPool(2);
+  await measureTimer(() => drain(chunks, COUNT, sealing.make({ pool })));
 }
 
 /** Seconds of a round: of the clock on the wall, and of the processors, for the main thread, which is serial, and the others. */
@@ -123,7 +123,7 @@ interface Round {
 }
 
 async function compete(work: Work, contender: Contender): Promise<Round[]> {
-  using workers = contender === "Workers" ? new CipherWorkers(2) : undefined;
+  using pool = contender === "Workers" ? new WorkerPool(2) : undefined;
   const bareWorkers = contender === "bare Workers" ? startBare(work) : [];
   const unit = work.unit?.() ?? new Uint8Array(MiB);
   const source = await work.source?.() ?? chunks;
@@ -132,7 +132,7 @@ async function compete(work: Work, contender: Contender): Promise<Round[]> {
   const run = () =>
     contender === "bare Workers"
       ? runBare(bareWorkers, unit, streams)
-      : Promise.all(Array.from({ length: streams }, () => drain(source, count, work.make(workers ? { workers } : {}))));
+      : Promise.all(Array.from({ length: streams }, () => drain(source, count, work.make(pool ? { pool } : {}))));
   const rounds: Round[] = [];
   for (let round = -WARM_UP; round < ROUNDS; round++) {
     const [start, ofMain, ofAll] = [performance.now(), mainThreadSeconds(), process.cpuUsage()];

@@ -26,14 +26,14 @@ import {
 import { contractOf } from "./pool.ts";
 import { type Bytes, bytes, collect, collectGarbage, concat, cut, reference, streamOf, WINDOW } from "./support.ts";
 
-const { test, alone, workers, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
+const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
 const KEY = bytes(32, 201);
 const IV = bytes(16, 202);
 
 /** Every byte after the first whole block comes out of this at once: no padding to be held for. */
 function ctr(source: ByteSource, options: Partial<CipherStreamOptions> = {}): CipherIterable {
-  return encrypt("ctr(aes)", { key: KEY, iv: IV, engine, workers, ...options }, source);
+  return encrypt("ctr(aes)", { key: KEY, iv: IV, engine, pool, ...options }, source);
 }
 
 const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
@@ -70,12 +70,12 @@ const SOURCES: Record<string, (input: Bytes) => ByteSource> = {
     const chunks = cut(input, [64]);
     return { [Symbol.iterator]: () => ({ next: () => chunks.next() }) };
   },
-  "another encrypt()": (input) => ctr(decrypt("ctr(aes)", { key: KEY, iv: IV, engine, workers }, input)),
+  "another encrypt()": (input) => ctr(decrypt("ctr(aes)", { key: KEY, iv: IV, engine, pool }, input)),
 };
 
 for (const [what, make] of Object.entries(SOURCES)) {
   test(`${what} is encrypted and decrypted`, async () => {
-    const options = { key: KEY, iv: IV, engine, workers };
+    const options = { key: KEY, iv: IV, engine, pool };
     const plaintext = bytes(1008);
     const ciphertext = reference("encrypt", "cbc(aes)", { ...options, padding: "pkcs7" }, plaintext);
     assertEquals(await collect(encrypt("cbc(aes)", options, make(plaintext.slice()))), ciphertext);
@@ -92,7 +92,7 @@ for (
 ) {
   test(`${what} give nothing, or a block of padding`, async () => {
     assertEquals(await collect(ctr(source)), new Uint8Array(0));
-    const options = { key: KEY, engine, workers };
+    const options = { key: KEY, engine, pool };
     const padded = await collect(encrypt("ecb(aes)", options, source));
     assertEquals(padded, reference("encrypt", "ecb(aes)", { ...options, padding: "pkcs7" }, new Uint8Array(0)));
     assertEquals(await collect(decrypt("ecb(aes)", options, padded)), new Uint8Array(0));
@@ -160,7 +160,7 @@ test("bytes over several windows come out in pieces of at most a window", async 
   const pieces = await Array.fromAsync(ctr(input));
   assertEquals(concat(pieces), ctrOf(input));
   // In Workers, of each unit.
-  const expected = workers ? [...windows(4), UNIT % WINDOW, ...windows(3), 5] : [...windows(7), UNIT % WINDOW, 5];
+  const expected = pool ? [...windows(4), UNIT % WINDOW, ...windows(3), 5] : [...windows(7), UNIT % WINDOW, 5];
   assertEquals(pieces.map(({ length }) => length), expected);
 });
 
@@ -244,7 +244,7 @@ test("engine tells the engine, opening the cipher on access", async () => {
   const files = openFiles();
   const iterable = ctr([bytes(5)]);
   assertStrictEquals(iterable.engine, engine);
-  if (!workers) assertEquals(openFiles() > files, engine === "kernel");
+  if (!pool) assertEquals(openFiles() > files, engine === "kernel");
   assertEquals(await collect(iterable), ctrOf(bytes(5)));
   assertStrictEquals(iterable.engine, engine);
 
@@ -286,7 +286,7 @@ test("a source in memory leaves the event loop its turns", async () => {
     const chunk = bytes(WINDOW);
     while (!turned && chunks++ < 4000) yield chunk;
   }
-  for await (const _ of encrypt("cbc(aes)", { key: KEY, iv: IV, engine, workers }, source()));
+  for await (const _ of encrypt("cbc(aes)", { key: KEY, iv: IV, engine, pool }, source()));
   assert(turned, "over 4,000 windows");
 });
 
@@ -405,7 +405,7 @@ test("await using releases the cipher and the source", async () => {
     await using iterable = ctr(source);
     await iterable.next();
     assertEquals(released(), false);
-    if (!workers) assertEquals(openFiles() > files, engine === "kernel");
+    if (!pool) assertEquals(openFiles() > files, engine === "kernel");
   }
   assert(released());
   await assertReleased(files);
@@ -489,7 +489,7 @@ test("an error of the source comes out after the output before it, and the sourc
     });
     assertStrictEquals(error, failure);
     assertEquals(concat(pieces), ctrOf(concat([bytes(16), bytes(16)])));
-    if (!workers) assertEquals(pieces.length, 2);
+    if (!pool) assertEquals(pieces.length, 2);
     assertEquals(await iterable.next(), end);
     assertEquals(returned, 0);
     await assertReleased(files);
@@ -530,7 +530,7 @@ test("what a source says to its end does not hide the error at hand", async () =
 
 test("a damaged ciphertext is EBADMSG, a partial block unpadded is a RangeError; both release the source", async () => {
   const files = openFiles();
-  const options = { key: KEY, iv: IV, engine, workers };
+  const options = { key: KEY, iv: IV, engine, pool };
   const damaged = decrypt("cbc(aes)", options, [bytes(40)]);
   const error = await assertRejects(() => collect(damaged), KcapiError);
   assertEquals(error.code, "EBADMSG");

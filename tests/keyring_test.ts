@@ -13,7 +13,6 @@ import { loadIfGranted } from "../ffi/mod.ts";
 import {
   CipherHandle,
   type CipherStreamOptions,
-  CipherWorkers,
   decrypt,
   DecryptionStream,
   encrypt,
@@ -22,6 +21,7 @@ import {
   type KernelKey,
   probe,
   seal,
+  WorkerPool,
 } from "../mod.ts";
 import { resolveKernelKey, serialOf } from "../src/engines/keyring.ts";
 import type { Outcome } from "./children/keyring.ts";
@@ -577,22 +577,22 @@ const SHARED: [algorithm: string, options: Options][] = [
 
 for (const [algorithm, options] of SHARED) {
   test.if(hasKeys && isServed(algorithm), `${NO_KEYS}, and ${algorithm}`)(
-    `CipherWorkers do ${algorithm} with a key of the kernel's, which this thread finds for them`,
+    `WorkerPool do ${algorithm} with a key of the kernel's, which this thread finds for them`,
     async () => {
       const payload = newKey(keySizeOf(algorithm));
       await using key = await loadKey("logon", payload);
       const input = bytes(512 * 3000);
       const expected = await collect(encrypt(algorithm, { ...options, key: payload }, input));
-      using workers = new CipherWorkers(2);
+      using pool = new WorkerPool(2);
       for (const each of [key.byName, key.bySerial]) {
-        const all = { ...options, key: each, workers };
+        const all = { ...options, key: each, pool };
         const stream = new EncryptionStream(algorithm, all);
         assertEquals(stream.engine, "kernel");
         assertEquals(await collect(streamOf(cut(input, [100_000])).pipeThrough(stream)), expected);
         const back = streamOf([expected]).pipeThrough(new DecryptionStream(algorithm, all));
         assertEquals(await collect(back), input);
       }
-      const absent = { ...options, key: ABSENT, workers };
+      const absent = { ...options, key: ABSENT, pool };
       assertEquals(assertThrows(() => new EncryptionStream(algorithm, absent), KcapiError).code, "ENOKEY");
     },
   );

@@ -76,10 +76,10 @@ console.log(code);
 
 /** Workers, of which the module is a file of its own: prints how many bytes came out of them, or what is missing. */
 const USE_WORKERS = `
-import { CipherWorkers, encrypt } from "@kcapi/streams";
+import { WorkerPool, encrypt } from "@kcapi/streams";
 
-const workers = new CipherWorkers(2);
-const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "userspace" as const, workers };
+const pool = new WorkerPool(2);
+const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "userspace" as const, pool };
 let length = 0;
 try {
   for await (const chunk of encrypt("ctr(aes)", options, new Uint8Array(3_000_000))) length += chunk.length;

@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
-import { CipherWorkers, encrypt } from "../mod.ts";
+import { encrypt, WorkerPool } from "../mod.ts";
 import { assert, assertEquals, openFiles, type Requirements, test, type TestBody } from "./deps.ts";
 import { bytes, collect, collectGarbage, type Outcome, outcomes, turns } from "./support.ts";
 
@@ -89,21 +89,21 @@ async function quiet(count: number): Promise<void> {
 }
 
 /** A pool all of whose Workers have started. */
-export async function warm(size: number): Promise<CipherWorkers> {
-  const workers = new CipherWorkers(size);
+export async function warm(size: number): Promise<WorkerPool> {
+  const pool = new WorkerPool(size);
   const before = started.length;
-  const options = { key: bytes(16), iv: bytes(16), engine: "userspace", workers } as const;
+  const options = { key: bytes(16), iv: bytes(16), engine: "userspace", pool } as const;
   await Promise.all(Array.from({ length: size }, () => collect(encrypt("cbc(aes)", options, bytes(16)))));
   assertEquals(started.length - before, size);
   await until(() => started.slice(before).every(({ heard }) => heard.includes("ready")), "Workers have started");
-  return workers;
+  return pool;
 }
 
-let contractPool: Promise<CipherWorkers> | undefined;
+let contractPool: Promise<WorkerPool> | undefined;
 let contractStarted: readonly Started[] = [];
 
 /** The pool of the second run of the contract's suites. */
-function poolOfContract(): Promise<CipherWorkers> {
+function poolOfContract(): Promise<WorkerPool> {
   const before = started.length;
   return contractPool ??= warm(2).then((pool) => {
     contractStarted = started.slice(before);
@@ -128,7 +128,7 @@ export interface Contract {
   /** Skips a test in the run with Workers, for this reason: what it expects is promised of one thread. */
   readonly alone: (reason: string) => (name: string, body: () => void | Promise<void>) => void;
   /** The option of all streams. */
-  readonly workers: CipherWorkers | undefined;
+  readonly pool: WorkerPool | undefined;
   /** As in support.ts; with Workers, all that they have to do happens, too. */
   readonly turns: typeof turns;
   readonly outcomes: typeof outcomes;
@@ -136,14 +136,14 @@ export interface Contract {
   readonly assertReleased: (files: number, message?: string) => Promise<void>;
 }
 
-/** The contract for the module at `url`: with Workers where it has the query `workers`. */
+/** The contract for the module at `url`: with Workers where it has the query `pool`. */
 export async function contractOf(url: string): Promise<Contract> {
-  if (!new URL(url).searchParams.has("workers")) {
+  if (!new URL(url).searchParams.has("pool")) {
     return {
       test,
       once: test,
       alone: () => test,
-      workers: undefined,
+      pool: undefined,
       turns,
       outcomes,
       assertReleased: (files, message) => Promise.resolve(assertEquals(openFiles(), files, message)),
@@ -151,18 +151,18 @@ export async function contractOf(url: string): Promise<Contract> {
   }
   const run = (name: string, ...rest: [TestBody] | [Requirements, TestBody]) => {
     const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
-    test(`workers: ${name}`, { ...requirements, sanitize: false }, body);
+    test(`pool: ${name}`, { ...requirements, sanitize: false }, body);
   };
   return {
     test: Object.assign(run, {
       unsanitized: run,
-      skip: (name: string, reason: string) => test.skip(`workers: ${name}`, reason),
+      skip: (name: string, reason: string) => test.skip(`pool: ${name}`, reason),
       if: (condition: boolean, reason: string) =>
-        condition ? run : (name: string) => test.skip(`workers: ${name}`, reason),
+        condition ? run : (name: string) => test.skip(`pool: ${name}`, reason),
     }),
     once() {},
-    alone: (reason) => (name) => test.skip(`workers: ${name}`, reason),
-    workers: await poolOfContract(),
+    alone: (reason) => (name) => test.skip(`pool: ${name}`, reason),
+    pool: await poolOfContract(),
     async turns(count = 1) {
       await turns(count);
       await quiet(count);

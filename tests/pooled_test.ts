@@ -4,7 +4,7 @@
 import { test } from "./deps.ts";
 import { closePoolOfContract } from "./pool.ts";
 
-for (const file of ["streams_test.ts", "iterables_test.ts", "sealed_test.ts"]) await import(`./${file}?workers`);
+for (const file of ["streams_test.ts", "iterables_test.ts", "sealed_test.ts"]) await import(`./${file}?pool`);
 
 // What streams that nobody ended have open in them would be open as long as this process.
-test.unsanitized("workers: the pool is closed, and its Workers end", closePoolOfContract);
+test.unsanitized("pool: the pool is closed, and its Workers end", closePoolOfContract);

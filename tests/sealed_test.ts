@@ -47,9 +47,9 @@ import { interpose } from "./native_calls.ts";
 import { contractOf } from "./pool.ts";
 import { type Bytes, bytes, caught, collect, concat, cut, fromHex, streamOf } from "./support.ts";
 
-const { test, once, alone, workers, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
+const { test, once, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
-const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? (workers ? 50 : 200));
+const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? (pool ? 50 : 200));
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 console.log(`sealed_test: seed ${SEED}`);
 
@@ -74,7 +74,7 @@ const FORMATS = { "AES-CTR-HMAC": SMALL, "AES-GCM-HKDF": SMALL_GCM };
 
 function optionsOf(format: SealedFormat = SMALL): SealOptions {
   const isGcm = typeof format === "string" ? format.includes("GCM") : format.cipher === "AES-GCM-HKDF";
-  return { key: KEY, associatedData: NAME, format, engine: isGcm ? "auto" : engine, workers };
+  return { key: KEY, associatedData: NAME, format, engine: isGcm ? "auto" : engine, pool };
 }
 
 const sealed = (input: Bytes, options = optionsOf()) => collect(seal(options, input));
@@ -118,7 +118,7 @@ function optionsOfVector(vector: Vector): SealOptions {
     associatedData: fromHex(associatedData),
     format: { cipher, keySize, hkdfHash, macHash, tagSize, segmentSize },
     engine: cipher === "AES-GCM-HKDF" ? "auto" : engine,
-    workers,
+    pool,
   };
 }
 
@@ -190,11 +190,11 @@ for (const [name, format] of Object.entries(FORMATS)) {
     for (const length of boundaries.flatMap((n) => [n - 1, n, n + 1]).filter((n) => n >= 0)) {
       const input = bytes(length);
       for (
-        const sizes of workers ? [[FIRST, STRIDE], [7, 300]] : [[1], [STRIDE], [FIRST, STRIDE], [7, 300], [10_000]]
+        const sizes of pool ? [[FIRST, STRIDE], [7, 300]] : [[1], [STRIDE], [FIRST, STRIDE], [7, 300], [10_000]]
       ) {
         const file = await collect(seal(options, cut(input, sizes)));
         assertEquals(file.length, sealedSize(length, format), `${length}`);
-        for (const fileSizes of workers ? [[1], [128]] : [[1], [128], [HEADER, 104, 128], [10_000]]) {
+        for (const fileSizes of pool ? [[1], [128]] : [[1], [128], [HEADER, 104, 128], [10_000]]) {
           assertEquals(await collect(unseal(options, cut(file, fileSizes))), input, `${length} in ${fileSizes}`);
         }
         const streamed = streamOf(cut(input, sizes)).pipeThrough(new SealStream(options));
@@ -407,7 +407,7 @@ test("nothing of a segment comes out before all of it has come and is verified",
   await turns(3);
   assertEquals((await outcomes(first))[0]!.state, "pending");
   // A Worker is given a segment when it is known not to be the last.
-  const enough = workers ? 129 : 128;
+  const enough = pool ? 129 : 128;
   await writer.write(file.slice(127, enough));
   assertEquals((await first).value, bytes(FIRST + STRIDE).slice(0, FIRST));
   const second = reader.read();

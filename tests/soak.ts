@@ -14,7 +14,6 @@ import { readdirSync } from "node:fs";
 import process from "node:process";
 import {
   CipherHandle,
-  CipherWorkers,
   encrypt,
   EncryptionStream,
   type EngineChoice,
@@ -22,6 +21,7 @@ import {
   seal,
   unseal,
   UnsealStream,
+  WorkerPool,
 } from "../mod.ts";
 import { type Bytes, bytes, collectGarbage, cut, reference, turns } from "./support.ts";
 
@@ -79,7 +79,7 @@ const POOL = await Promise.all(Array.from({ length: 50 }, async (_, i) => {
 }));
 
 /** What a share of the streams is done by. */
-const workers = new CipherWorkers(2);
+const pool = new WorkerPool(2);
 
 const REASON = new Error("the end that was to come");
 
@@ -137,7 +137,7 @@ function complain(what: string): void {
 
 function start(job: Job, signal: AbortSignal, stop: number): AsyncIterable<Uint8Array> {
   const { algorithm } = job;
-  const options = { ...job.options, engine, signal, workers: below(3) === 0 ? workers : undefined };
+  const options = { ...job.options, engine, signal, pool: below(3) === 0 ? pool : undefined };
   const way = below(algorithm === "ctr(aes)" ? 4 : 3);
   if (way === 3) return overHandle(job, signal, stop);
   if (algorithm === SEALED) {

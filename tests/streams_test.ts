@@ -32,7 +32,7 @@ import {
   WINDOW,
 } from "./support.ts";
 
-const { test, alone, workers, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
+const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
 const KEY = bytes(32, 101);
 const IV = bytes(16, 102);
@@ -45,11 +45,11 @@ type Options = Omit<CipherStreamOptions, "key"> & { key?: Bytes };
 
 function open(direction: Direction, algorithm: string, options: Options = {}): EncryptionStream | DecryptionStream {
   const Stream = direction === "encrypt" ? EncryptionStream : DecryptionStream;
-  return new Stream(algorithm, { key: KEY, engine, workers, ...options });
+  return new Stream(algorithm, { key: KEY, engine, pool, ...options });
 }
 
 function ctr(options: Options = {}): EncryptionStream {
-  return new EncryptionStream("ctr(aes)", { key: KEY, iv: IV, engine, workers, ...options });
+  return new EncryptionStream("ctr(aes)", { key: KEY, iv: IV, engine, pool, ...options });
 }
 
 const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
@@ -84,14 +84,14 @@ for (
   };
   test(`${title}: chunks around a block give OpenSSL's bytes and come back`, async () => {
     for (const length of SMALL_LENGTHS.filter(fits)) {
-      for (const size of workers ? [1, 17] : [1, 15, 16, 17]) {
+      for (const size of pool ? [1, 17] : [1, 15, 16, 17]) {
         if (size > 1 || length <= 100) await compare(length, size);
       }
     }
   });
   test(`${title}: chunks around a window give OpenSSL's bytes and come back`, async () => {
     for (const length of LARGE_LENGTHS) {
-      for (const size of workers ? [WINDOW + 1] : [WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 1]) {
+      for (const size of pool ? [WINDOW + 1] : [WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 1]) {
         if (size < length + WINDOW) await compare(length, size);
       }
     }
@@ -181,7 +181,7 @@ for (
 // ---- A TransformStream ------------------------------------------------------------------------------------------
 
 test("the streams are TransformStreams: instanceof, pipeThrough, pipeTo, Response, tee, for await", async () => {
-  const options = { key: KEY, iv: IV, engine, workers };
+  const options = { key: KEY, iv: IV, engine, pool };
   const [encryption, decryption] = [
     new EncryptionStream("cbc(aes)", options),
     new DecryptionStream("cbc(aes)", options),
@@ -253,7 +253,7 @@ function counted(total: number, size: number): { source: ReadableStream<Bytes>; 
 }
 
 /** So many bytes are taken beyond what was read: a window; by two Workers, two units each, what is gathered and a chunk. */
-const AHEAD = workers ? (4 << 20) + GATHERED + WINDOW : WINDOW;
+const AHEAD = pool ? (4 << 20) + GATHERED + WINDOW : WINDOW;
 
 for (const size of [1000, 16_384, 65_536, 200_000]) {
   test(`with nobody reading, at most a window is asked for, in chunks of ${size} bytes`, async () => {
@@ -268,7 +268,7 @@ for (const size of [1000, 16_384, 65_536, 200_000]) {
   });
 
   test(`with a slow reader, at most a window is in flight, in chunks of ${size} bytes`, async () => {
-    const total = (workers ? 25 : 5) * WINDOW;
+    const total = (pool ? 25 : 5) * WINDOW;
     const { source, asked } = counted(total, size);
     let received = 0;
     for await (const piece of source.pipeThrough(ctr())) {
@@ -492,7 +492,7 @@ for (
     },
     // Workers take it, before they are so far.
     "when a large chunk follows": (writer: WritableStreamDefaultWriter<Uint8Array>) =>
-      workers ? writer.write(bytes(50_000)) : assertRejects(() => writer.write(bytes(50_000)), KcapiError, "EOVERFLOW"),
+      pool ? writer.write(bytes(50_000)) : assertRejects(() => writer.write(bytes(50_000)), KcapiError, "EOVERFLOW"),
     "at the close": (writer: WritableStreamDefaultWriter<Uint8Array>) =>
       assertRejects(() => writer.close(), KcapiError, "EOVERFLOW"),
   })
@@ -781,7 +781,7 @@ interface Ends {
 }
 
 /** More than is taken before anybody reads. */
-const BACKLOG = new Uint8Array(workers ? 8 << 20 : 2 * WINDOW);
+const BACKLOG = new Uint8Array(pool ? 8 << 20 : 2 * WINDOW);
 
 /** What is going on when the end comes: gives the promises of it that are pending. */
 const PHASES: Record<string, (ends: Ends) => Promise<{ write?: Promise<unknown>; read?: Promise<unknown> }>> = {
@@ -801,14 +801,14 @@ const PHASES: Record<string, (ends: Ends) => Promise<{ write?: Promise<unknown>;
     return { write };
   },
   "while a small write waits for a reader": async ({ writer }) => {
-    if (workers) void writer.write(BACKLOG).catch(() => {});
+    if (pool) void writer.write(BACKLOG).catch(() => {});
     else for (let i = 0; i < 8; i++) await writer.write(bytes(8192));
     const write = writer.write(bytes(8192));
     await turns(3);
     return { write };
   },
   "between two reads of a chunk": async ({ writer, reader }) => {
-    const write = writer.write(workers ? BACKLOG : bytes(3 * WINDOW));
+    const write = writer.write(pool ? BACKLOG : bytes(3 * WINDOW));
     await reader.read();
     return { write };
   },
@@ -1002,7 +1002,7 @@ alone("a Worker has its thread for itself")(
       const input = bytes(100_000);
       const outputs: Uint8Array[] = [];
       const chunks = cut(input.slice(), sizes);
-      const stream = new EncryptionStream("xts(aes)", { ...options, engine, workers, inPlace });
+      const stream = new EncryptionStream("xts(aes)", { ...options, engine, pool, inPlace });
       for await (const output of streamOf(chunks).pipeThrough(stream)) {
         assert(output.length <= 64 * 16, `${output.length} bytes at once`);
         outputs.push(output.slice());

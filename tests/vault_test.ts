@@ -21,7 +21,7 @@ import { join } from "node:path";
 import { createHandler } from "../examples/vault/handler.ts";
 import { keyOf } from "../examples/vault/start.ts";
 import { MOST_NAME, Vault } from "../examples/vault/vault.ts";
-import { CipherWorkers } from "../mod.ts";
+import { WorkerPool } from "../mod.ts";
 import {
   assert,
   assertEquals,
@@ -54,13 +54,13 @@ interface Setting {
   directory?: string;
   limit?: number;
   key?: Bytes;
-  workers?: CipherWorkers;
+  pool?: WorkerPool;
 }
 
 async function inProcess(
-  { directory = tempDir(), limit = 2 ** 30, key = KEY, workers }: Setting = {},
+  { directory = tempDir(), limit = 2 ** 30, key = KEY, pool }: Setting = {},
 ): Promise<InProcess> {
-  const vault = await Vault.open(directory, key, workers);
+  const vault = await Vault.open(directory, key, pool);
   const handle = createHandler(vault, { page: PAGE, limit, hosts: ["vault"] });
   const ask: InProcess["ask"] = async (method, path, headers = {}, body) => {
     const init = { method, headers, duplex: "half", ...(body !== undefined && { body }) };
@@ -129,8 +129,8 @@ test("the vault gives back what was put in, of every size around a segment's", a
 });
 
 test.unsanitized("uploads that Workers seal are given back, and no other way of sealing them is seen", async () => {
-  using workers = new CipherWorkers(2);
-  const { ask, put, directory } = await inProcess({ workers });
+  using pool = new WorkerPool(2);
+  const { ask, put, directory } = await inProcess({ pool });
   const content = bytes(2_500_000);
   await put("large", content);
   assertEquals(new Uint8Array(await (await ask("GET", "/files/large")).arrayBuffer()), content);

@@ -1,5 +1,5 @@
 /**
- * CipherWorkers: the same bytes as one thread's, Workers that fail at every step, every way out, what is taken ahead, and what
+ * WorkerPool: the same bytes as one thread's, Workers that fail at every step, every way out, what is taken ahead, and what
  * a pool does to the process around it. The contract's suites with a pool are pooled_test.ts.
  *
  * KCAPI_SEED is another seed for the random streams.
@@ -13,7 +13,6 @@ import fc from "fast-check";
 import { load } from "../ffi/mod.ts";
 import {
   CipherHandle,
-  CipherWorkers,
   decrypt,
   DecryptionStream,
   encrypt,
@@ -24,6 +23,7 @@ import {
   SealStream,
   unseal,
   UnsealStream,
+  WorkerPool,
 } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
@@ -67,7 +67,7 @@ const IV = bytes(16, 302);
 const UNIT = 1 << 20;
 
 const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
-const optionsWith = (workers: CipherWorkers) => ({ key: KEY, iv: IV, engine, workers }) as const;
+const optionsWith = (pool: WorkerPool) => ({ key: KEY, iv: IV, engine, pool }) as const;
 
 /** Workers are the runtime's resources, which outlive a test until they are collected or have ended. */
 const check = test.unsanitized;
@@ -144,7 +144,7 @@ type Sealed = typeof anySealed extends fc.Arbitrary<infer T> ? T : never;
 /** The chunks of a stream, in memory of their own where they are given away. */
 const chunksOf = (input: Bytes, { sizes, inPlace }: Cipher | Sealed) => cut(input, sizes, { copied: inPlace });
 
-async function compareCipher(workers: CipherWorkers, random: Cipher): Promise<void> {
+async function compareCipher(pool: WorkerPool, random: Cipher): Promise<void> {
   const { algorithm, direction, padded, inPlace, isStream } = random;
   const { kind, keySizes, ivSize = 16, mode } = parseAlgorithm(algorithm);
   const isBlocks = mode === "cbc" || mode === "ecb" || mode === "pcbc";
@@ -161,7 +161,7 @@ async function compareCipher(workers: CipherWorkers, random: Cipher): Promise<vo
   const plaintext = bytes(length, length);
   const ciphertext = await collect(encrypt(algorithm, base, plaintext));
   const [input, output] = direction === "encrypt" ? [plaintext, ciphertext] : [ciphertext, plaintext];
-  const options = { ...base, inPlace, workers };
+  const options = { ...base, inPlace, pool };
   const Stream = direction === "encrypt" ? EncryptionStream : DecryptionStream;
   const call = direction === "encrypt" ? encrypt : decrypt;
   const made = isStream
@@ -170,11 +170,11 @@ async function compareCipher(workers: CipherWorkers, random: Cipher): Promise<vo
   assertEquals(await collect(made), output, JSON.stringify(random));
 }
 
-async function compareSealed(workers: CipherWorkers, random: Sealed): Promise<void> {
+async function compareSealed(pool: WorkerPool, random: Sealed): Promise<void> {
   const { format, direction, length, inPlace, isStream } = random;
   const base = { key: KEY, associatedData: IV, format, engine: "auto", inPlace } as const;
   const plaintext = bytes(length, length);
-  const [alone, pooled] = [checkSealOptions({ ...base, inPlace: false }), checkSealOptions({ ...base, workers })];
+  const [alone, pooled] = [checkSealOptions({ ...base, inPlace: false }), checkSealOptions({ ...base, pool })];
   const header = { salt: bytes(alone.format.keySize, 4), prefix: bytes(7, 5) };
   const sealed = await collect(new DrawIterator(new Draw(prepareSeal(alone, header), inputOf(plaintext))));
   if (direction === "encrypt") {
@@ -183,8 +183,8 @@ async function compareSealed(workers: CipherWorkers, random: Sealed): Promise<vo
     assertEquals(output, sealed, JSON.stringify(random));
   } else {
     const opened = isStream
-      ? streamOf(chunksOf(sealed, random)).pipeThrough(new UnsealStream({ ...base, workers }))
-      : unseal({ ...base, workers }, chunksOf(sealed, random));
+      ? streamOf(chunksOf(sealed, random)).pipeThrough(new UnsealStream({ ...base, pool }))
+      : unseal({ ...base, pool }, chunksOf(sealed, random));
     assertEquals(await collect(opened), plaintext, JSON.stringify(random));
   }
 }
@@ -202,13 +202,13 @@ for (const seed of SEEDS) {
     check(
       `random ciphers, sealed formats, cuts and ends give one thread's bytes (${size} Workers, seed ${seed})`,
       async () => {
-        using workers = new CipherWorkers(size);
+        using pool = new WorkerPool(size);
         const streams = [
           ...fc.sample(fc.noBias(anyCipher), { seed: seed + size, numRuns: RUNS }).map((random) => () =>
-            compareCipher(workers, random)
+            compareCipher(pool, random)
           ),
           ...fc.sample(fc.noBias(anySealed), { seed: seed + size, numRuns: RUNS / 2 }).map((random) => () =>
-            compareSealed(workers, random)
+            compareSealed(pool, random)
           ),
         ];
         // Some one after the other, and some at once.
@@ -271,7 +271,7 @@ check("with inPlace, a chunk that is given away twice is an error at both ends, 
 check("what comes out has its memory for itself, a window at most of it, and a unit of what is sealed", async () => {
   const input = bytes(2 * UNIT + 1000);
   const options = optionsWith(pair);
-  const sealing = { key: KEY, engine, workers: pair } as const;
+  const sealing = { key: KEY, engine, pool: pair } as const;
   const file = await collect(seal(sealing, input));
   const encrypting = () => new EncryptionStream("ctr(aes)", options);
   const made: Record<string, [AsyncIterable<Bytes>, most: number]> = {
@@ -293,14 +293,14 @@ check("memory that is shared with Workers does not come out, and holds nothing w
   hooks.change = (_, __, message) => {
     for (const block of (message as { blocks?: readonly ArrayBuffer[] }).blocks ?? []) blocks.add(block);
   };
-  using workers = await warm(2);
+  using pool = await warm(2);
   const input = new Uint8Array(3 * UNIT).fill(0x5a);
-  const options = { key: KEY, engine, workers } as const;
+  const options = { key: KEY, engine, pool } as const;
   const assertEmpty = () => {
     for (const block of blocks) assert(new Uint8Array(block).every((byte) => byte === 0));
   };
 
-  for (const make of [() => new SealStream(options), () => new EncryptionStream("cbc(aes)", optionsWith(workers))]) {
+  for (const make of [() => new SealStream(options), () => new EncryptionStream("cbc(aes)", optionsWith(pool))]) {
     const pieces = await Array.fromAsync(streamOf([input]).pipeThrough(make()));
     assert(pieces.every(({ buffer }) => buffer instanceof ArrayBuffer));
     assertEmpty();
@@ -308,7 +308,7 @@ check("memory that is shared with Workers does not come out, and holds nothing w
   if (opens("chacha20")) { // whose counter ends where the second unit begins, which is gathered by then
     const iv = bytes(16, 3);
     new DataView(iv.buffer).setUint32(0, 2 ** 32 - UNIT / 64, true);
-    const failing = encrypt("chacha20", { key: KEY, iv, engine, workers }, input);
+    const failing = encrypt("chacha20", { key: KEY, iv, engine, pool }, input);
     await assertRejects(() => collect(failing), KcapiError, "EOVERFLOW");
     assertEmpty();
   }
@@ -332,7 +332,7 @@ check("in the memory of what comes out is nothing else: of input that comes in b
   const input = new Uint8Array(300_000).fill(0x5a);
   for (
     const make of [
-      () => new SealStream({ key: KEY, engine, workers: pair }),
+      () => new SealStream({ key: KEY, engine, pool: pair }),
       () => new EncryptionStream("cbc(aes)", optionsWith(pair)),
       () => new EncryptionStream("cbc(aes)", { ...optionsWith(pair), inPlace: true }),
       () => new EncryptionStream("ctr(aes)", optionsWith(pair)),
@@ -356,16 +356,16 @@ check("in the memory of what comes out is nothing else: of input that comes in b
 
 check("a thousand streams share a pool, and each has its own bytes", async () => {
   const sockets = openSockets();
-  using workers = await warm(2);
+  using pool = await warm(2);
   const warmed = openSockets();
   const inputs = Array.from({ length: 10 }, (_, i) => bytes(1_000 + i, i));
   const outputs = inputs.map(ctrOf);
   await Promise.all(Array.from({ length: 1_000 }, async (_, i) => {
-    const output = collect(encrypt("ctr(aes)", optionsWith(workers), inputs[i % 10]!));
+    const output = collect(encrypt("ctr(aes)", optionsWith(pool), inputs[i % 10]!));
     assertEquals(await output, outputs[i % 10]!, `stream ${i}`);
   }));
   await assertReleased(warmed);
-  workers.close();
+  pool.close();
   await assertReleased(sockets);
 });
 
@@ -379,15 +379,15 @@ check("streams of different ciphers, and what is sealed, share a pool at once", 
     ["xts(aes)", { key: bytes(64), sectorSize: 512 }],
   ] as const;
   const round = async ([algorithm, options]: typeof tests[number]) => {
-    const encryption = new EncryptionStream(algorithm, { ...options, engine, workers: pair });
+    const encryption = new EncryptionStream(algorithm, { ...options, engine, pool: pair });
     const [one, other] = streamOf(cut(input, [300_000])).pipeThrough(encryption).tee();
-    const decryption = new DecryptionStream(algorithm, { ...options, engine, workers: pair });
+    const decryption = new DecryptionStream(algorithm, { ...options, engine, pool: pair });
     const [ciphertext, plaintext] = await Promise.all([collect(one), collect(other.pipeThrough(decryption))]);
     assertEquals(ciphertext, reference("encrypt", algorithm, options, input), algorithm);
     assertEquals(plaintext, input, algorithm);
   };
   const sealed = async () => {
-    const options = { key: KEY, engine, workers: pair };
+    const options = { key: KEY, engine, pool: pair };
     const stream = streamOf(cut(input, [300_000])).pipeThrough(new SealStream(options));
     assertEquals(await collect(stream.pipeThrough(new UnsealStream(options))), input);
   };
@@ -398,10 +398,10 @@ check("streams of different ciphers, and what is sealed, share a pool at once", 
 
 once("a stream with a large backlog does not keep a small one waiting for its end", async () => {
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
-    using workers = await warm(1);
+    using pool = await warm(1);
     const ends: string[] = [];
     const run = async (name: string, length: number) => {
-      await collect(encrypt(algorithm, optionsWith(workers), new Uint8Array(length)));
+      await collect(encrypt(algorithm, optionsWith(pool), new Uint8Array(length)));
       ends.push(name);
     };
     await Promise.all([run("large", 8 * UNIT), run("small", 1_000), run("other small", 1_000)]);
@@ -410,24 +410,24 @@ once("a stream with a large backlog does not keep a small one waiting for its en
 });
 
 once("a stream that nobody reads does not keep others from their turns", async () => {
-  using workers = await warm(1);
+  using pool = await warm(1);
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
-    const stuck = new EncryptionStream(algorithm, optionsWith(workers));
+    const stuck = new EncryptionStream(algorithm, optionsWith(pool));
     void caught(stuck.writable.getWriter().write(new Uint8Array(8 * UNIT)));
     for (let i = 0; i < 3; i++) {
       const input = bytes(UNIT + i);
-      assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), input)), ctrOf(input));
+      assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pool), input)), ctrOf(input));
     }
     await stuck.readable.cancel();
   }
 });
 
 /** How many units a new stream has under way with nothing answered; fails if there are not that many. */
-async function assertTakesAhead(workers: CipherWorkers, most: number): Promise<void> {
+async function assertTakesAhead(pool: WorkerPool, most: number): Promise<void> {
   const held: (() => void)[] = [];
   hooks.deliver = (kind, deliver) => void (kind === "unit" ? held.push(deliver) : deliver());
   const input = bytes((most + 2) * UNIT);
-  const output = collect(encrypt("ctr(aes)", optionsWith(workers), input));
+  const output = collect(encrypt("ctr(aes)", optionsWith(pool), input));
   try {
     await until(() => held.length === most, `${most} units are under way`);
   } finally {
@@ -438,7 +438,7 @@ async function assertTakesAhead(workers: CipherWorkers, most: number): Promise<v
 }
 
 once("a stream that has failed, and is left, keeps no room with a Worker", async () => {
-  using workers = await warm(2);
+  using pool = await warm(2);
   const damaged = await collect(seal({ key: KEY, engine }, bytes(2 * UNIT)));
   damaged[500_000]! ^= 1;
   let late: (() => void) | undefined; // so that one Worker seems busy, and what is left of the stream waits for that
@@ -446,25 +446,25 @@ once("a stream that has failed, and is left, keeps no room with a Worker", async
     if (kind === "unit" && !late) late = deliver;
     else deliver();
   };
-  const other = collect(encrypt("cbc(aes)", { ...optionsWith(workers), padding: "none" }, bytes(UNIT)));
+  const other = collect(encrypt("cbc(aes)", { ...optionsWith(pool), padding: "none" }, bytes(UNIT)));
   await until(() => late !== undefined, "another stream's unit is done");
-  const stream = new UnsealStream({ key: KEY, engine, workers });
+  const stream = new UnsealStream({ key: KEY, engine, pool });
   void caught(stream.writable.getWriter().write(damaged.slice(0, UNIT + 100_000)));
   const reader = stream.readable.getReader();
   assert((await reader.read()).value!.length > 0);
   delete hooks.deliver;
   late!();
   await other;
-  await assertTakesAhead(workers, 4);
+  await assertTakesAhead(pool, 4);
   reader.releaseLock();
 });
 
 once("iterables that were left half-finished, and collected, take no share from others", async () => {
-  using workers = await warm(2);
+  using pool = await warm(2);
   let collected = 0;
   const registry = new FinalizationRegistry(() => collected++);
   const leave = async () => {
-    const left = encrypt("ctr(aes)", optionsWith(workers), bytes(3 * UNIT));
+    const left = encrypt("ctr(aes)", optionsWith(pool), bytes(3 * UNIT));
     registry.register(left, undefined);
     await left.next();
   };
@@ -473,14 +473,14 @@ once("iterables that were left half-finished, and collected, take no share from 
   for (let i = 0; i < 50 && collected < 3; i++) await collectGarbage(() => collected === 3);
   assertEquals(collected, 3);
   await collectGarbage(); // what they had
-  await assertTakesAhead(workers, 4);
+  await assertTakesAhead(pool, 4);
 });
 
 check("a write that busy Workers take over later is answered, though nothing comes out before the end", async () => {
-  using workers = await warm(1);
-  const busy = [1, 2].map(() => collect(encrypt("ctr(aes)", optionsWith(workers), new Uint8Array(4 * UNIT))));
+  using pool = await warm(1);
+  const busy = [1, 2].map(() => collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(4 * UNIT))));
   const options = { key: bytes(20), iv: bytes(8), engine };
-  const stream = new EncryptionStream("rfc3686(ctr(aes))", { ...options, workers });
+  const stream = new EncryptionStream("rfc3686(ctr(aes))", { ...options, pool });
   const output = collect(stream.readable);
   const writer = stream.writable.getWriter();
   await turns(1);
@@ -492,18 +492,18 @@ check("a write that busy Workers take over later is answered, though nothing com
 
 for (
   const [what, size, make] of [
-    ["ctr(aes)", 3, (workers) => new EncryptionStream("ctr(aes)", optionsWith(workers))],
+    ["ctr(aes)", 3, (pool) => new EncryptionStream("ctr(aes)", optionsWith(pool))],
     [
       "ctr(aes), inPlace,",
       1,
-      (workers) => new EncryptionStream("ctr(aes)", { ...optionsWith(workers), inPlace: true }),
+      (pool) => new EncryptionStream("ctr(aes)", { ...optionsWith(pool), inPlace: true }),
     ],
-    ["cbc(aes)", 1, (workers) => new EncryptionStream("cbc(aes)", optionsWith(workers))],
-    ["a sealed stream", 2, (workers) => new SealStream({ key: KEY, engine, workers })],
-  ] as [what: string, size: number, make: (workers: CipherWorkers) => EncryptionStream | SealStream][]
+    ["cbc(aes)", 1, (pool) => new EncryptionStream("cbc(aes)", optionsWith(pool))],
+    ["a sealed stream", 2, (pool) => new SealStream({ key: KEY, engine, pool })],
+  ] as [what: string, size: number, make: (pool: WorkerPool) => EncryptionStream | SealStream][]
 ) {
   once(`with nobody reading, ${what} takes two units for each of ${size} Workers, and a chunk`, async () => {
-    using workers = await warm(size);
+    using pool = await warm(size);
     const chunk = 100_000;
     let taken = 0;
     const source = new ReadableStream<Bytes>({
@@ -512,7 +512,7 @@ for (
         controller.enqueue(new Uint8Array(chunk));
       },
     }, { highWaterMark: 0 });
-    const reader = source.pipeThrough(make(workers)).getReader();
+    const reader = source.pipeThrough(make(pool)).getReader();
     await reader.read(); // before that nothing is taken
     let before = -1;
     while (before !== taken) {
@@ -614,7 +614,7 @@ const STEPS: Record<string, [kind: string, count: number, isWarm: boolean]> = {
 for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
   for (const [step, [kind, count, isWarm]] of Object.entries(STEPS)) {
     check(`a Worker that ${fault} ${step}: one error at both ends, and the pool goes on`, async () => {
-      using workers = isWarm ? await warm(2) : new CipherWorkers(2);
+      using pool = isWarm ? await warm(2) : new WorkerPool(2);
       for (const algorithm of isSlow ? ["cbc(aes)"] : ["ctr(aes)", "cbc(aes)"]) {
         let seen = 0;
         let failed: Started | undefined;
@@ -625,7 +625,7 @@ for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
         };
         // It may have answered before it was dead: then it was killed a moment later than this is about.
         hooks.deliver = (kind, deliver, from) => void (from === failed && kind === "unit" || deliver());
-        const error = await ends(new EncryptionStream(algorithm, optionsWith(workers)), new Uint8Array(4 * UNIT));
+        const error = await ends(new EncryptionStream(algorithm, optionsWith(pool)), new Uint8Array(4 * UNIT));
         delete hooks[when];
         delete hooks.deliver;
         assertInstanceOf(error, KcapiError, `${algorithm}: ${error}`);
@@ -633,7 +633,7 @@ for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
         const codes = isWarm ? ["EIO"] : ["EIO", "ENOENT"];
         assert(error.operation === "Worker" && codes.includes(error.code), error.message);
         await until(() => failed!.hasExited, "the Worker is gone");
-        assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(UNIT + 5))), ctrOf(bytes(UNIT + 5)));
+        assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pool), bytes(UNIT + 5))), ctrOf(bytes(UNIT + 5)));
         if (!isWarm) break; // now it is
       }
     });
@@ -642,21 +642,21 @@ for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
 
 once("a Worker that is killed while it has nothing to do is replaced, and nobody hears of it", async () => {
   const before = started.length;
-  using workers = await warm(2);
+  using pool = await warm(2);
   const idle = started.slice(before);
   for (const { worker } of idle) void worker.terminate();
   await until(() => idle.every(({ hasExited }) => hasExited), "they are gone");
   const input = bytes(3 * UNIT);
-  assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), input)), ctrOf(input));
+  assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pool), input)), ctrOf(input));
   assert(started.length > before + 2);
 });
 
 check("a Worker that is killed between two units of a chain ends that chain, and no other stream", async () => {
   const before = started.length;
-  using workers = await warm(2);
+  using pool = await warm(2);
   const [one, other] = [
-    new EncryptionStream("cbc(aes)", optionsWith(workers)),
-    new EncryptionStream("cbc(aes)", optionsWith(workers)),
+    new EncryptionStream("cbc(aes)", optionsWith(pool)),
+    new EncryptionStream("cbc(aes)", optionsWith(pool)),
   ];
   const of: Started[] = [];
   hooks.sent = (kind, to) => void (kind === "open" && of.push(to));
@@ -691,7 +691,7 @@ check("a Worker that is killed between two units of a chain ends that chain, and
 });
 
 once("a stream whose Worker is killed ends at once, though others keep the pool busy", async () => {
-  using workers = await warm(2);
+  using pool = await warm(2);
   const input = bytes(4 * UNIT);
   const expected = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, input);
   let first: Started | undefined;
@@ -702,7 +702,7 @@ once("a stream whose Worker is killed ends at once, though others keep the pool 
     void to.worker.terminate();
   };
   const found = await Promise.allSettled(
-    Array.from({ length: 4 }, () => collect(encrypt("cbc(aes)", optionsWith(workers), input))),
+    Array.from({ length: 4 }, () => collect(encrypt("cbc(aes)", optionsWith(pool), input))),
   );
   delete hooks.sent;
   assert(found.some(({ status }) => status === "rejected") && found.some(({ status }) => status === "fulfilled"));
@@ -714,7 +714,7 @@ once("a stream whose Worker is killed ends at once, though others keep the pool 
 });
 
 check("a key that only the Worker refuses: its error at both ends, and the pool goes on", async () => {
-  using workers = await warm(1);
+  using pool = await warm(1);
   const sockets = openSockets();
   // A fault that is not real: the key is cut on the way.
   hooks.change = (_, __, message) => {
@@ -722,11 +722,11 @@ check("a key that only the Worker refuses: its error at both ends, and the pool 
     if (order) order.key = new Uint8Array(5);
   };
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
-    const error = await ends(new EncryptionStream(algorithm, optionsWith(workers)), new Uint8Array(2 * UNIT));
+    const error = await ends(new EncryptionStream(algorithm, optionsWith(pool)), new Uint8Array(2 * UNIT));
     assert(error instanceof KcapiError || error instanceof RangeError, `${error}`);
   }
   delete hooks.change;
-  assertEquals(await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(99))), ctrOf(bytes(99)));
+  assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pool), bytes(99))), ctrOf(bytes(99)));
   await assertReleased(sockets);
 });
 
@@ -737,7 +737,7 @@ check("what is damaged fails in its Worker as in one thread, after the output be
   file[2 * UNIT + 70_000]! ^= 1;
   const pieces: Bytes[] = [];
   const error = await assertRejects(async () => {
-    for await (const piece of unseal({ ...options, workers: pair }, file)) pieces.push(piece);
+    for await (const piece of unseal({ ...options, pool: pair }, file)) pieces.push(piece);
   }, KcapiError);
   assertEquals(error.code, "EBADMSG");
   const whole = 33 * (65_536 - 32) - 40; // those in front of the damage
@@ -753,7 +753,7 @@ check("what is cut at a segment's end comes out, and fails then, as in one threa
     const pieces: Bytes[] = [];
     const error = await assertRejects(async () => {
       const cutOff = file.slice(0, segments * 4096);
-      for await (const piece of unseal({ ...options, workers: pair }, cutOff)) pieces.push(piece);
+      for await (const piece of unseal({ ...options, pool: pair }, cutOff)) pieces.push(piece);
     }, KcapiError);
     assertEquals(error.code, "EBADMSG");
     assertEquals(concat(pieces), input.slice(0, segments * (4096 - 32) - 40), `${segments}`);
@@ -788,9 +788,9 @@ interface Life {
   readonly over: Promise<unknown[]>;
 }
 
-function live(workers: CipherWorkers, algorithm: string): Life {
+function live(pool: WorkerPool, algorithm: string): Life {
   const controller = new AbortController();
-  const stream = new EncryptionStream(algorithm, { ...optionsWith(workers), signal: controller.signal });
+  const stream = new EncryptionStream(algorithm, { ...optionsWith(pool), signal: controller.signal });
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
   const writing = async () => {
     await writer.write(bytes(100));
@@ -855,11 +855,11 @@ check("close() of the pool at each microtask and each turn ends its streams with
   const sockets = openSockets();
   const before = started.length;
   for (const moment of MOMENTS.filter((_, i) => i % 4 === 0)) { // each starts a Worker
-    const workers = new CipherWorkers(1);
-    const life = live(workers, "ctr(aes)");
-    const iterable = caught(collect(encrypt("cbc(aes)", optionsWith(workers), new Uint8Array(2 * UNIT))));
+    const pool = new WorkerPool(1);
+    const life = live(pool, "ctr(aes)");
+    const iterable = caught(collect(encrypt("cbc(aes)", optionsWith(pool), new Uint8Array(2 * UNIT))));
     await wait(moment);
-    workers.close();
+    pool.close();
     for (const error of [...await life.over, await iterable]) {
       assert(
         error === undefined || (error as KcapiError).code === "ECANCELED",
@@ -873,24 +873,24 @@ check("close() of the pool at each microtask and each turn ends its streams with
 
 check("after close() and dispose, streams that wait and later ones fail with ECANCELED", async () => {
   for (
-    const end of [(workers: CipherWorkers) => workers.close(), (workers: CipherWorkers) => workers[Symbol.dispose]()]
+    const end of [(pool: WorkerPool) => pool.close(), (pool: WorkerPool) => pool[Symbol.dispose]()]
   ) {
     const sockets = openSockets();
     const before = started.length;
-    const workers = await warm(2);
-    const options = optionsWith(workers);
+    const pool = await warm(2);
+    const options = optionsWith(pool);
     const waiting = [
       encrypt("ctr(aes)", options, new ReadableStream()).next(),
       new EncryptionStream("cbc(aes)", options).readable.getReader().read(),
-      new UnsealStream({ key: KEY, engine, workers }).readable.getReader().read(),
+      new UnsealStream({ key: KEY, engine, pool }).readable.getReader().read(),
     ];
     const unopened = encrypt("ctr(aes)", options, bytes(3));
     await turns(2);
-    end(workers);
-    end(workers);
+    end(pool);
+    end(pool);
     const later = [
       unopened.next(),
-      collect(seal({ key: KEY, engine, workers }, bytes(5))),
+      collect(seal({ key: KEY, engine, pool }, bytes(5))),
       (async () => await new EncryptionStream("ctr(aes)", options).readable.getReader().read())(),
     ];
     for (const promise of [...waiting, ...later]) {
@@ -904,8 +904,8 @@ check("after close() and dispose, streams that wait and later ones fail with ECA
 once("a pool that nobody holds is collected, and its Workers end", async () => {
   const before = started.length;
   await (async () => {
-    const workers = await warm(2);
-    await collect(encrypt("ctr(aes)", optionsWith(workers), bytes(100)));
+    const pool = await warm(2);
+    await collect(encrypt("ctr(aes)", optionsWith(pool), bytes(100)));
   })();
   const isOver = () => started.slice(before).every(({ hasExited }) => hasExited);
   for (let i = 0; i < 50 && !isOver(); i++) await collectGarbage(isOver);
@@ -926,16 +926,16 @@ once("a stream keeps its pool, which nobody else holds", async () => {
 test.if(opens("chacha20"), "this system has no chacha20")(
   "the counter is used up to its last block, and past it EOVERFLOW comes, behind all that is right",
   async () => {
-    using workers = await warm(2);
+    using pool = await warm(2);
     const iv = bytes(16, 3);
     new DataView(iv.buffer).setUint32(0, 2 ** 32 - 2 * UNIT / 64, true);
     const options = { key: KEY, iv, engine };
     const input = bytes(2 * UNIT);
     const expected = await collect(encrypt("chacha20", options, input));
-    assertEquals(await collect(encrypt("chacha20", { ...options, workers }, input)), expected);
+    assertEquals(await collect(encrypt("chacha20", { ...options, pool }, input)), expected);
     const output: Bytes[] = [];
     const error = await assertRejects(async () => {
-      const tooLong = encrypt("chacha20", { ...options, workers }, [input, bytes(1)]);
+      const tooLong = encrypt("chacha20", { ...options, pool }, [input, bytes(1)]);
       for await (const chunk of tooLong) output.push(chunk);
     }, KcapiError);
     assertEquals([error.code, concat(output).length], ["EOVERFLOW", 2 * UNIT]);
@@ -1001,20 +1001,20 @@ test("where news of what is done elsewhere comes at once, the event loop has its
 
 test("a size that is none is refused, and none is the number of processors", () => {
   for (const size of ["2", null, {}, true, 2n]) {
-    assertStringIncludes(assertThrows(() => new CipherWorkers(size as number), TypeError).message, '"size"');
+    assertStringIncludes(assertThrows(() => new WorkerPool(size as number), TypeError).message, '"size"');
   }
   for (const size of [0, -1, 1.5, NaN, Infinity, 1025]) {
-    assertStringIncludes(assertThrows(() => new CipherWorkers(size), RangeError).message, '"size"');
+    assertStringIncludes(assertThrows(() => new WorkerPool(size), RangeError).message, '"size"');
   }
-  using workers = new CipherWorkers();
-  assertEquals(workers.size, navigator.hardwareConcurrency);
+  using pool = new WorkerPool();
+  assertEquals(pool.size, navigator.hardwareConcurrency);
 });
 
-test("what is no CipherWorkers is refused as such, and one with a handle", () => {
+test("what is no WorkerPool is refused as such, and one with a handle", () => {
   const before = started.length;
-  for (const bad of [{}, null, 42, "2", { size: 2 }, Object.create(CipherWorkers.prototype)]) {
-    const options = { key: KEY, iv: IV, engine, workers: bad as CipherWorkers };
-    const sealed = { key: KEY, engine, workers: bad as CipherWorkers };
+  for (const bad of [{}, null, 42, "2", { size: 2 }, Object.create(WorkerPool.prototype)]) {
+    const options = { key: KEY, iv: IV, engine, pool: bad as WorkerPool };
+    const sealed = { key: KEY, engine, pool: bad as WorkerPool };
     for (
       const way of [
         () => new EncryptionStream("ctr(aes)", options),
@@ -1026,12 +1026,12 @@ test("what is no CipherWorkers is refused as such, and one with a handle", () =>
         () => seal(sealed, KEY),
         () => unseal(sealed, KEY),
       ]
-    ) assertStringIncludes(assertThrows(way, TypeError).message, '"workers"');
+    ) assertStringIncludes(assertThrows(way, TypeError).message, '"pool"');
   }
-  using workers = new CipherWorkers(1);
+  using pool = new WorkerPool(1);
   using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
-  const parameters = { iv: IV, workers } as { iv: Bytes };
-  assertStringIncludes(assertThrows(() => new EncryptionStream(handle, parameters), TypeError).message, '"workers"');
+  const parameters = { iv: IV, pool } as { iv: Bytes };
+  assertStringIncludes(assertThrows(() => new EncryptionStream(handle, parameters), TypeError).message, '"pool"');
   assertEquals(started.length, before, "no Worker is started for nothing");
 });
 
@@ -1053,8 +1053,8 @@ test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
   "in Node a pool works where the program is no file",
   async () => {
     const program = `
-    const { CipherWorkers, encrypt } = await import(${JSON.stringify(new URL("../mod.ts", import.meta.url).href)});
-    const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "${engine}", workers: new CipherWorkers(1) };
+    const { WorkerPool, encrypt } = await import(${JSON.stringify(new URL("../mod.ts", import.meta.url).href)});
+    const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "${engine}", pool: new WorkerPool(1) };
     for await (const { length } of encrypt("ctr(aes)", options, new Uint8Array(5))) console.log(length);`;
     for (const flags of [["--input-type=module"], ["--input-type", "module"], []]) {
       const { code, stdout, stderr } = await spawn([...runtimeArgv, ...flags, "--eval", program]);

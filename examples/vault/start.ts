@@ -6,7 +6,7 @@
 
 import { link, open, readdir, readFile, rm } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { CipherWorkers } from "../../mod.ts";
+import { WorkerPool } from "../../mod.ts";
 import { createHandler } from "./handler.ts";
 import { Vault } from "./vault.ts";
 
@@ -24,8 +24,8 @@ export async function start(): Promise<{ handler: (request: Request) => Promise<
       workers: { type: "boolean", default: false },
     },
   });
-  const workers = values.workers ? new CipherWorkers() : undefined;
-  const vault = await Vault.open(values.directory, await keyOf(values.key, values.directory), workers);
+  const pool = values.workers ? new WorkerPool() : undefined;
+  const vault = await Vault.open(values.directory, await keyOf(values.key, values.directory), pool);
   const page = await readFile(new URL("page.html", import.meta.url), "utf8");
   const hosts = ["localhost", "127.0.0.1", ...values.host];
   return { handler: createHandler(vault, { page, limit: Number(values.limit), hosts }), port: Number(values.port) };

@@ -12,7 +12,7 @@ import { Buffer } from "node:buffer";
 import { createHmac, hkdfSync, randomUUID } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type CipherWorkers, openSealed, type SealedFile, type SealOptions, SealStream } from "../../mod.ts";
+import { openSealed, type SealedReader, type SealOptions, SealStream, type WorkerPool } from "../../mod.ts";
 
 /** The most bytes that a name may have, as UTF-8. */
 export const MOST_NAME = 1024;
@@ -24,7 +24,7 @@ export type Condition = (etag: string | undefined) => void;
 
 interface OpenFile {
   readonly file: FileHandle;
-  readonly sealed: SealedFile;
+  readonly sealed: SealedReader;
   readonly etag: string;
 }
 
@@ -33,27 +33,27 @@ export class Vault {
   readonly #directory: string;
   readonly #key: Bytes;
   readonly #nameKey: Uint8Array;
-  readonly #workers: CipherWorkers | undefined;
+  readonly #pool: WorkerPool | undefined;
   /** The last change of each name that is being changed. */
   readonly #commits = new Map<string, Promise<boolean>>();
 
-  private constructor(directory: string, key: Bytes, workers: CipherWorkers | undefined) {
+  private constructor(directory: string, key: Bytes, pool: WorkerPool | undefined) {
     this.#directory = directory;
     this.#key = key;
-    this.#workers = workers;
+    this.#pool = pool;
     this.#nameKey = new Uint8Array(hkdfSync("sha256", key, "", "names", 32));
   }
 
   /**
    * Opens a directory, which no other process may have open: uploads that were broken off by a crash are removed.
    *
-   * @param workers They seal the uploads; by default that is done by this thread.
+   * @param pool Its Workers seal the uploads; by default that is done by this thread.
    */
-  static async open(directory: string, key: Bytes, workers?: CipherWorkers): Promise<Vault> {
+  static async open(directory: string, key: Bytes, pool?: WorkerPool): Promise<Vault> {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const names = await readdir(directory);
     await Promise.all(names.filter((name) => name.endsWith(".part")).map((name) => rm(join(directory, name))));
-    return new Vault(directory, key, workers);
+    return new Vault(directory, key, pool);
   }
 
   /** Stores a file, or the next version of it; where anything fails, what was there before stays. */
@@ -116,7 +116,7 @@ export class Vault {
 
   /** What everything is sealed and opened with. */
   #options(id: string): SealOptions {
-    return { key: this.#key, associatedData: new TextEncoder().encode(id), workers: this.#workers };
+    return { key: this.#key, associatedData: new TextEncoder().encode(id), pool: this.#pool };
   }
 
   async #open(id: string): Promise<OpenFile | undefined> {
@@ -185,7 +185,7 @@ export class StoredFile {
   readonly size: number;
   readonly etag: string;
   readonly #file: FileHandle;
-  readonly #sealed: SealedFile;
+  readonly #sealed: SealedReader;
   readonly #offset: number;
 
   constructor({ file, sealed, etag }: OpenFile, offset: number) {

@@ -51,8 +51,8 @@ export interface CipherStreamOptions extends CipherParameters {
   key: BytesLike | KernelKey;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
-  /** The work is done by these Workers, off this thread: a `CipherWorkers`. */
-  workers?: StreamWorkers | undefined;
+  /** The work is done by these Workers, off this thread: a `WorkerPool`. */
+  pool?: StreamWorkers | undefined;
 }
 
 /** The checked options of one encryption or decryption. */
@@ -91,7 +91,7 @@ export function prepare(
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
   // All of them, before the handle is asked for anything: a getter may do what it likes with that.
-  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false, workers } = options;
+  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false, pool } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const algorithm = handle?.algorithm ?? parseAlgorithm(source as string);
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
@@ -107,9 +107,9 @@ export function prepare(
     if (key !== undefined || engine !== undefined) {
       throw new TypeError('"options" expected no "key" and no "engine" with a CipherHandle, which has both');
     }
-    if (workers !== undefined) {
+    if (pool !== undefined) {
       throw new TypeError(
-        '"options" expected no "workers" with a CipherHandle, which belongs to its thread: give the key',
+        '"options" expected no "pool" with a CipherHandle, which belongs to its thread: give the key',
       );
     }
     return {
@@ -121,7 +121,7 @@ export function prepare(
   }
   const choice = checkEngine(engine);
   const signals = signalsOf(signal);
-  const pool = checkWorkers(workers);
+  const checkedPool = checkWorkers(pool);
   const own = ownKey(algorithm, key, choice);
   const prepared: TransformFactory = {
     signals,
@@ -130,7 +130,7 @@ export function prepare(
     discard: () => forgetKey(own),
   };
   const work: CipherWork = { of: "cipher", plan, key: own, choice };
-  return doneBy(pool, prepared, work);
+  return doneBy(checkedPool, prepared, work);
 }
 
 /** A copy of the IV, if there is one; its length is checked where the name tells it. */

@@ -25,7 +25,7 @@ export type SealedSource = Blob | {
 const CONSTRUCT = Symbol("construct");
 
 /** A file that is open to be read from anywhere, by {@linkcode openSealed}. Any number of reads may go on at once. */
-export class SealedFile implements Disposable {
+export class SealedReader implements Disposable {
   /** Bytes of plaintext, verified. */
   readonly size: number;
   /** The engine that really runs. */
@@ -38,7 +38,7 @@ export class SealedFile implements Disposable {
    * @ignore
    */
   constructor(token: symbol, reader: Reader) {
-    if (token !== CONSTRUCT) throw new TypeError("SealedFile has no public constructor: use openSealed()");
+    if (token !== CONSTRUCT) throw new TypeError("SealedReader has no public constructor: use openSealed()");
     this.#reader = reader;
     this.size = reader.layout.plaintextSize;
     this.engine = reader.engine;
@@ -129,7 +129,7 @@ export class SealedFile implements Disposable {
  * assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
  * ```
  */
-export async function openSealed(source: SealedSource, options: SealOptions): Promise<SealedFile> {
+export async function openSealed(source: SealedSource, options: SealOptions): Promise<SealedReader> {
   const range = rangeOf(source);
   const size = range.size();
   const plan = checkSealOptions(options);
@@ -144,7 +144,7 @@ export async function openSealed(source: SealedSource, options: SealOptions): Pr
       reader.close(error);
       throw error;
     }
-    return new SealedFile(CONSTRUCT, reader);
+    return new SealedReader(CONSTRUCT, reader);
   } finally {
     plan.key.fill(0);
   }

@@ -30,8 +30,8 @@ export interface SealOptions {
    * memory. Default: false.
    */
   inPlace?: boolean | undefined;
-  /** The segments are sealed or unsealed by these Workers, off this thread: a `CipherWorkers`. `openSealed()` does without. */
-  workers?: StreamWorkers | undefined;
+  /** The segments are sealed or unsealed by these Workers, off this thread: a `WorkerPool`. `openSealed()` does without. */
+  pool?: StreamWorkers | undefined;
 }
 
 /** The checked options. */
@@ -42,7 +42,7 @@ export interface SealPlan {
   readonly engine: EngineChoice;
   readonly signals: readonly AbortSignal[];
   readonly inPlace: boolean;
-  readonly workers: StreamWorkers | undefined;
+  readonly pool: StreamWorkers | undefined;
 }
 
 const LEAST_KEY = 16;
@@ -52,7 +52,7 @@ export function checkSealOptions(options: SealOptions): SealPlan {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
-  const { key, associatedData = new Uint8Array(0), format, engine, signal, inPlace = false, workers } = options;
+  const { key, associatedData = new Uint8Array(0), format, engine, signal, inPlace = false, pool } = options;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
   const checked = checkFormat(format);
   const choice = checkEngine(engine);
@@ -67,7 +67,7 @@ export function checkSealOptions(options: SealOptions): SealPlan {
     engine: choice,
     signals: signalsOf(signal),
     inPlace,
-    workers: checkWorkers(workers),
+    pool: checkWorkers(pool),
     associatedData: copyOf(bytesOf("associatedData", associatedData)),
     key: copyOf(checkKey(key, checked)),
   };

@@ -20,7 +20,7 @@ import { deriveKeys, type Header, openSegments, type Place, type Segments } from
  * @param header Of a stream that is known already: for tests, as nobody else may choose a salt.
  */
 export function prepareSeal(plan: SealPlan, header?: Header): TransformFactory {
-  const { key, signals, inPlace, workers } = plan;
+  const { key, signals, inPlace, pool } = plan;
   const ownHeader = header ?? randomHeader(plan.format);
   const prepared: TransformFactory = {
     signals,
@@ -35,7 +35,7 @@ export function prepareSeal(plan: SealPlan, header?: Header): TransformFactory {
     discard: () => void key.fill(0),
   };
   const work: SealWork = { of: "seal", plan, header: ownHeader };
-  return doneBy(workers, prepared, work);
+  return doneBy(pool, prepared, work);
 }
 
 /** One sealing as others can do it. */

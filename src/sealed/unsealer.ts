@@ -18,7 +18,7 @@ import { deriveKeys, type Header, openSegments, type Segments } from "./segments
 
 /** An unsealing that is ready to be opened. */
 export function prepareUnseal(plan: SealPlan): TransformFactory {
-  const { key, signals, inPlace, workers } = plan;
+  const { key, signals, inPlace, pool } = plan;
   const prepared: TransformFactory = {
     signals,
     inPlace,
@@ -33,7 +33,7 @@ export function prepareUnseal(plan: SealPlan): TransformFactory {
     discard: () => void key.fill(0),
   };
   const work: UnsealWork = { of: "unseal", plan };
-  return doneBy(workers, prepared, work);
+  return doneBy(pool, prepared, work);
 }
 
 /** One unsealing as others can do it. */

@@ -7,7 +7,7 @@
 import { describe } from "../bytes.ts";
 import type { TransformFactory } from "./transform.ts";
 
-/** Who does the work of streams in other threads: an instance of `CipherWorkers`. */
+/** Who does the work of streams in other threads: an instance of `WorkerPool`. */
 export interface StreamWorkers {
   /** How many there are. */
   readonly size: number;
@@ -17,20 +17,20 @@ export interface StreamWorkers {
  * How a pool does the work of a stream: what it gives is opened instead of `factory`. It refers to the pool, which lives as long
  * as its streams.
  */
-type TakeOver = (factory: TransformFactory, work: object, workers: StreamWorkers) => TransformFactory;
+type TakeOver = (factory: TransformFactory, work: object, pool: StreamWorkers) => TransformFactory;
 
 const pools = new WeakMap<object, TakeOver>();
 
 /** Lets a pool do the work of the streams that it is given to. */
-export function enlist(workers: StreamWorkers, takeOver: TakeOver): void {
-  pools.set(workers, takeOver);
+export function enlist(pool: StreamWorkers, takeOver: TakeOver): void {
+  pools.set(pool, takeOver);
 }
 
 /** The pool asked for, if there is one. */
-export function checkWorkers(workers: unknown): StreamWorkers | undefined {
-  if (workers === undefined) return undefined;
-  if (typeof workers === "object" && workers !== null && pools.has(workers)) return workers as StreamWorkers;
-  throw new TypeError(`"workers" expected a CipherWorkers, got ${describe(workers)}`);
+export function checkWorkers(pool: unknown): StreamWorkers | undefined {
+  if (pool === undefined) return undefined;
+  if (typeof pool === "object" && pool !== null && pools.has(pool)) return pool as StreamWorkers;
+  throw new TypeError(`"pool" expected a WorkerPool, got ${describe(pool)}`);
 }
 
 /**
@@ -38,6 +38,6 @@ export function checkWorkers(workers: unknown): StreamWorkers | undefined {
  *
  * @param work What that takes, in the words of the room that it comes from.
  */
-export function doneBy(workers: StreamWorkers | undefined, factory: TransformFactory, work: object): TransformFactory {
-  return workers ? pools.get(workers)!(factory, work, workers) : factory;
+export function doneBy(pool: StreamWorkers | undefined, factory: TransformFactory, work: object): TransformFactory {
+  return pool ? pools.get(pool)!(factory, work, pool) : factory;
 }

@@ -1,5 +1,5 @@
 /**
- * The module that a Worker of `CipherWorkers` runs. A bundle needs it as an entry of its own, named `cipher_worker`: a file
+ * The module that a Worker of `WorkerPool` runs. A bundle needs it as an entry of its own, named `cipher_worker`: a file
  * with nothing in it but `import "@kcapi/streams/worker";` does.
  *
  * @module

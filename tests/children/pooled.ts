@@ -1,10 +1,10 @@
 /** Encrypts in Workers, and waits for nothing else; prints what came of it as JSON. Its pool is left open. */
 import process from "node:process";
-import { CipherWorkers, encrypt, KcapiError } from "../../mod.ts";
+import { encrypt, KcapiError, WorkerPool } from "../../mod.ts";
 
 const engine = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
-const workers = new CipherWorkers(2);
-const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine, workers } as const;
+const pool = new WorkerPool(2);
+const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine, pool } as const;
 let length = 0;
 try {
   for await (const piece of encrypt("ctr(aes)", options, new Uint8Array(3_000_000))) length += piece.length;

@@ -3,12 +3,12 @@
  * `workers`, streams have a pool.
  */
 import process from "node:process";
-import { CipherHandle, CipherWorkers, encrypt, EncryptionStream } from "../../mod.ts";
+import { CipherHandle, encrypt, EncryptionStream, WorkerPool } from "../../mod.ts";
 
 const engine = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
 const key = { key: new Uint8Array(16), engine } as const;
-const workers = process.argv[2] === "workers" ? new CipherWorkers(2) : undefined;
-const options = { ...key, iv: new Uint8Array(16), workers };
+const pool = process.argv[2] === "workers" ? new WorkerPool(2) : undefined;
+const options = { ...key, iv: new Uint8Array(16), pool };
 const streams = Array.from({ length: 3 }, () => new EncryptionStream("ctr(aes)", options));
 const [large, small, read] = streams.map(({ writable }) => writable.getWriter());
 large!.write(new Uint8Array(1_000_000));

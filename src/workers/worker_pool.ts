@@ -1,5 +1,5 @@
 /**
- * {@linkcode CipherWorkers}: the work of streams on all cores.
+ * {@linkcode WorkerPool}: the work of streams on all cores.
  *
  * @module
  */
@@ -34,7 +34,7 @@ const finalizer = new FinalizationRegistry<Crew>((crew) => crew.close());
 /**
  * A pool of Workers that does the work of streams, on as many cores as there are, and leaves the event loop of this thread free.
  *
- * Given as `workers` to any stream or iterable, also to those that seal and unseal: the same bytes come out, in order; what is
+ * Given as `pool` to any stream or iterable, also to those that seal and unseal: the same bytes come out, in order; what is
  * sealed in pieces of up to 1 MiB. Any number of streams share a pool, in turn. Where the mode lets parts of a stream be done
  * for themselves (ctr, chacha20, ecb, sectors, cbc decryption, sealed segments), all Workers do them; another stream is one
  * Worker's at a time. While a reader waits, a stream takes input ahead of him: its share of two units of 1 MiB for each
@@ -49,18 +49,18 @@ const finalizer = new FinalizationRegistry<Crew>((crew) => crew.close());
  *
  * @example Usage
  * ```ts
- * import { CipherWorkers, SealStream, UnsealStream } from "@kcapi/streams";
+ * import { SealStream, UnsealStream, WorkerPool } from "@kcapi/streams";
  * import { assertEquals } from "@std/assert";
  *
- * using workers = new CipherWorkers();
+ * using pool = new WorkerPool();
  * const key = crypto.getRandomValues(new Uint8Array(32));
  * const text = new Blob(["attack at dawn"]).stream()
- *   .pipeThrough(new SealStream({ key, workers }))
- *   .pipeThrough(new UnsealStream({ key, workers }));
+ *   .pipeThrough(new SealStream({ key, pool }))
+ *   .pipeThrough(new UnsealStream({ key, pool }));
  * assertEquals(await new Response(text).text(), "attack at dawn");
  * ```
  */
-export class CipherWorkers implements StreamWorkers, Disposable {
+export class WorkerPool implements StreamWorkers, Disposable {
   /** How many Workers there are at most. */
   readonly size: number;
   readonly #crew: Crew;
