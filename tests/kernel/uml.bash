@@ -24,7 +24,13 @@ start_guest() {
   local pin
   pin=(taskset --cpu-list "$(cut -d ' ' -f 39 /proc/self/stat)")
   "${pin[@]}" true 2>/dev/null || pin=()
-  TMPDIR=$memory start "${pin[@]}" "$uml" "mem=$mem" umid=guest "uml_dir=$work/uml/" \
+  local preload=()
+  if grep -qw amx_tile /proc/cpuinfo; then
+    gcc -O2 -shared -fPIC -o "$work/ptrace.so" "$here/ptrace.c" ||
+      fail 125 "User-Mode Linux needs a C compiler on a processor with AMX (packages gcc, libc6-dev)"
+    preload=(env "LD_PRELOAD=$work/ptrace.so")
+  fi
+  TMPDIR=$memory start "${preload[@]}" "${pin[@]}" "$uml" "mem=$mem" umid=guest "uml_dir=$work/uml/" \
     root=/dev/root rootfstype=hostfs rootflags=/ ro "init=$work/init" \
     con=null ssl=null con0=null,fd:1 con1=null,fd:3 con2=null,fd:4 >"$work/console" 2>&1
 }
