@@ -1,6 +1,6 @@
 /**
- * The least that a Worker can be (B10): it does a unit's work as those of `WorkerPool` do, in memory that is moved there; and back what
- * came out. No errors.
+ * The shortest possible Worker (B10). It does the work of one batch in memory that is moved to it, and moves the output
+ * back.
  *
  * @module
  */

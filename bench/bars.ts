@@ -1,13 +1,13 @@
 /**
- * The bars: what is measured, and what the figures must be.
+ * The bars: what is measured, and which values pass.
  *
- * A bar may only be failed by this module. So where a program of that runtime could not reach a figure whatever it did, the
- * bar is what is within reach in the same run. Figures are kept without their bars: these are worked out when they are shown.
+ * A bar must only fail because of this module. Where no program on that runtime can reach a figure, the bar is what is
+ * within reach in the same run. Figures are stored without their bars; the bars are computed when they are shown.
  *
  * @module
  */
 
-/** Seconds (or what `unit` says) that one contender took. */
+/** Seconds (or the unit that `unit` names) that one contender took. */
 export interface Statistics {
   median: number;
   min: number;
@@ -15,9 +15,9 @@ export interface Statistics {
   rounds: number;
 }
 
-/** What was measured: one entry of results.json. */
+/** A measurement: one entry of results.json. */
 export interface Figures {
-  /** `B1` … `B10`, `modes`, `cost` or `sizes`. */
+  /** `B1` … `B10` or `modes`. */
   bar: string;
   runtime: string;
   where: "guest" | "host";
@@ -25,18 +25,16 @@ export interface Figures {
   work: string;
   figures: Record<string, Statistics>;
   unit: "s" | "MiB" | "ticks";
-  /** The bytes that took so many seconds. */
+  /** The number of bytes that these seconds are for. */
   per?: number;
-  /** The size of a chunk, where it is a place on the chart. */
-  size?: number;
 }
 
-/** A figure of one contender: its median, or its least. */
+/** A figure of one contender: its median or its minimum. */
 export type Of = (contender: string) => number;
 
 /** One value against its bar. */
 export interface Check {
-  /** How the value is made, in words. */
+  /** The formula of the value, in words. */
   readonly formula: string;
   readonly is: number;
   readonly atMost?: number;
@@ -51,13 +49,13 @@ export interface Bar {
   checks(of: Of, measured: Figures): Check[];
 }
 
-/** How much of what is within reach has to be reached: less is noise between the contenders. */
+/** The share of the reachable value that passes. The rest is noise between contenders. */
 const REACHED = 0.95;
 
-/** How many times as fast as records over WebCrypto. */
+/** The least factor over RFC 8188 records by WebCrypto. */
 const RECORDS: Readonly<Record<string, number>> = { Bun: 3, Node: 2, Deno: 1.2 };
 
-/** By how much Workers must gain. */
+/** The least gain of two Workers. */
 function leastGain(work: string, runtime: string): number | undefined {
   if (work.startsWith("kernel")) return 1.4;
   if (work.endsWith("8 × seal")) return 1.6;
@@ -65,13 +63,13 @@ function leastGain(work: string, runtime: string): number | undefined {
   return runtime === "Deno" && !work.endsWith("decryption") ? 1.4 : undefined;
 }
 
-/** The C program that does as much per round. */
+/** The C program that processes as much per round. */
 const rivalOf = ({ work }: Figures) => work.endsWith("64 KiB") ? "plain C" : "best C";
 
 export const BARS: Readonly<Record<string, Bar>> = {
   B1: {
     title: "`CipherHandle` over the caller's buffers, against C",
-    method: "`streamUpdate` and `streamOpInto` over the same two buffers, again and again.",
+    method: "`streamUpdate` and `streamOpInto` over the same two buffers.",
     checks(of, measured) {
       const rival = rivalOf(measured);
       const is = of(rival) / of("CipherHandle");
@@ -80,10 +78,9 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B2: {
     title: "`EncryptionStream` from memory to memory, against C",
-    method:
-      "The source gives chunks from memory, the sink counts bytes. *copying* is a TransformStream that does nothing " +
-      "but copy each chunk into a fresh array: what a stream cannot avoid if it leaves its input alone. With `inPlace` " +
-      "nothing is to be avoided, and the rival is plain C itself.",
+    method: "The source has its chunks in memory; the sink counts bytes. *copying* is a TransformStream that copies " +
+      "each chunk into a new array, which every stream that leaves its input unchanged must do. `inPlace` is " +
+      "compared with plain C.",
     checks(of, measured) {
       const rival = rivalOf(measured);
       return [
@@ -99,11 +96,11 @@ export const BARS: Readonly<Record<string, Bar>> = {
   B3: {
     title: "file to file, whole processes, against `kcapi-enc`",
     method:
-      "1 GiB of random bytes on tmpfs, start-up included; [`encrypt_file.ts`](encrypt_file.ts) is the program. All " +
-      "three must write the same file. (`kcapi-enc` has the files as its standard input and output: by their names it maps " +
-      "them, more often than fits into a process of User-Mode Linux.) Within reach of a program of that runtime, which has to start (*an empty script*), " +
-      "to encrypt (*best C*), and to read and write (*dd*), is kcapi-enc ÷ (an empty script + best C + dd): the bar is " +
-      `1.1 for Bun and 1 for Deno, or ${REACHED} of that, whichever is lower.`,
+      "1 GiB of random bytes on tmpfs, start-up included, with [`encrypt_file.ts`](encrypt_file.ts). All three must write " +
+      "the same file. `kcapi-enc` gets the files as standard input and output, because its memory maps do not fit into a " +
+      "process of User-Mode Linux. A program of that runtime must start (*an empty script*), encrypt (*best C*), read and " +
+      "write (*dd*). The bar is 1.1 for Bun and 1 for Deno, or " +
+      `${REACHED} of kcapi-enc ÷ (an empty script + best C + dd), whichever is lower.`,
     checks(of, { runtime }) {
       const reach = of("kcapi-enc") / (of("an empty script") + of("best C") + of("dd"));
       return [{
@@ -115,10 +112,9 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B4: {
     title: "writes of 256 bytes, against C",
-    method:
-      "Small writes are gathered before the kernel is called. *identity* is what the same writes cost through a " +
-      "TransformStream that does nothing, *best C* what it takes to encrypt the same bytes in the fewest calls. For scale, " +
-      "*plain C* encrypts each write by itself.",
+    method: "Small writes are gathered before the kernel is called. *identity* is a TransformStream that does " +
+      "nothing. *best C* encrypts the same bytes in the fewest calls. For scale, *plain C* makes one call for " +
+      "each write.",
     checks: (of) => [{
       formula: "EncryptionStream ÷ (identity + best C)",
       is: of("EncryptionStream") / (of("identity") + of("best C")),
@@ -128,14 +124,12 @@ export const BARS: Readonly<Record<string, Bar>> = {
   B5: {
     title: "the cost of a chunk, without kernel and cipher",
     method:
-      "Over a libkcapi whose calls return at once ([`null_kcapi.c`](null_kcapi.c)), against a TransformStream that does " +
-      "nothing (*identity*), on this machine itself. Seconds per chunk. *FFI* are the native calls of one chunk alone; *fresh* is a " +
-      "TransformStream that only enqueues a new, empty array for each chunk. *bare pair* is the least that a stream can be " +
-      "whose output is made when it is asked for: a pair of streams that makes these calls, and checks nothing. The bar of " +
-      "`inPlace` is 1.5 times *identity*, or 1.25 times that pair, whichever is higher.",
-    checks(of, { where, figures }) {
-      // In the guest it is measured, too, but only to tell where the time goes.
-      if (where === "guest") return [];
+      "Seconds per chunk over a libkcapi whose calls return at once ([`null_kcapi.c`](null_kcapi.c)), against a " +
+      "TransformStream that does nothing (*identity*). *FFI* is the native calls alone. *fresh* is a " +
+      "TransformStream that enqueues a new array for each chunk. *bare pair* is the shortest pair of streams " +
+      "that makes its output on demand, with these calls and without checks. The bar of `inPlace` is 1.5 times " +
+      "*identity* or 1.25 times *bare pair*, whichever is higher.",
+    checks(of, { figures }) {
       const bare = "bare pair" in figures ? of("bare pair") / of("identity") : 0;
       return [
         { formula: "EncryptionStream ÷ fresh", is: of("EncryptionStream") / of("fresh"), atMost: 1.15 },
@@ -145,10 +139,9 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B6: {
     title: "the userspace engine, against the runtime's own cipher and cipher stream",
-    method:
-      "64 KiB chunks, seconds per chunk, on this machine itself, each contender in a process of its own that keeps its memory (MALLOC_TRIM_THRESHOLD_ 256 MiB, MALLOC_MMAP_THRESHOLD_ 32 MiB). " +
-      "*a Transformer* is the least that a stream over the " +
-      "same cipher can do, in four lines: its output as plain arrays, with nothing of the heap behind them.",
+    method: "Seconds per chunk of 64 KiB. Each contender is a process of its own that keeps freed memory " +
+      "(MALLOC_TRIM_THRESHOLD_ 256 MiB, MALLOC_MMAP_THRESHOLD_ 32 MiB). *a Transformer* is the shortest stream " +
+      "over the same cipher, in four lines, whose output is plain arrays without other data behind them.",
     checks: (of) => [
       { formula: "EncryptionStream ÷ a Transformer", is: of("EncryptionStream") / of("a Transformer"), atMost: 1.05 },
       { formula: "Duplex.toWeb ÷ EncryptionStream", is: of("Duplex.toWeb") / of("EncryptionStream"), atLeast: 1 },
@@ -156,11 +149,10 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B7: {
     title: "memory of a long stream",
-    method:
-      "4 GiB through one stream in 64 KiB chunks, in a process of its own: the highest resident memory less the one " +
-      "before, when 256 MiB had gone through another stream of the kind (compiled code is there then). With `inPlace` the " +
-      "source uses the same chunks again and again. *cipher.update* is the runtime's cipher alone, whose output is freed at " +
-      "once: where that takes more, the bar is 2 MiB above it.",
+    method: "4 GiB through one stream in chunks of 64 KiB, in a process of its own: the peak of resident memory, " +
+      "minus the resident memory after a first stream of 256 MiB. With `inPlace` the source reuses its chunks. " +
+      "*cipher.update* is the runtime's cipher alone, whose output is freed at once; where that takes more, the " +
+      "bar is 2 MiB above it.",
     checks(of, { figures }) {
       const alone = "cipher.update" in figures ? of("cipher.update") : 0;
       return [
@@ -177,7 +169,7 @@ export const BARS: Readonly<Record<string, Bar>> = {
   B8: {
     title: "one chunk of 256 MiB",
     method:
-      "As `Blob.stream()` gives in Deno. *timer*: how often a timer of 10 ms fires, against a program that waits.",
+      "Deno's `Blob.stream()` gives such chunks. *timer*: how often a 10 ms timer fires, against an idle program.",
     checks: (of, { unit }) =>
       unit === "ticks"
         ? [{ formula: "ticks a second: one chunk ÷ idle", is: of("one chunk") / of("idle"), atLeast: 0.5 }]
@@ -185,10 +177,9 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B9: {
     title: "sealed streams, against their parts and against other packages",
-    method: "On this machine itself, seconds for 25 MiB, each contender in a process of its own. " +
-      "*AES-CTR*, *HMAC* and *GCM* are the runtime's own, in loops over the " +
-      "same chunks. *typage* ([age-encryption](https://age-encryption.org)) and *rfc8188* (AES-GCM records over WebCrypto) " +
-      "encrypt and authenticate streams, too.",
+    method: "Seconds for 25 MiB, each contender in a process of its own. *AES-CTR*, *HMAC* and *GCM* are the " +
+      "runtime's own, in loops over the same chunks. *typage* ([age-encryption](https://age-encryption.org)) " +
+      "and *rfc8188* (AES-GCM records over WebCrypto) also encrypt and authenticate streams.",
     checks(of, { runtime }) {
       const checks: Check[] = [];
       for (const what of ["seal", "unseal"]) {
@@ -209,15 +200,13 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
   B10: {
     title: "streams over two Workers, against one thread",
-    method:
-      "64 MiB in chunks of 1 MiB, a pool of two on two processors, on this machine itself, each contender in a process of its own; " +
-      "with *kernel* in an emulated " +
-      "machine with two processors and Linux 7.3. *timer*: how often a timer of 10 ms fires beside a stream that runs flat out in " +
-      "Workers, against a program that waits; emulated, the main thread is so slow that three threads want two processors, and " +
-      "there is no bar. What runs at memory's speed in one thread (AES in Bun and Node) has no bar: there " +
-      "Workers are not of use. *bare Workers* is what a program can do by itself: a TransformStream of a few lines that copies each chunk, moves it to a " +
-      "Worker and back, two at once for each, in order; no errors, no end in mid-stream, no other stream's turn. There the same " +
-      "code does the same work. Where that does not reach a bar, it is 0.95 of what it does.",
+    method: "64 MiB in chunks of 1 MiB, a pool of two on two processors, each contender in a process of its own. The " +
+      "kernel engine runs in an emulated machine with two processors and Linux 7.3. *timer*: how often a 10 ms " +
+      "timer fires beside a stream that runs flat out in Workers, against an idle program; it has no bar in the " +
+      "emulated machine, where three threads compete for two processors. AES in Bun and Node has no bar, " +
+      "because it runs at memory speed in one thread. *bare Workers* is a TransformStream of a few lines that " +
+      "copies each chunk and moves it to a Worker and back, in order, two at once for each Worker, without " +
+      "errors, aborts or fairness. Where that does not reach a bar, the bar is 0.95 of it.",
     checks(of, { runtime, unit, where, work }) {
       if (unit === "ticks") {
         if (where === "guest") return [];
@@ -230,10 +219,10 @@ export const BARS: Readonly<Record<string, Bar>> = {
     },
   },
   modes: {
-    title: "the userspace engine's ways over ECB, against the runtime's own modes",
-    method:
-      "Seconds for a chunk. In Deno ctr and the decryption of cbc run over ECB, and must be faster than its own. In Bun and " +
-      "Node they do not: there ECB alone (*its ECB*), without the work around it, must be too little faster to be of use.",
+    title: "modes over ECB in the userspace engine, against the runtime's own modes",
+    method: "Seconds per chunk. In Deno, ctr and cbc decryption run over ECB and must be faster than the runtime's " +
+      "own modes. In Bun and Node they do not run over ECB: there ECB alone (*its ECB*) must not be fast enough " +
+      "to be worth it.",
     checks(of, { runtime, work, per }) {
       if (runtime !== "Deno") {
         const is = of("the runtime's own") / of("its ECB");
@@ -246,12 +235,12 @@ export const BARS: Readonly<Record<string, Bar>> = {
   },
 };
 
-/** What was measured against its bar, by the medians, or by the minima, which noise disturbs less. */
+/** Compares a measurement with its bar, by medians, or by minima, which are less noisy. */
 export function checksOf(measured: Figures, by: "median" | "min" = "median"): Check[] {
   return BARS[measured.bar]?.checks((contender) => measured.figures[contender]![by], measured) ?? [];
 }
 
-/** Whether a value is within its bar. */
+/** Whether a value passes. */
 export function passes({ is, atMost = Infinity, atLeast = -Infinity }: Check): boolean {
   return is <= atMost && is >= atLeast;
 }

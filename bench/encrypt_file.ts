@@ -1,5 +1,5 @@
 /**
- * B3: one file into another through the public API, as fast as the runtime's own synchronous reads and writes go.
+ * B3: encrypts a file through the public API, with the runtime's synchronous reads and writes.
  *
  * Arguments: algorithm, key and IV (hex), input, output.
  *
@@ -8,7 +8,7 @@
 
 import { EncryptionStream } from "../mod.ts";
 
-/** What is needed of a file. */
+/** The calls that are used of a file. */
 interface File {
   /** Returns the bytes read; 0 or null at the end. */
   readSync(buffer: Uint8Array): number | null;

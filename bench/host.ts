@@ -1,6 +1,6 @@
 /**
- * What needs no kernel cipher: the cost of a chunk over a null libkcapi (B5; the environment names it), and large chunks of the
- * userspace engine (B8).
+ * Measurements without a kernel cipher: the cost of a chunk over a null libkcapi (B5, named by KCAPI_LIBRARY), and
+ * large chunks of the userspace engine (B8).
  *
  * @module
  */
@@ -49,7 +49,7 @@ async function measureCostPerChunk(): Promise<void> {
   }
 }
 
-/** The native calls of one chunk, and nothing else: its address into a list, an update, an op. */
+/** The native calls of one chunk alone: its address into an iovec, an update, an op. */
 function nativeCalls(): (chunk: Uint8Array) => void {
   const { call, word, cells } = load();
   const [zero, one] = [word(0), word(1)];
@@ -68,7 +68,7 @@ function callLibrary(chunks: readonly Uint8Array[], count: number): void {
   for (let i = 0; i < count; i++) perform(chunks[i % chunks.length]!);
 }
 
-/** The least that a pair of streams can be whose output is made when it is asked for: the native calls, and no check. */
+/** The shortest pair of streams that makes output on demand: native calls without checks. */
 function barePair(): ByteTransform {
   const perform = nativeCalls();
   let reader: ReadableStreamDefaultController<Uint8Array>;

@@ -1,6 +1,5 @@
 /**
- * What is measured against C programs over the same libkcapi (B1, B2, B4), and other figures of the kernel engine. Runs
- * where AF_ALG works.
+ * The kernel engine against C programs over the same libkcapi (B1, B2, B4), and large chunks (B8). Needs AF_ALG.
  *
  * @module
  */
@@ -33,8 +32,6 @@ await runBars({
   B2: measureStream,
   B4: measureSmallWrites,
   B8: () => measureLargeChunk("kernel", ALGORITHMS),
-  cost: measureParts,
-  sizes: measureSizes,
 });
 baseline.close();
 
@@ -76,7 +73,7 @@ async function overBuffers(handle: CipherHandle, input: Buffer, output: Buffer, 
   }
 }
 
-/** Long enough for what the garbage collectors do now and then to be in every round. */
+/** Rounds are long enough to include garbage collection. */
 async function measureStream(): Promise<void> {
   const total = 64 * MiB;
   for (const algorithm of ALGORITHMS) {
@@ -98,7 +95,7 @@ async function measureStream(): Promise<void> {
 async function measureSmallWrites(): Promise<void> {
   const size = 256;
   const total = 16 * MiB;
-  const totalC = 512 * KiB; // of plain C, which is slow enough
+  const totalC = 512 * KiB; // plain C is slow with small writes
   for (const algorithm of ALGORITHMS) {
     const chunks = chunksOf(size);
     const figures = await takeTurns({
@@ -108,40 +105,5 @@ async function measureSmallWrites(): Promise<void> {
       EncryptionStream: timed(() => pump(chunks, total / size, kernelStream(algorithm))),
     }, { rounds: roundsOr(15) });
     record({ bar: "B4", work: `${algorithm}, ${sizeName(size)}`, figures, unit: "s", per: total });
-  }
-}
-
-/** A 64 KiB chunk, and the kernel's part of it: system calls and copies alone (a cipher that does nothing), with AES. */
-async function measureParts(): Promise<void> {
-  const total = 32 * MiB;
-  const size = 64 * KiB;
-  const algorithm = "cbc(aes)";
-  const chunks = chunksOf(size);
-  const figures = await takeTurns({
-    "C, no cipher": () => baseline.run("best", "ecb(cipher_null)", size, total),
-    "C": () => baseline.run("best", algorithm, size, total),
-    EncryptionStream: timed(() => pump(chunks, total / size, kernelStream(algorithm))),
-    inPlace: timed(() => pump(chunks, total / size, kernelStream(algorithm, true))),
-  }, { rounds: roundsOr(15), warmUp: 6 });
-  record({ bar: "cost", work: algorithm, figures, unit: "s", per: total });
-}
-
-/** The chart: throughput against the size of a chunk. */
-async function measureSizes(): Promise<void> {
-  for (const algorithm of ALGORITHMS) {
-    for (let size = 256; size <= MiB; size *= 4) {
-      const total = 8 * MiB;
-      const totalC = Math.min(total, 2048 * size);
-      const chunks = chunksOf(size);
-      const count = total / size;
-      const figures = await takeTurns({
-        "plain C": async () => await baseline.run("plain", algorithm, size, totalC) * total / totalC,
-        "best C": async () => await baseline.run("best", algorithm, size, totalC) * total / totalC,
-        EncryptionStream: timed(() => pump(chunks, count, kernelStream(algorithm))),
-        inPlace: timed(() => pump(chunks, count, kernelStream(algorithm, true))),
-        userspace: timed(() => pump(chunks, count, new EncryptionStream(algorithm, { key, iv, engine: "userspace" }))),
-      }, { rounds: roundsOr(9), warmUp: 2 });
-      record({ bar: "sizes", work: algorithm, size, figures, unit: "s", per: total });
-    }
   }
 }

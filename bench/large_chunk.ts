@@ -10,7 +10,7 @@ import { iv, key, KiB, MiB, pump, record, roundsOr, statistics, takeTurns, ticks
 
 const TOTAL = 256 * MiB;
 
-/** Measures both halves of the bar: how fast it is, and whether timers keep theirs. */
+/** Measures the speed, and how often a timer fires. */
 export async function measureLargeChunk(engine: EngineName, algorithms: readonly string[]): Promise<void> {
   const large = new Uint8Array(TOTAL).fill(3);
   const small = Array.from({ length: TOTAL / (64 * KiB) }, (_, i) => large.subarray(i * 64 * KiB, (i + 1) * 64 * KiB));

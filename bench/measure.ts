@@ -13,23 +13,23 @@ import { checksOf, type Figures, limitOf, passes, type Statistics } from "./bars
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
-/** What best C sends in one round: the kernel's default send buffer. */
+/** The bytes that best C sends per round: the kernel's default send buffer. */
 export const WINDOW = 212_992;
 
 export const runtime = "Deno" in globalThis ? "Deno" : "Bun" in globalThis ? "Bun" : "Node";
 export const key = new Uint8Array(32).map((_, i) => i);
 export const iv = new Uint8Array(16).map((_, i) => 255 - i);
 
-/** Where this process runs: in the test kernel, or on the machine itself. */
+/** Where this process runs: in the test kernel, or on this machine. */
 export const where = process.env.KCAPI_BENCH_WHERE === "guest" ? "guest" : "host";
 
-/** How many rounds to measure: fewer for a first look. */
+/** The number of rounds; the environment can set fewer for a first look. */
 export const roundsOr = (usual: number): number => Number(process.env.KCAPI_BENCH_ROUNDS ?? usual);
 
-/** Something to measure: does its work and resolves with the seconds it took. */
+/** A contender does its work and resolves with the seconds it took. */
 export type Contender = () => number | Promise<number>;
 
-/** `action` as a contender that is timed by the clock on the wall. */
+/** `action` as a contender, timed by wall clock. */
 export function timed(action: () => unknown): Contender {
   return async () => {
     const start = performance.now();
@@ -39,10 +39,10 @@ export function timed(action: () => unknown): Contender {
 }
 
 /**
- * Lets the contenders take turns (A B C, B C A, …), so that what drifts, drifts for all of them.
+ * Runs the contenders in turns (A B C, B C A, …), so that drift affects all of them.
  *
- * The `warmUp` rounds come before and do not count. Where a round is few calls it takes tens of them until a runtime
- * has compiled what it calls.
+ * The `warmUp` rounds come first and do not count. Where a round is a few calls, a runtime needs tens of rounds until
+ * it has compiled the code.
  */
 export async function takeTurns<Name extends string>(
   contenders: Record<Name, Contender>,
@@ -64,11 +64,10 @@ export async function takeTurns<Name extends string>(
 const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disable-warning=ExperimentalWarning"] };
 
 /**
- * Lets contenders take turns, each of them a process of its own: what one leaves for the garbage collector is not another's to
- * collect, and each has the heap that it would have by itself.
+ * Runs contenders in turns, each in a process of its own with its own heap and garbage.
  *
- * @param script What is run, on this runtime, with the arguments `contender`, `work` and the contender's name: it prints its
- * samples, a JSON array, in its last line.
+ * @param script The script that this runtime runs, with the arguments `contender`, `work` and the contender's name. Its last
+ * line of output is a JSON array of samples.
  * @param environment Added to its environment.
  */
 export async function takeProcesses<Sample, Name extends string>(
@@ -90,7 +89,7 @@ export async function takeProcesses<Sample, Name extends string>(
   return samples;
 }
 
-/** Runs this runtime. In the emulated machine V8 dies now and then of the emulation: there it is run again. */
+/** Runs this runtime. In the emulated machine V8 crashes now and then; it is run again there. */
 async function execute(args: readonly string[], env: NodeJS.ProcessEnv): Promise<{ stdout: string }> {
   for (let again = 0;; again++) {
     try {
@@ -103,7 +102,7 @@ async function execute(args: readonly string[], env: NodeJS.ProcessEnv): Promise
   }
 }
 
-/** Samples of one contender that has its process for itself, after so many seconds: what is run often is compiled once more. */
+/** Samples of one contender in a process of its own, after `warmUp` seconds. */
 export async function sampled(
   contender: Contender,
   { rounds, warmUp = 2 }: { rounds: number; warmUp?: number },
@@ -114,7 +113,7 @@ export async function sampled(
   return samples;
 }
 
-/** Median, least and most of the samples. */
+/** Median, minimum and maximum of the samples. */
 export function statistics(samples: readonly number[]): Statistics {
   const sorted = samples.toSorted((a, b) => a - b);
   const half = sorted.length >> 1;
@@ -122,7 +121,7 @@ export function statistics(samples: readonly number[]): Statistics {
   return { median, min: sorted[0]!, max: sorted.at(-1)!, rounds: sorted.length };
 }
 
-/** The same of each contender's. */
+/** The same for each contender. */
 export function statisticsOf<Name extends string>(samples: Record<Name, readonly number[]>): Record<Name, Statistics> {
   const entries = Object.entries<readonly number[]>(samples);
   return Object.fromEntries(entries.map(([name, each]) => [name, statistics(each)])) as Record<Name, Statistics>;
@@ -148,7 +147,7 @@ export async function runBars(bars: Record<string, () => Promise<void>>): Promis
   }
 }
 
-/** Adds a result to this run's file, and shows it against its bar; by the minima, too, which noise disturbs less. */
+/** Appends a result to the file of this run, and prints it with its bar, by medians and by minima. */
 export function record(measured: Omit<Figures, "runtime" | "where"> & { runtime?: string }): void {
   const result: Figures = { runtime, where, ...measured };
   const file = process.env.KCAPI_BENCH_RESULTS;
@@ -189,15 +188,15 @@ export function sizeName(bytes: number): string {
 }
 
 /**
- * Chunks for a source that uses them again and again: more than are ever on their way through a pipeline, so that with
- * `inPlace` none is written again before its output was read.
+ * Chunks for a source that reuses them. There are more than a pipeline ever holds, so that with `inPlace` none is
+ * written again before its output was read.
  */
 export function chunksOf(size: number): Uint8Array[] {
   const gathered = size < 64 * KiB ? Math.ceil(2 * 64 * KiB / size) : 0;
   return Array.from({ length: gathered + 8 }, () => new Uint8Array(new ArrayBuffer(size)).fill(7));
 }
 
-/** A source in memory: `count` chunks, the given ones in turns. */
+/** A source in memory: `count` chunks, taken from the given ones in turns. */
 export function memorySource(chunks: readonly Uint8Array[], count: number): ReadableStream<Uint8Array> {
   let i = 0;
   return new ReadableStream({
@@ -223,19 +222,19 @@ export async function pump(chunks: readonly Uint8Array[], count: number, stream:
 
 export const identityStream = (): ByteTransform => new TransformStream<Uint8Array, Uint8Array>();
 
-/** What a stream cannot avoid that leaves its input alone: each chunk copied into a fresh array. */
+/** Copies each chunk into a new array: the least work of a stream that leaves its input unchanged. */
 export const copyStream = (): ByteTransform =>
   new TransformStream<Uint8Array, Uint8Array>({
     transform: (chunk, controller) => controller.enqueue(chunk.slice()),
   });
 
-/** What a stream cannot avoid that gives its output in memory of its own: a fresh array for each chunk. */
+/** Enqueues a new array for each chunk: the least work of a stream whose output has its own memory. */
 export const freshStream = (): ByteTransform =>
   new TransformStream<Uint8Array, Uint8Array>({
     transform: (chunk, controller) => controller.enqueue(new Uint8Array(chunk.length)),
   });
 
-/** The C loops, in a process of their own that waits while it is not asked. */
+/** The C loops, in a process that waits while it is not asked. */
 export class Baseline {
   readonly #child = spawn(process.env.KCAPI_BENCH_BASELINE!, { stdio: ["pipe", "pipe", "inherit"] });
   readonly #lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();

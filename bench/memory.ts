@@ -1,7 +1,7 @@
 /**
- * B7, one contender: sends 4 GiB through one stream and prints by how many bytes the resident memory grew at most.
+ * B7, one contender: sends 4 GiB through one stream and prints the peak growth of the resident memory in bytes.
  *
- * A stream of the same kind runs before, so that what the runtime needs for its compiled code is there already.
+ * A stream of the same kind runs first, so that compiled code is not counted.
  *
  * Arguments: `identity`, `copying`, `cipher.update`, `EncryptionStream` or `inPlace`; engine; algorithm.
  *

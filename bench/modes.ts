@@ -1,6 +1,6 @@
 /**
- * What `isOverEcb` in src/engines/modes.ts says, measured (modes): the userspace engine against the runtime's own cipher, for the
- * modes and directions where it may run over ECB. A bar that is missed says that the choice has stopped being right.
+ * Whether the userspace engine is right to run a mode over ECB (`isOverEcb` in src/engines): its speed against the
+ * runtime's own cipher. A missed bar means that the choice is no longer right.
  *
  * @module
  */

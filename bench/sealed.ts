@@ -1,7 +1,7 @@
 /**
  * Sealed streams (B9): against their parts, and against other packages that encrypt and authenticate streams.
  *
- * Each contender is a process of its own: this script, with its name.
+ * Each contender is a process of its own: this script with the contender's name.
  *
  * @module
  */

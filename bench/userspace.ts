@@ -1,7 +1,7 @@
 /**
  * The userspace engine (B6): against the runtime's own cipher and cipher stream.
  *
- * Each contender is a process of its own: this script, with its name.
+ * Each contender is a process of its own: this script with the contender's name.
  *
  * @module
  */
@@ -35,9 +35,10 @@ const COUNT = 1000;
 const chunks = chunksOf(SIZE);
 
 /**
- * glibc gives the end of the heap back to the system whenever the garbage collector has freed it, and each page of what is
- * fresh costs a fault: in a process that does nothing else that is half the time of the fastest ciphers, and no stream's doing. Where the one threshold is
- * set, the other no longer adapts itself: large blocks would be fresh each time.
+ * glibc gives the end of the heap back to the system whenever the garbage collector has freed it, and each page of what
+ * is fresh costs a fault: in a process that does nothing else that is half the time of the fastest ciphers, and no
+ * stream's doing. Where the one threshold is set, the other no longer adapts itself: large blocks would be fresh each
+ * time.
  */
 const KEEPS_MEMORY = {
   MALLOC_TRIM_THRESHOLD_: String(256 * MiB),

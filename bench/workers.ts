@@ -1,13 +1,10 @@
 /**
- * Streams over Workers (B10): against one thread, and beside a timer. And how much of the work is the main thread's, by which
- * `report.ts` tells how they grow with the processors.
- *
- * Each contender is a process of its own: this script, with its name.
+ * Streams over Workers (B10): against one thread, and beside a timer. Each contender is a process of its own: this
+ * script with the contender's name.
  *
  * @module
  */
 
-import { readFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
@@ -35,6 +32,7 @@ import {
   roundsOr,
   runBars,
   statistics,
+  statisticsOf,
   takeProcesses,
   ticksPerSecond,
 } from "./measure.ts";
@@ -42,7 +40,10 @@ import {
 const COUNT = 64; // MiB
 const chunks = [new Uint8Array(MiB).fill(7)];
 const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
-/** In the emulated machine a round takes seconds, and the third is faster than the first by a fifth: the code is compiled. */
+/**
+ * In the emulated machine a round takes seconds, and the third is faster than the first by a fifth: the code is
+ * compiled.
+ */
 const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 3, roundsOr(5)] : [3, 60, roundsOr(10)];
 
 const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
@@ -98,31 +99,15 @@ else await runBars({ B10: measureWorkers });
 async function measureWorkers(): Promise<void> {
   const script = fileURLToPath(import.meta.url);
   for (const work of Object.keys(WORKS)) {
-    const rounds = await takeProcesses<Round, Contender>(script, work, CONTENDERS, TURNS);
-    const figures = Object.fromEntries(
-      CONTENDERS.map((each) => [each, statistics(rounds[each].map(({ seconds }) => seconds))]),
-    );
+    const rounds = await takeProcesses<number, Contender>(script, work, CONTENDERS, TURNS);
+    const figures = statisticsOf(rounds);
     record({ bar: "B10", work: `${engine}, ${work}`, figures, unit: "s", per: COUNT * MiB });
-    if (work === "seal") {
-      const shares = {
-        "main thread": statistics(rounds.Workers.map(({ main }) => main)),
-        "other threads": statistics(rounds.Workers.map(({ others }) => others)),
-      };
-      record({ bar: "growth", work: `${engine}, ${work}`, figures: shares, unit: "s", per: COUNT * MiB });
-    }
   }
   using pool = new WorkerPool(2);
   await measureTimer(() => drain(chunks, COUNT, sealing.make({ pool })));
 }
 
-/** Seconds of a round: of the clock on the wall, and of the processors, for the main thread, which is serial, and the others. */
-interface Round {
-  readonly seconds: number;
-  readonly main: number;
-  readonly others: number;
-}
-
-async function compete(work: Work, contender: Contender): Promise<Round[]> {
+async function compete(work: Work, contender: Contender): Promise<number[]> {
   using pool = contender === "Workers" ? new WorkerPool(2) : undefined;
   const bareWorkers = contender === "bare Workers" ? startBare(work) : [];
   const unit = work.unit?.() ?? new Uint8Array(MiB);
@@ -133,17 +118,14 @@ async function compete(work: Work, contender: Contender): Promise<Round[]> {
     contender === "bare Workers"
       ? runBare(bareWorkers, unit, streams)
       : Promise.all(Array.from({ length: streams }, () => drain(source, count, work.make(pool ? { pool } : {}))));
-  const rounds: Round[] = [];
+  const seconds: number[] = [];
   for (let round = -WARM_UP; round < ROUNDS; round++) {
-    const [start, ofMain, ofAll] = [performance.now(), mainThreadSeconds(), process.cpuUsage()];
+    const start = performance.now();
     await run();
-    const seconds = (performance.now() - start) / 1000;
-    const main = mainThreadSeconds() - ofMain;
-    const { user, system } = process.cpuUsage(ofAll);
-    if (round >= 0) rounds.push({ seconds, main, others: (user + system) / 1e6 - main });
+    if (round >= 0) seconds.push((performance.now() - start) / 1000);
   }
   for (const worker of bareWorkers) await worker.terminate();
-  return rounds;
+  return seconds;
 }
 
 function startBare({ order }: Work): Worker[] {
@@ -214,11 +196,6 @@ function sealedUnit(): Uint8Array<ArrayBuffer> {
   job.run([plaintextUnit()], place, outputs);
   job.close();
   return outputs[0]!;
-}
-
-/** Linux counts it in nanoseconds. */
-function mainThreadSeconds(): number {
-  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0]) / 1e9;
 }
 
 /** A timer of 10 ms beside a stream that runs flat out. */
