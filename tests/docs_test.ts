@@ -1,0 +1,70 @@
+/**
+ * The snippets of README.md and docs/, run as they stand.
+ *
+ * A block of `ts` runs on every runtime, one of `ts deno` (or `bun`, `node`) on that runtime. Blocks of `sh` run in bash,
+ * where `kcapi-streams` is the tool on this runtime. `no-run` marks what needs a key of the kernel, root or an hour.
+ */
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { tool } from "./cli_support.ts";
+import { assert, assertEquals, runtime, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const pages = ["README.md", "SECURITY.md", ...readdirSync(join(root, "docs")).map((name) => join("docs", name))]
+  .filter((path) => path.endsWith(".md"));
+
+interface Snippet {
+  readonly place: string;
+  readonly language: string;
+  readonly marks: readonly string[];
+  readonly code: string;
+}
+
+function snippetsOf(path: string): Snippet[] {
+  const text = readFileSync(join(root, path), "utf8");
+  return [...text.matchAll(/^```(ts|sh)((?: [\w-]+)*)\n(.*?)^```$/gms)].map((match) => ({
+    place: `${path}:${text.slice(0, match.index).split("\n").length}`,
+    language: match[1]!,
+    marks: match[2]!.split(" ").filter(Boolean),
+    code: match[3]!,
+  }));
+}
+
+const snippets = pages.flatMap(snippetsOf);
+const MODULES = {
+  "@kcapi/streams": new URL("../mod.ts", import.meta.url).href,
+  "@std/assert": new URL("./std_standins.ts", import.meta.url).href,
+};
+
+for (const { place, language, marks, code } of snippets) {
+  const [only] = marks;
+  if (marks.includes("no-run") || only !== undefined && only !== runtime) continue;
+  test(`${place}: the snippet runs`, { engine: "userspace" }, async () => {
+    const directory = tempDir();
+    writeFileSync(join(directory, "notes.txt"), "attack at dawn");
+    const { code: exitCode, stdout, stderr } = await spawn(commandFor(language, code, directory), { cwd: directory });
+    assertEquals(exitCode, 0, stderr);
+    assert(stdout.length > 0, "the snippet prints nothing");
+  });
+}
+
+function commandFor(language: string, code: string, directory: string): string[] {
+  if (language === "sh") {
+    const quoted = tool.map((word) => `'${word}'`).join(" ");
+    return ["bash", "-euc", `kcapi-streams() { ${quoted} "$@"; }\n${code}`];
+  }
+  const script = join(directory, "snippet.ts");
+  const resolved = Object.entries(MODULES).reduce(
+    (text, [name, url]) => text.replaceAll(`"${name}"`, `"${url}"`),
+    code,
+  );
+  writeFileSync(script, resolved);
+  return [...runtimeArgv, script];
+}
+
+test("every page marks its snippets so that this suite runs or skips them by name", { engine: "userspace" }, () => {
+  const known = ["deno", "bun", "node", "no-run"];
+  assertEquals(snippets.flatMap(({ marks }) => marks).filter((mark) => !known.includes(mark)), []);
+  assert(snippets.length > 10, `${snippets.length} snippets`);
+});
