@@ -8,20 +8,20 @@
  */
 
 import { realpathSync } from "node:fs";
-import process from "node:process";
 import { NAME, VERSION } from "./cli/about.ts";
 import { parse, unknown } from "./cli/arguments.ts";
 import { COMMANDS } from "./cli/commands.ts";
 import { complain, print } from "./cli/descriptors.ts";
 import { failureOf, wrongUsage } from "./cli/failures.ts";
 import { help, overview } from "./cli/help.ts";
-import { withSignals } from "./cli/signals.ts";
+import { process } from "./cli/process.ts";
+import { withCleanup } from "./cli/signals.ts";
 
 /**
  * Runs the tool.
  *
- * Standard input, output and error are the process's own; while it runs, so are the handlers of SIGINT, SIGTERM and
- * SIGHUP, which end the process.
+ * It uses the process's standard input, output and error. While it has a temporary file or asks for a passphrase, it handles
+ * the signals that end a process, such as SIGINT and SIGTERM: it cleans up, and ends the process.
  *
  * @param args The arguments, the command's name first, such as `["encrypt", "--in", "a", "--out", "b"]`.
  * @returns The exit code.
@@ -36,7 +36,7 @@ import { withSignals } from "./cli/signals.ts";
  */
 export async function main(args: readonly string[]): Promise<number> {
   try {
-    return await withSignals(() => dispatch(args));
+    return await withCleanup(() => dispatch(args));
   } catch (error) {
     const { exitCode, message } = failureOf(error);
     if (message) complain(`${NAME}: ${message.replace(/\s*\n\s*/g, " ")}\n`);

@@ -9,7 +9,7 @@ import * as fs from "node:fs";
 import { promisify } from "node:util";
 import type { Bytes } from "../bytes.ts";
 import { codeOf, fileFailure } from "./failures.ts";
-import { cleanups, procFile } from "./signals.ts";
+import { atEnd, procFile } from "./signals.ts";
 
 const readFrom = promisify(fs.read) as (
   fd: number,
@@ -91,23 +91,11 @@ export function complain(text: string): void {
 
 /** Not by openSync(): to open a named pipe may take as long as the other end likes. */
 export async function openFile(path: string, flags: "r" | "w"): Promise<number> {
-  const stopWaiting = () => openOtherEnd(path);
-  cleanups.add(stopWaiting);
   try {
     const fd = await promisify(fs.open)(path, flags);
-    cleanups.add(() => fs.closeSync(fd));
+    atEnd(() => fs.closeSync(fd));
     return fd;
   } catch (error) {
     throw fileFailure(`cannot open ${path}`, error);
-  } finally {
-    cleanups.delete(stopWaiting);
   }
-}
-
-/**
- * Ends the wait for the other end of a named pipe: not every runtime exits while a thread of its waits for that. It stays
- * open, for that thread may not have come so far yet.
- */
-function openOtherEnd(path: string): void {
-  if (fs.statSync(path).isFIFO()) fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NONBLOCK);
 }

@@ -12,7 +12,7 @@ export const EXIT_CODES: readonly (readonly [code: string, meaning: string])[] =
   ["2", "wrong usage"],
   ["3", "the data does not fit: wrong key or passphrase, damaged, cut short, or of a wrong length"],
   ["4", "the cipher or the engine is not to be had, or failed"],
-  ["129, 130, 143", "ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM"],
+  ["129, 130, 131, 143", "ended by SIGHUP, SIGINT (Ctrl-C), SIGQUIT or SIGTERM"],
   ["141", "whoever read the output went away"],
 ];
 

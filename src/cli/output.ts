@@ -14,7 +14,7 @@ import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
 import { isNonblocking, openFile, writeAll } from "./descriptors.ts";
 import { Failure, fileFailure, wrongUsage } from "./failures.ts";
-import { cleanups } from "./signals.ts";
+import { atEnd, atEndOrSignal } from "./signals.ts";
 
 /** Where output goes; one write is under way while the next piece is made. */
 export interface Output {
@@ -98,18 +98,17 @@ function openTemporary(path: string, mode: number, finalMode: number | undefined
   const directory = dirname(target);
   const suffix = Buffer.from(crypto.getRandomValues(new Uint8Array(6))).toString("hex");
   const temporary = join(directory, `.${NAME}-${suffix}`);
+  const keep = atEndOrSignal(() => fs.unlinkSync(temporary));
   const fd = fs.openSync(temporary, "wx", finalMode === undefined ? mode : 0o600);
-  const discard = () => fs.unlinkSync(temporary);
-  const close = () => fs.closeSync(fd);
-  cleanups.add(discard).add(close);
+  const leaveOpen = atEnd(() => fs.closeSync(fd));
   return outputTo(fd, path, async () => {
     if (finalMode !== undefined) fs.fchmodSync(fd, finalMode);
     // Or a crash of the system soon after could leave the name with nothing behind it.
     await promisify(fs.fsync)(fd);
-    cleanups.delete(close);
-    close();
+    leaveOpen();
+    fs.closeSync(fd);
     fs.renameSync(temporary, target);
-    cleanups.delete(discard);
+    keep();
     syncDirectory(directory);
   });
 }

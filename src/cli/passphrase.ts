@@ -10,7 +10,7 @@ import { ReadStream } from "node:tty";
 import type { Bytes } from "../bytes.ts";
 import { fill, writeAll } from "./descriptors.ts";
 import { Failure, wrongUsage } from "./failures.ts";
-import { cleanups, SIGNALS } from "./signals.ts";
+import { atEndOrSignal, INTERRUPTED } from "./signals.ts";
 
 /** OpenSSL cuts longer passphrases without a word. */
 const LONGEST_PASSPHRASE = 1023;
@@ -50,13 +50,13 @@ async function ask(prompt: string): Promise<Bytes> {
     fs.writeSync(fd, "\n");
     terminal.destroy();
   };
+  const unregister = atEndOrSignal(restore);
   terminal.setRawMode(true);
-  cleanups.add(restore);
   try {
     await writeAll(fd, Buffer.from(prompt));
     return await readLine(fd);
   } finally {
-    cleanups.delete(restore);
+    unregister();
     restore();
   }
 }
@@ -69,7 +69,7 @@ async function readLine(fd: number): Promise<Bytes> {
   for (;;) {
     const isEnd = (await fill(fd, byte)).length === 0;
     const key = byte[0]!;
-    if (key === 3) throw new Failure(128 + SIGNALS.SIGINT, ""); // Ctrl-C
+    if (key === 3) throw new Failure(INTERRUPTED, ""); // Ctrl-C
     if (isEnd || key === 10 || key === 13 || key === 4) return line.subarray(0, length); // Enter, Ctrl-D
     if (key === 21) length = 0; // Ctrl-U
     else if (key === 8 || key === 127) length = withoutLastCharacter(line, length); // Backspace

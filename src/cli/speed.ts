@@ -4,12 +4,12 @@
  * @module
  */
 
-import process from "node:process";
 import { encrypt } from "../../mod.ts";
 import { type Arguments, wholeNumber } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
 import { type Plan, sizesOf } from "./plan.ts";
+import { process } from "./process.ts";
 
 export const DEFAULT_SIZES = ["4096", "65536", "1048576"];
 
