@@ -96,6 +96,8 @@ export class KcapiError extends Error {
   readonly errno: number;
   /** The call that failed: a libkcapi function, or the method of this module. */
   readonly operation: string;
+  /** What happened: the message without the operation, the code and the hint. */
+  readonly detail: string;
   /** The likely cause on this system and what would change it, where that is known. */
   readonly hint?: string;
 
@@ -104,22 +106,23 @@ export class KcapiError extends Error {
    *
    * @param code The errno's name, or its positive number.
    * @param operation The call that failed.
-   * @param message What happened, as a sentence without a final period.
+   * @param detail What happened, as a sentence without a final period.
    * @param options Hint and cause.
    */
   constructor(
     code: ErrorCode | number,
     operation: string,
-    message: string,
+    detail: string,
     options: KcapiErrorOptions = {},
   ) {
     const { hint, ...rest } = options;
     const errno = typeof code === "number" ? code : ERRNO[code as keyof typeof ERRNO];
     const name = errorCode(errno);
-    super(`${operation}: ${message} (${name})${hint ? `: ${hint}` : ""}`, rest);
+    super(`${operation}: ${detail} (${name})${hint ? `: ${hint}` : ""}`, rest);
     this.code = name;
     this.errno = errno;
     this.operation = operation;
+    this.detail = detail;
     if (hint !== undefined) this.hint = hint;
   }
 }
