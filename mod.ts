@@ -32,7 +32,7 @@ export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
-export { openSealed, SealedReader, type SealedSource } from "./src/sealed/file.ts";
+export { openSealed, SealedReader, type SealedSource, type SealedStreamOptions } from "./src/sealed/file.ts";
 export {
   type SealedFormat,
   type SealedFormatName,

@@ -198,7 +198,7 @@ export class StoredFile {
 
   /** The content from `start` to before `end`. Damage to its first segment rejects here, later damage errors the stream. */
   async stream(start: number, end: number): Promise<ReadableStream<Bytes>> {
-    const reader = this.#sealed.stream(this.#offset + start, this.#offset + end).getReader();
+    const reader = this.#sealed.stream({ start: this.#offset + start, end: this.#offset + end }).getReader();
     const read = async () => {
       try {
         const result = await reader.read();

@@ -126,7 +126,7 @@ async function unsealRange(
   const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
   if (isNone) throw wrongUsage(`--range is of none of the ${file.size} bytes there are`);
   const [start, end] = first === undefined ? [-last!] : [first, last === undefined ? undefined : last + 1];
-  await pump(file.stream(start, end), output, new Progress("unseal", file, undefined, given));
+  await pump(file.stream({ start, end }), output, new Progress("unseal", file, undefined, given));
 }
 
 const readAt = promisify(fs.read) as (

@@ -8,19 +8,43 @@ import { type AbortListener, onAbort } from "../abort.ts";
 import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
+import { platformInfo } from "../runtime/mod.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { type Layout, layoutOf } from "./format.ts";
 import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
 import { deriveKeys, openSegments, type Place, type Segments } from "./segments.ts";
 import { badMessage, engineFor, parseHeader } from "./unsealer.ts";
 
-/** Where {@linkcode openSealed} reads from: a Blob, or anything that gives the bytes of a range. */
+/**
+ * Where {@linkcode openSealed} reads from: a Blob, or an object that reads ranges of bytes.
+ *
+ * Node's `openAsBlob()` reports a wrong size for files of 4 GiB and more (nodejs/node#52585). Bun does not know the size of
+ * a slice of a `Bun.file()` whose own `size` was not read before. Use a source over a file descriptor there.
+ */
 export type SealedSource = Blob | {
   /** Bytes in all, which stay the same. */
   readonly size: number;
-  /** The bytes from `start` to before `end`, all of them. May be called again before it has answered. */
+  /**
+   * Reads the bytes from `start` to before `end`, all of them. It may be called again before an earlier call has settled.
+   *
+   * The bytes must stay unchanged until the `bytes()` or the `read()` of a stream that asked for them has settled: they may be
+   * used some turns of the event loop after this promise. Fill new memory at each call.
+   */
   read(start: number, end: number): Promise<BytesLike>;
 };
+
+/** Options of `stream()` of a {@linkcode SealedReader}. */
+export interface SealedStreamOptions {
+  /** The first byte, as for `bytes()`: 0 by default. */
+  start?: number | undefined;
+  /** The byte after the last one; the file's end by default. */
+  end?: number | undefined;
+  /**
+   * Closes the file when this stream has ended, failed, or been cancelled, and no other stream or `bytes()` is under way. A
+   * stream that is neither read to its end nor cancelled leaves it open. Default: false.
+   */
+  close?: boolean | undefined;
+}
 
 const CONSTRUCT = Symbol("construct");
 
@@ -55,41 +79,79 @@ export class SealedReader implements Disposable {
    */
   async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
     const [from, to] = this.#range(start, end);
-    this.#reader.check();
-    const bytes = new Uint8Array(to - from);
-    for (let at = from; at < to;) {
-      const piece = await this.#reader.piece(at, to);
-      bytes.set(piece, at - from);
-      at += piece.length;
+    const reader = this.#reader;
+    reader.check();
+    reader.begin();
+    try {
+      const bytes = new Uint8Array(to - from);
+      for (let at = from; at < to;) {
+        const piece = await reader.piece(at, to);
+        bytes.set(piece, at - from);
+        at += piece.length;
+      }
+      return bytes;
+    } finally {
+      reader.end();
     }
-    return bytes;
   }
 
   /**
-   * The plaintext of a range as a stream: a segment is read and verified when a reader asks for it.
+   * The plaintext of a range as a stream: a segment is read and verified when the stream is read.
    *
-   * @param start The first byte, as for {@linkcode bytes}.
-   * @param end The byte behind the last one.
+   * A stream that a function returns, as in a Response, is read after the function has ended: `using` closes the file too
+   * early there. Open the file without `using`, and let the stream close it.
+   *
+   * @param options The range, and whether to close the file at the end.
    * @returns A stream that errors as {@linkcode bytes} rejects.
+   * @throws {TypeError} If an option is of a wrong type.
+   *
+   * @example A response that closes the file
+   * ```ts
+   * import { openSealed, seal } from "@kcapi/streams";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const key = crypto.getRandomValues(new Uint8Array(32));
+   * const sealed = new Blob(await Array.fromAsync(seal({ key }, new TextEncoder().encode("attack at dawn"))));
+   *
+   * async function respond(): Promise<Response> {
+   *   const file = await openSealed(sealed, { key });
+   *   return new Response(file.stream({ start: -4, close: true }));
+   * }
+   * assertEquals(await (await respond()).text(), "dawn");
+   * ```
    */
-  stream(start?: number, end?: number): ReadableStream<Uint8Array<ArrayBuffer>> {
+  stream(options: SealedStreamOptions = {}): ReadableStream<Uint8Array<ArrayBuffer>> {
+    if (typeof options !== "object" || options === null) {
+      throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+    }
+    const { start, end, close = false } = options;
+    if (typeof close !== "boolean") throw new TypeError(`"close" expected a boolean, got ${describe(close)}`);
     let [at, to] = this.#range(start, end);
     const reader = this.#reader;
+    reader.begin();
     return new ReadableStream<Bytes>({
       start: () => new Promise((resolve) => resolve(reader.check())),
       async pull(controller) {
-        if (at === to) return controller.close();
-        const piece = await reader.piece(at, to);
-        at += piece.length;
-        controller.enqueue(piece);
+        try {
+          if (at === to) {
+            controller.close();
+            return reader.end(close);
+          }
+          const piece = await reader.piece(at, to);
+          at += piece.length;
+          controller.enqueue(piece);
+        } catch (error) {
+          reader.end(close);
+          throw error;
+        }
       },
+      cancel: () => reader.end(close),
     }, { highWaterMark: 0 });
   }
 
   /** Forgets the keys, and releases the cipher. Reads that go on reject with KcapiError ECANCELED. */
   close(): void {
-    const later = new KcapiError("EBADF", "read", "the file is closed");
-    this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), later);
+    this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), closedError());
   }
 
   /** The same as {@linkcode close}. */
@@ -109,7 +171,8 @@ export class SealedReader implements Disposable {
  * The last segment is verified before the promise resolves, so that the size is true: neither a file that was cut nor one
  * that something was added to is opened. Other segments are read and verified when they are asked for.
  *
- * @param source A Blob (`Bun.file()`, Node's `openAsBlob()`), or an object with `size` and `read(start, end)`.
+ * @param source A Blob (`Bun.file()`, Node's `openAsBlob()`), or an object with `size` and `read(start, end)`, as in the second
+ * example, which holds for files of any size.
  * @param options The key, and what the data is bound to. Its signal closes the file, too.
  * @returns The open file.
  * @throws {TypeError} If an argument is of a wrong type.
@@ -128,6 +191,36 @@ export class SealedReader implements Disposable {
  * assertEquals(file.size, 14);
  * assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
  * ```
+ *
+ * @example A file, in Deno, Bun and Node
+ * ```ts
+ * import { openSealed, seal } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ * import { mkdtemp, open, writeFile } from "node:fs/promises";
+ * import { tmpdir } from "node:os";
+ *
+ * const key = crypto.getRandomValues(new Uint8Array(32));
+ * const path = `${await mkdtemp(`${tmpdir()}/`)}/data.sealed`;
+ * await writeFile(path, seal({ key }, new TextEncoder().encode("attack at dawn")));
+ *
+ * const handle = await open(path);
+ * const source = {
+ *   size: (await handle.stat()).size,
+ *   async read(start: number, end: number) {
+ *     const bytes = new Uint8Array(end - start);
+ *     for (let at = 0; at < bytes.length;) {
+ *       const { bytesRead } = await handle.read(bytes, at, bytes.length - at, start + at);
+ *       if (bytesRead === 0) throw new Error("the file has become shorter");
+ *       at += bytesRead;
+ *     }
+ *     return bytes;
+ *   },
+ * };
+ * const file = await openSealed(source, { key });
+ * assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
+ * file.close();
+ * await handle.close();
+ * ```
  */
 export async function openSealed(source: SealedSource, options: SealOptions): Promise<SealedReader> {
   const range = rangeOf(source);
@@ -135,8 +228,7 @@ export async function openSealed(source: SealedSource, options: SealOptions): Pr
   const plan = checkSealOptions(options);
   try {
     const engine = engineFor(plan);
-    const layout = layoutOf(plan.format, size);
-    if (!layout) throw badMessage();
+    const layout = layoutOf(plan.format, size) ?? await rejectSize(source, size);
     const reader = new Reader(range, plan, size, layout);
     try {
       await reader.open(engine);
@@ -145,9 +237,45 @@ export async function openSealed(source: SealedSource, options: SealOptions): Pr
       throw error;
     }
     return new SealedReader(CONSTRUCT, reader);
+  } catch (error) {
+    throw withSizeHint(source, error);
   } finally {
     plan.key.fill(0);
   }
+}
+
+/** Larger than any file of Linux. Bun says 2^52 - 1 less the start for a slice of a file whose size it has not read. */
+const LARGEST_SIZE = 2 ** 50;
+
+/** @throws Always: what reading the Blob throws, or why its size is impossible. */
+async function rejectSize(source: SealedSource, size: number): Promise<never> {
+  if (source instanceof Blob && (size === 0 || size > LARGEST_SIZE)) {
+    // In Bun, a file that is missing has a size, too; reading it rejects. By a stream, for it may be endless.
+    const reader = source.stream().getReader();
+    await reader.read();
+    await reader.cancel();
+  }
+  if (size === 0) throw new KcapiError("EBADMSG", "unseal", "the source is empty: its size is 0");
+  if (size > LARGEST_SIZE) {
+    throw new TypeError(
+      `"source" expected a size that is known, got ${size}: in Bun, read a file's size before its slice()`,
+    );
+  }
+  throw badMessage();
+}
+
+/** Adds a hint where a Blob may have a wrong size. */
+function withSizeHint(source: SealedSource, error: unknown): unknown {
+  const isUnsure = error instanceof KcapiError && (error.code === "EBADMSG" || error.code === "EIO") &&
+    source instanceof Blob && platformInfo().runtime.name === "node";
+  if (!isUnsure) return error;
+  const hint = "for a file of 4 GiB or more, whose size Node's openAsBlob() gets wrong (nodejs/node#52585), " +
+    "give an object with size and read(start, end)";
+  return new KcapiError(error.code, error.operation, error.detail, { hint, cause: error.cause });
+}
+
+function closedError(): KcapiError {
+  return new KcapiError("EBADF", "read", "the file is closed");
 }
 
 /** Reads segments of a source, and opens them. */
@@ -163,6 +291,9 @@ class Reader {
   /** The event loop's turn, which all that is read waits for together. */
   #turn: Promise<void> | undefined;
   #segments: Segments | undefined;
+  /** Streams and calls of `bytes()` that have not ended. */
+  #uses = 0;
+  #closesWhenUnused = false;
   #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
 
   constructor(source: Range, plan: SealPlan, size: number, layout: Layout) {
@@ -199,6 +330,18 @@ class Reader {
     const segment = await this.#segment(index);
     const isWhole = at === start && to - start >= segment.length;
     return isWhole ? segment : segment.slice(at - start, to - start);
+  }
+
+  /** A stream or `bytes()` begins. */
+  begin(): void {
+    this.#uses++;
+  }
+
+  /** A stream or `bytes()` ends. The last one closes the reader, if one of them was told to. */
+  end(close = false): void {
+    this.#uses--;
+    this.#closesWhenUnused ||= close;
+    if (this.#closesWhenUnused && this.#uses === 0) this.close(closedError());
   }
 
   /** Reads that wait reject with `reason`, those to come with `later`. */
