@@ -9,6 +9,7 @@ import { createCipheriv, createDecipheriv } from "node:crypto";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { openUserspace } from "../src/engines/userspace.ts";
 import { divide, iv, key, KiB, record, roundsOr, runBars, sizeName, takeTurns, timed } from "./measure.ts";
+import { Secret } from "../src/secret.ts";
 
 await runBars({ modes: measureModes });
 
@@ -17,7 +18,7 @@ async function measureModes(): Promise<void> {
     for (const size of [64 * KiB, 4 * KiB, 256]) {
       const count = 1000 * 64 * KiB / Math.max(size, 16 * KiB);
       const chunk = new Uint8Array(size).fill(7);
-      const engine = openUserspace(parseAlgorithm(`${mode}(aes)`), key.slice());
+      const engine = openUserspace(parseAlgorithm(`${mode}(aes)`), Secret.from(key));
       engine.init(direction, iv);
       const create = direction === "encrypt" ? createCipheriv : createDecipheriv;
       const [cipher, ecb] = [create(`aes-256-${mode}`, key, iv), create("aes-256-ecb", key, null)];

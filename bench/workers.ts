@@ -175,12 +175,12 @@ function bareStream(work: (memory: ArrayBuffer) => Promise<ArrayBuffer>, most: n
 
 function sealedOrder(of: "seal" | "unseal"): SealedOrder {
   const header = { salt: new Uint8Array(32), prefix: new Uint8Array(7) };
-  return { of, format: checkFormat(), header, engine, key: new Uint8Array(64) };
+  return { of, format: checkFormat(), header, engine, key: new ArrayBuffer(64) };
 }
 
 function cipherOrder(algorithm: string, ofCipher: Uint8Array<ArrayBuffer>, sectorSize?: number): CipherOrder {
   const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true, iv: undefined } as const;
-  return { of: "cipher", algorithm, engine, ...plan, sectorSize, key: ofCipher.slice() };
+  return { of: "cipher", algorithm, engine, ...plan, sectorSize, key: ofCipher.slice().buffer };
 }
 
 /** What bare Workers seal: to whole segments, 1 MiB together. */

@@ -21,7 +21,7 @@ const sectors = crypto.getRandomValues(new Uint8Array(16 * 4096));
 
 try {
   // Once, at the start: what is opened goes on if the key is revoked or expires later.
-  using handle = CipherHandle.open("xts(aes)", { key: { keyring: "logon", description } });
+  using handle = CipherHandle.open("xts(aes)", { key: { type: "logon", description } });
   const ciphertext = await through(sectors, new EncryptionStream(handle, { sectorSize: 4096 }));
   const plaintext = await through(ciphertext, new DecryptionStream(handle, { sectorSize: 4096 }));
   const isSame = plaintext.every((byte, i) => byte === sectors[i]) && plaintext.length === sectors.length;

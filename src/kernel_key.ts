@@ -4,58 +4,67 @@
  * @module
  */
 
-import { type Bytes, copyOf, describe, isBuffer } from "./bytes.ts";
+import { describe, isBuffer } from "./bytes.ts";
+import { Secret } from "./secret.ts";
 
 const TYPES = ["logon", "user", "encrypted", "trusted"] as const;
 
 /**
- * A key of the kernel's keyring, which takes the place of its bytes: by type and description, as request_key(2) finds it
- * from this process, or by its serial number. The kernel copies it from there, so that it never enters this process.
- * From Linux 6.2 on, on the kernel engine alone.
+ * A key in the kernel's keyring, used instead of the key's bytes: by key type and description, as request_key(2) finds it
+ * from this process, or by serial number. The kernel copies the key from its keyring, so it never enters this process.
+ * Needs Linux 6.2 or later and the kernel engine.
  */
 export type KernelKey =
-  | { readonly keyring: "logon" | "user" | "encrypted" | "trusted"; readonly description: string }
-  | { readonly serial: number };
+  | {
+    readonly type: "logon" | "user" | "encrypted" | "trusted";
+    readonly description: string;
+    readonly serial?: undefined;
+  }
+  | { readonly serial: number; readonly type?: undefined; readonly description?: undefined };
 
-/** A key as what opens ciphers takes it: its bytes, in a copy that is zeroed at the end, or one of the kernel's. */
-export type Key = Bytes | KernelKey;
+/** The key of a cipher: its bytes, owned by whoever holds them, or the name of a key in the kernel. */
+export type Key = Secret | KernelKey;
 
-/** A copy, to be forgotten for itself. */
-export function copyOfKey(key: Key): Key {
-  return "length" in key ? copyOf(key) : key;
+/** A key of its own, to be disposed of separately. */
+export function cloneKey(key: Key): Key {
+  return key instanceof Secret ? key.clone() : key;
 }
 
-/** Zeroes it, where it is here. */
-export function forgetKey(key: Key): void {
-  if ("length" in key) key.fill(0);
+/** Zeroes the bytes, if the key has any. */
+export function disposeKey(key: Key): void {
+  if (key instanceof Secret) key.dispose();
 }
 
 /** The longest description that the kernel takes, in bytes (KEY_MAX_DESC_SIZE, with the NUL behind it). */
 const LONGEST = 4095;
 
 /**
- * A copy of a key of the kernel's.
+ * A checked copy of a kernel key.
  *
- * @returns Undefined for whatever else may be a key, or none: bytes are bytes, whatever properties they have.
- * @throws {TypeError} or {RangeError}, if it is one that cannot be.
+ * @returns Undefined if `value` is something else, such as bytes (whatever properties they have) or a CryptoKey, whose
+ * `type` is none of the kernel's.
+ * @throws {TypeError} or {RangeError} If it is a kernel key with a wrong type, description or serial.
  */
 export function checkKernelKey(value: unknown): KernelKey | undefined {
   if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || isBuffer(value)) return undefined;
-  const { keyring, description, serial } = value as Record<string, unknown>;
+  const { type, description, serial } = value as Record<string, unknown>;
   if (serial === undefined) {
-    return keyring === undefined && description === undefined ? undefined : named(keyring, description);
+    return description === undefined && !isKeyType(type) ? undefined : checkNamed(type, description);
   }
-  if (keyring !== undefined || description !== undefined) {
-    throw new TypeError('"key" expected "keyring" and "description", or "serial", got both');
+  if (type !== undefined || description !== undefined) {
+    throw new TypeError('"key" expected "type" and "description", or "serial", got both');
   }
   return { serial: checkSerial(serial) };
 }
 
-function named(keyring: unknown, description: unknown): KernelKey {
-  const type = TYPES.find((type) => type === keyring);
-  if (type === undefined) {
-    const got = typeof keyring === "string" ? "another string" : describe(keyring);
-    throw new TypeError(`"key.keyring" expected ${TYPES.map((type) => `"${type}"`).join(" or ")}, got ${got}`);
+function isKeyType(type: unknown): type is typeof TYPES[number] {
+  return TYPES.includes(type as typeof TYPES[number]);
+}
+
+function checkNamed(type: unknown, description: unknown): KernelKey {
+  if (!isKeyType(type)) {
+    const got = typeof type === "string" ? "another string" : describe(type);
+    throw new TypeError(`"key.type" expected ${TYPES.map((type) => `"${type}"`).join(" or ")}, got ${got}`);
   }
   if (typeof description !== "string") {
     throw new TypeError(`"key.description" expected a string, got ${describe(description)}`);
@@ -68,7 +77,7 @@ function named(keyring: unknown, description: unknown): KernelKey {
   if (length === 0 || length > LONGEST) {
     throw new RangeError(`"key.description" expected 1 to ${LONGEST} bytes, got ${length}`);
   }
-  return { keyring: type, description };
+  return { type, description };
 }
 
 function checkSerial(serial: unknown): number {

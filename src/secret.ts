@@ -32,6 +32,13 @@ export class Secret implements Disposable {
     return new Secret(new ArrayBuffer(length));
   }
 
+  /** A secret of `length` random bytes. */
+  static random(length: number): Secret {
+    const secret = Secret.alloc(length);
+    crypto.getRandomValues(secret.bytes);
+    return secret;
+  }
+
   /** A copy of `bytes`. */
   static from(bytes: Uint8Array): Secret {
     const secret = Secret.alloc(bytes.length);

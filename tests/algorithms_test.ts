@@ -25,6 +25,7 @@ import {
   test,
 } from "./deps.ts";
 import { bytes, collect, concat, cut, opens, plain64, streamOf, WINDOW } from "./support.ts";
+import { Secret } from "../src/secret.ts";
 
 // ---- by name ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ function keyFor(name: string): Bytes | undefined {
   for (const size of KEY_SIZES) {
     const key = bytes(size, 7);
     try {
-      openEngine(parseAlgorithm(name), key.slice(), engine).close();
+      openEngine(parseAlgorithm(name), Secret.from(key), engine).close();
       return key;
     } catch (error) {
       // Another length may do; no other error may hide an algorithm from this test.
@@ -281,7 +282,7 @@ async function assertCuts(
   input: Bytes,
   cuts: readonly number[],
 ): Promise<void> {
-  const one = openEngine(parseAlgorithm(name), key.slice(), engine);
+  const one = openEngine(parseAlgorithm(name), Secret.from(key), engine);
   try {
     const iv = one.ivSize > 0 ? bytes(one.ivSize, 3) : undefined;
     const expected = inOneOp(one, direction, iv ?? null, input);
@@ -300,7 +301,7 @@ async function assertCuts(
 
 /** Each sector by an op of its own; the last one is short, where `sectorSize` does not divide the input. */
 async function assertSectors(name: string, key: Bytes, task: Task, sectorSize: number): Promise<void> {
-  const one = openEngine(parseAlgorithm(name), key.slice(), engine);
+  const one = openEngine(parseAlgorithm(name), Secret.from(key), engine);
   try {
     const sectors: (Bytes | undefined)[] = [];
     for (const sector of cut(task.input, [sectorSize])) {
@@ -325,7 +326,7 @@ async function assertSectors(name: string, key: Bytes, task: Task, sectorSize: n
 /** The core with an algorithm taken for one that carries on, in ops of 64 bytes. */
 function naively(name: string, key: Bytes, iv: Bytes | null, input: Bytes): Bytes {
   const algorithm = parseAlgorithm(name);
-  const flow = new Flow(openEngine(algorithm, key.slice(), engine), { ...algorithm, kind: "stream" });
+  const flow = new Flow(openEngine(algorithm, Secret.from(key), engine), { ...algorithm, kind: "stream" });
   try {
     flow.start({ direction: "encrypt", iv });
     const output: Bytes[] = [];
@@ -345,7 +346,7 @@ const NAIVE = ["chacha20", "xchacha20", "rfc3686(ctr(aes))", "xts(aes)", "essiv(
 for (const name of NAIVE) {
   onKernel(`${name} taken for one that carries on would give other bytes than in one op`, async () => {
     const key = (await algorithms()).get(name)!;
-    const one = openEngine(parseAlgorithm(name), key.slice(), engine);
+    const one = openEngine(parseAlgorithm(name), Secret.from(key), engine);
     const iv = bytes(one.ivSize, 3);
     const input = bytes(192);
     const expected = inOneOp(one, "encrypt", iv, input)!;
@@ -368,7 +369,7 @@ onKernel("each algorithm that is cut by our rules needs them: taken for one that
   for (const [name, key] of await algorithms()) {
     // Unknown, and so unsafe until proven: no rule says that it needs this.
     if (parseAlgorithm(name).kind === "stream" || name.includes("cipher_null")) continue;
-    const one = openEngine(parseAlgorithm(name), key.slice(), engine);
+    const one = openEngine(parseAlgorithm(name), Secret.from(key), engine);
     const iv = one.ivSize > 0 ? bytes(one.ivSize, 3) : null;
     const expected = inOneOp(one, "encrypt", iv, bytes(192))!;
     one.close();
@@ -433,7 +434,7 @@ for (const name of COUNTERS) {
     const key = bytes(32, 7);
     const iv = ivAt(name, 2 ** 32 - 3);
     const input = bytes(192);
-    const one = openEngine(parseAlgorithm(name), key.slice(), engine);
+    const one = openEngine(parseAlgorithm(name), Secret.from(key), engine);
     const expected = inOneOp(one, "encrypt", iv, input)!;
     one.close();
     const task = { name, key, direction: "encrypt", iv, input, cuts: [50] } as const;

@@ -40,6 +40,7 @@ import {
   turns,
   WINDOW,
 } from "./support.ts";
+import { Secret } from "../src/secret.ts";
 
 const IV = bytes(16, 3);
 const PAGE = 4_096;
@@ -287,7 +288,7 @@ for (
 }
 
 function kernelWindow(): number {
-  const kernel = openKernel(load(), parseAlgorithm("ctr(aes)"), keyOf("ctr(aes)"));
+  const kernel = openKernel(load(), parseAlgorithm("ctr(aes)"), Secret.from(keyOf("ctr(aes)")));
   kernel.close();
   return kernel.window;
 }
@@ -363,7 +364,7 @@ async function assertOneOp(window: number): Promise<void> {
 
 onKernel("F2 with pages of 64 KiB the window is 196,608 bytes, and a page of it is left free", () => {
   using _ = interpose(() => ({ getpagesize: () => 65_536 }));
-  const kernel = openKernel(load(), parseAlgorithm("ctr(aes)"), keyOf("ctr(aes)"));
+  const kernel = openKernel(load(), parseAlgorithm("ctr(aes)"), Secret.from(keyOf("ctr(aes)")));
   assertEquals([0, 16, 65_536, 131_072, 196_608].map((queued) => kernel.capacity(queued)), [
     196_608,
     131_056,
@@ -424,7 +425,7 @@ watchedOnKernel(
 /** A flow over the engine of this run, and the memory in which its engine was given the tail. */
 function flowWithTails(algorithm: string, key: Bytes): { flow: Flow; tails: Bytes[] } {
   const parsed = parseAlgorithm(algorithm);
-  const real = openEngine(parsed, key, engine);
+  const real = openEngine(parsed, Secret.from(key), engine);
   const update = real.update.bind(real);
   const tails: Bytes[] = [];
   real.update = (list, last) => {

@@ -54,7 +54,7 @@ export class LoadedKey implements AsyncDisposable {
 
   constructor(type: string, description: string, serial: string) {
     this.serial = Number(serial);
-    this.byName = { keyring: type as "logon", description };
+    this.byName = { type: type as "logon", description };
     this.bySerial = { serial: this.serial };
   }
 

@@ -95,27 +95,28 @@ const WAYS: Record<string, (key: unknown, options?: object) => unknown> = {
 
 const description = "kcapi:x";
 const BAD: [key: unknown, error: typeof TypeError, message: string][] = [
-  [{ keyring: "logon" }, TypeError, '"key.description" expected a string, got undefined'],
-  [{ description }, TypeError, '"key.keyring" expected "logon" or "user" or "encrypted" or "trusted", got undefined'],
-  [{ keyring: "Logon", description }, TypeError, "got another string"],
-  [{ keyring: ["logon"], description }, TypeError, "got an array"],
-  [{ keyring: "toString", description }, TypeError, '"key.keyring"'],
-  [{ keyring: "user", description: new String("x") }, TypeError, "got an object"],
-  [{ keyring: "user", description: "" }, RangeError, "expected 1 to 4095 bytes, got 0"],
-  [{ keyring: "user", description: "x".repeat(4096) }, RangeError, "got 4096"],
-  [{ keyring: "user", description: "\u20ac".repeat(1366) }, RangeError, "got 4098"],
-  [{ keyring: "user", description: "a\0b" }, TypeError, "without NUL"],
-  [{ keyring: "user", description: "a\ud800" }, TypeError, "lone surrogates"],
+  [{ type: "logon" }, TypeError, '"key.description" expected a string, got undefined'],
+  [{ description }, TypeError, '"key.type" expected "logon" or "user" or "encrypted" or "trusted", got undefined'],
+  [{ type: "Logon", description }, TypeError, "got another string"],
+  [{ type: ["logon"], description }, TypeError, "got an array"],
+  [{ type: "toString", description }, TypeError, '"key.type"'],
+  [{ type: "user", description: new String("x") }, TypeError, "got an object"],
+  [{ type: "user", description: "" }, RangeError, "expected 1 to 4095 bytes, got 0"],
+  [{ type: "user", description: "x".repeat(4096) }, RangeError, "got 4096"],
+  [{ type: "user", description: "\u20ac".repeat(1366) }, RangeError, "got 4098"],
+  [{ type: "user", description: "a\0b" }, TypeError, "without NUL"],
+  [{ type: "user", description: "a\ud800" }, TypeError, "lone surrogates"],
   [{ serial: "1" }, TypeError, '"key.serial" expected a number, got string'],
   [{ serial: 1n }, TypeError, "got bigint"],
   [{ serial: null }, TypeError, "got null"],
   ...[0, -1, 1.5, NaN, Infinity, 2 ** 31].map((serial): [unknown, typeof TypeError, string] => {
     return [{ serial }, RangeError, `"key.serial" expected an integer from 1 to 2^31 - 1, got ${serial}`];
   }),
-  [{ serial: 1, keyring: "user", description }, TypeError, "got both"],
+  [{ serial: 1, type: "user", description }, TypeError, "got both"],
   [{ serial: 1, description }, TypeError, "got both"],
   [{}, TypeError, '"key" expected a Uint8Array or other BufferSource, got an object'],
   [{ serial: undefined }, TypeError, "BufferSource"],
+  [{ type: "secret", extractable: true }, TypeError, "BufferSource"], // a CryptoKey has such members
 ];
 
 for (const [way, open] of Object.entries(WAYS)) {
@@ -124,7 +125,7 @@ for (const [way, open] of Object.entries(WAYS)) {
       const error = assertThrows(() => open(key), type, message);
       assert(!error.message.includes(description), error.message);
     }
-    for (const key of [{ keyring: "user", description }, { serial: 1 }]) {
+    for (const key of [{ type: "user", description }, { serial: 1 }]) {
       assertThrows(
         () => open(key, { engine: "userspace" }),
         TypeError,
@@ -135,15 +136,15 @@ for (const [way, open] of Object.entries(WAYS)) {
 }
 
 test("bytes are bytes whatever they are called, and each part of a key is asked for once", () => {
-  const named = Object.assign(bytes(SIZE), { serial: 1, keyring: "user", description });
+  const named = Object.assign(bytes(SIZE), { serial: 1, type: "user", description });
   using handle = CipherHandle.open(ALGORITHM, { key: named, engine: "userspace" });
   assertEquals(handle.engine, "userspace");
   const asked: string[] = [];
-  const key = new Proxy({ keyring: "Nothing" }, {
+  const key = new Proxy({ type: "Nothing", description }, {
     get: (target, name) => (asked.push(String(name)), Reflect.get(target, name)),
   });
-  assertThrows(() => CipherHandle.open(ALGORITHM, { key: key as unknown as KernelKey }), TypeError, "key.keyring");
-  assertEquals(asked.sort(), ["description", "keyring", "serial"]);
+  assertThrows(() => CipherHandle.open(ALGORITHM, { key: key as unknown as KernelKey }), TypeError, "key.type");
+  assertEquals(asked.sort(), ["description", "serial", "type"]);
 });
 
 test("sealed streams refuse a key of the kernel's, and say why", () => {
@@ -171,7 +172,7 @@ for (const algorithm of [ALGORITHM, "ctr(aes)"]) {
 test.if(hasCipher && isOld, "needs AF_ALG before Linux 6.2")(
   "before Linux 6.2 a key of the kernel's is ENOPROTOOPT, whichever it is, and probe() says so, too",
   async () => {
-    for (const key of [{ serial: 1 }, { keyring: "user", description } as const]) {
+    for (const key of [{ serial: 1 }, { type: "user", description } as const]) {
       assertRefused(key, "ENOPROTOOPT", "older than Linux 6.2");
     }
     const { keyring, problems } = probe();
@@ -211,7 +212,7 @@ onKernel("a libkcapi before 1.1.0, or a descriptor of something else, is EOPNOTS
 
 const library = loadIfGranted();
 const hasLibrary = !(library instanceof KcapiError);
-const ABSENT = { keyring: "user", description: newDescription() } as const;
+const ABSENT = { type: "user", description: newDescription() } as const;
 
 /** request_key(2), on x86-64 and arm64. */
 const REQUEST_KEY = [249, 218];
@@ -363,7 +364,7 @@ test.if(hasTrusted, `${NO_KEYS}, with keys of the type trusted: a TPM or its lik
   async () => {
     const name = newDescription();
     const serial = Number(await keyctl(["add", "trusted", name, `new ${SIZE}`, "@u"]));
-    const keys: KernelKey[] = [{ serial }, { keyring: "trusted", description: name }];
+    const keys: KernelKey[] = [{ serial }, { type: "trusted", description: name }];
     const [one, two] = await Promise.all(keys.map(encrypted));
     assertEquals(one, two);
     assertEquals(await collect(decrypt(ALGORITHM, { key: { serial }, ...SECTORS }, one!)), bytes(5120));
@@ -381,7 +382,7 @@ withKeys("a description of 4,095 bytes, and one that is not ASCII, are found as 
     const exact = Buffer.from(long).subarray(0, 4095).toString().replace(/\ufffd+$/, "");
     const name = exact + "x".repeat(long.length > 1000 ? 4095 - Buffer.byteLength(exact) : 0);
     const serial = await keyctl(["padd", "user", name, "@u"], newKey());
-    assertEquals(resolveKernelKey({ keyring: "user", description: name }), Number(serial));
+    assertEquals(resolveKernelKey({ type: "user", description: name }), Number(serial));
     await keyctl(["unlink", serial, "@u"]);
   }
 });
@@ -391,8 +392,8 @@ withKeys("a description of 4,095 bytes, and one that is not ASCII, are found as 
 withKeys("ENOKEY: no such key by name, by serial, and in a session that does not reach it", async () => {
   await using key = await loadKey("logon", newKey());
   const { description } = key.byName as { description: string };
-  assertRefused({ keyring: "logon", description: newDescription() }, "ENOKEY", "session keyring", "keyctl link @u @s");
-  assertRefused({ keyring: "user", description }, "ENOKEY", "KeyringMode=shared");
+  assertRefused({ type: "logon", description: newDescription() }, "ENOKEY", "session keyring", "keyctl link @u @s");
+  assertRefused({ type: "user", description }, "ENOKEY", "KeyringMode=shared");
   await using gone = await loadKey("user", newKey());
   await keyctl(["unlink", `${gone.serial}`, "@u"]);
   await until(() => refusal(gone.bySerial).code === "ENOKEY");

@@ -31,6 +31,7 @@ import {
 } from "./deps.ts";
 import { interpose } from "./native_calls.ts";
 import { type Bytes, bytes, collect, collectGarbage, streamOf, turns, WINDOW } from "./support.ts";
+import { Secret } from "../src/secret.ts";
 
 const TIMES = 1000;
 const key = bytes(16, 2);
@@ -346,22 +347,24 @@ for (const [what, use] of Object.entries(USES)) {
   });
 }
 
-test("openEngine() zeroes the key it is given: on success when it is used up, on an error at once", () => {
+test("openEngine() zeroes the key it is given: the kernel engine at once, the userspace engine at its end, an error at once", () => {
   const isZero = (key: Bytes) => key.every((byte) => byte === 0);
   const cbc = parseAlgorithm("cbc(aes)");
-  const taken = bytes(16, 9);
+  const taken = Secret.from(bytes(16, 9));
+  const memory = taken.bytes;
   const opened = openEngine(cbc, taken, engine);
+  assertEquals(isZero(memory), engine === "kernel");
   const other = opened.reinit();
   opened.close();
-  assertEquals(isZero(taken), engine === "kernel");
+  assert(isZero(memory));
   other.close();
-  assert(isZero(taken));
   // No such algorithm, and no such length: neither the one engine nor, for auto, both.
   for (const choice of [engine, "auto"] as const) {
     for (const [name, size] of [["nosuch(aes)", 16], ["cbc(aes)", 15]] as const) {
-      const key = bytes(size, 9);
+      const key = Secret.from(bytes(size, 9));
+      const memory = key.bytes;
       assertThrows(() => openEngine(parseAlgorithm(name), key, choice), KcapiError);
-      assert(isZero(key), `${choice}: ${name} with ${size} bytes`);
+      assert(isZero(memory), `${choice}: ${name} with ${size} bytes`);
     }
   }
 });

@@ -874,7 +874,7 @@ once("bad options are refused by name, before anything is opened", async () => {
     [{ key: "secret words" }, TypeError, '"key"'],
     [{ key: bytes(15) }, RangeError, "at least 16 bytes, got 15"],
     [{ key: bytes(31), format: "AES256_GCM_HKDF_4KB", engine: "auto" }, RangeError, "at least 32 bytes, got 31"],
-    [{ key: { keyring: "logon", description: "kcapi:x" } }, TypeError, "derive keys"],
+    [{ key: { type: "logon", description: "kcapi:x" } }, TypeError, "derive keys"],
     [{ key: { serial: 1 } }, TypeError, "derive keys"],
     [{ associatedData: "text" }, TypeError, '"associatedData"'],
     [{ format: "AES256" }, TypeError, "AES256_CTR_HMAC_SHA256_64KB"],

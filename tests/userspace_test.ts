@@ -20,11 +20,12 @@ import {
   test as register,
 } from "./deps.ts";
 import { type Bytes, bytes, concat, cut, type Direction, fromHex, reference, WINDOW } from "./support.ts";
+import { Secret } from "../src/secret.ts";
 
 const test = register.if(leg === "userspace", "it is of the other engine");
 
 function withEngine<T>(name: string, key: Bytes, use: (engine: Engine) => T): T {
-  const engine = openUserspace(parseAlgorithm(name), key.slice());
+  const engine = openUserspace(parseAlgorithm(name), Secret.from(key));
   try {
     return use(engine);
   } finally {
@@ -430,19 +431,36 @@ test("a new stream begins without what the last one left", () => {
 
 // ---- keys -------------------------------------------------------------------------------------------------------
 
-test("the key is zeroed when the last of the engines that share it is closed", () => {
-  for (const { name, key: original } of EVERYTHING) {
-    const key = original.slice();
-    const first = openUserspace(parseAlgorithm(name), key);
+/** The memory of all clones of secrets that are made before it is disposed of. */
+function watchClones(): { copies: Bytes[] } & Disposable {
+  const copies: Bytes[] = [];
+  const { clone } = Secret.prototype;
+  Secret.prototype.clone = function (...args) {
+    const made = clone.apply(this, args);
+    copies.push(made.bytes);
+    return made;
+  };
+  return { copies, [Symbol.dispose]: () => void (Secret.prototype.clone = clone) };
+}
+
+test("each engine zeroes its own copy of the key when it is closed, and the others still work", () => {
+  for (const { name, key } of EVERYTHING) {
+    using clones = watchClones();
+    const { copies } = clones;
+    const secret = Secret.from(key);
+    copies.push(secret.bytes);
+    const first = openUserspace(parseAlgorithm(name), secret);
     const expected = inOneOp(first, "encrypt", ivOf(first), bytes(64));
     const second = first.reinit();
     const third = second.reinit();
+    assertEquals(copies, [key, key, key]);
     first.close();
     third.close();
-    assertEquals(key, original);
+    const zeros = new Uint8Array(key.length);
+    assertEquals(copies, [zeros, key, zeros]);
     assertEquals(inOneOp(second, "encrypt", ivOf(second), bytes(64)), expected);
     second.close();
-    assertEquals(key, new Uint8Array(key.length));
+    assertEquals(copies, [zeros, zeros, zeros]);
   }
 });
 
@@ -464,7 +482,7 @@ test("engines that share a key keep their streams apart", () => {
 });
 
 test("nothing of the key, the IV and the data shows in an engine that is printed", () => {
-  const engine = openUserspace(parseAlgorithm("xts(aes)"), new Uint8Array(32).fill(0xc3));
+  const engine = openUserspace(parseAlgorithm("xts(aes)"), Secret.from(new Uint8Array(32).fill(0xc3)));
   engine.init("encrypt", new Uint8Array(16).fill(0xc3));
   engine.update([new Uint8Array(32).fill(0xc3)], true);
   const shown = inspect(engine, { depth: 20, showHidden: true }) + JSON.stringify(engine);
@@ -475,8 +493,10 @@ test("nothing of the key, the IV and the data shows in an engine that is printed
 // ---- refusals ---------------------------------------------------------------------------------------------------
 
 function refusal(name: string, key: Bytes): KcapiError {
-  const error = assertThrows(() => openUserspace(parseAlgorithm(name), key), KcapiError);
-  assertEquals(key, new Uint8Array(key.length), "A key that was refused is zeroed");
+  const secret = Secret.from(key);
+  const memory = secret.bytes;
+  const error = assertThrows(() => openUserspace(parseAlgorithm(name), secret), KcapiError);
+  assertEquals(memory, new Uint8Array(key.length), "A key that was refused is zeroed");
   return error;
 }
 
@@ -526,7 +546,7 @@ test("ctr counts over the ends of each word of its counter, in pieces of any siz
     const expected = reference("encrypt", "ctr(aes)", { key, iv }, input);
     for (const sizes of [[20_000], [4096, 16], [16, 4096], [1024, 1040], [1_008, 2_000]]) {
       for (const direction of ["encrypt", "decrypt"] as const) {
-        const stream = openUserspace(parseAlgorithm("ctr(aes)"), key.slice());
+        const stream = openUserspace(parseAlgorithm("ctr(aes)"), Secret.from(key));
         stream.init(direction, iv);
         const output: Bytes[] = [];
         for (const piece of cut(input, sizes)) {
@@ -545,7 +565,7 @@ test("nothing of a stream is left in the memory that ciphers share when it has e
   for (const name of ["ctr(aes)", "cbc(aes)", "ofb(aes)", "cfb(aes)", "xts(aes)"]) {
     if (!userspaceNames().includes(name)) continue;
     const { ivSize, keySizes } = parseAlgorithm(name);
-    const stream = openUserspace(parseAlgorithm(name), bytes(keySizes![0]!, 5));
+    const stream = openUserspace(parseAlgorithm(name), Secret.from(bytes(keySizes![0]!, 5)));
     stream.init("encrypt", bytes(ivSize!, 6));
     stream.update([input.subarray(0, 16), input.subarray(16, 96_016)], false);
     stream.close();

@@ -9,7 +9,7 @@ import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter } from "
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
-import { forgetKey, type KernelKey, type Key } from "../kernel_key.ts";
+import { disposeKey, type KernelKey, type Key } from "../kernel_key.ts";
 import { Flow } from "./flow.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
@@ -127,7 +127,7 @@ export function prepare(
     signals,
     inPlace,
     open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
-    discard: () => forgetKey(own),
+    discard: () => disposeKey(own),
   };
   const work: CipherWork = { of: "cipher", plan, key: own, choice };
   return doneBy(checkedPool, prepared, work);

@@ -6,10 +6,11 @@
 
 import { isSignal } from "../abort.ts";
 import { type Algorithm, padsByDefault } from "../algorithms.ts";
-import { type Bytes, bytesOf, copyOf, describe } from "../bytes.ts";
+import { type Bytes, bytesOf, describe } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
 
 /** PKCS#7 (RFC 5652), or none. */
 export type Padding = "pkcs7" | "none";
@@ -19,10 +20,10 @@ export function checkEngine(engine: unknown = "auto"): EngineChoice {
   return oneOf("engine", engine, ["auto", "fastest", "kernel", "userspace"]);
 }
 
-/** The key, in a copy; one of the kernel's, if the engine asked for can use it. */
+/** The key, in a copy that the caller owns; a kernel key, if the engine asked for can use it. */
 export function ownKey(algorithm: Algorithm, value: unknown, engine: EngineChoice): Key {
   const kernelKey = checkKernelKey(value);
-  if (!kernelKey) return copyOf(checkKey(algorithm, value));
+  if (!kernelKey) return Secret.from(checkKey(algorithm, value));
   if (engine === "userspace") {
     throw new TypeError(
       '"engine" expected "auto" or "fastest" or "kernel" for a key of the kernel\'s keyring, got "userspace"',
@@ -37,11 +38,17 @@ function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
   if (keySizes && !keySizes.includes(key.length)) {
     throw new RangeError(`"key" expected ${keySizes.join(" or ")} bytes for ${name}, got ${key.length}`);
   }
-  const half = key.length / 2;
-  if (mode === "xts" && key.subarray(0, half).every((byte, i) => byte === key[half + i])) {
+  if (mode === "xts" && hasEqualHalves(key)) {
     throw new RangeError(`"key" expected two different halves for ${name}, got equal ones`);
   }
   return key;
+}
+
+/** Without a `subarray()`, for which V8 would copy the bytes of a short array out of its heap, and leave them there. */
+function hasEqualHalves(key: Bytes): boolean {
+  const half = key.length / 2;
+  for (let i = 0; i < half; i++) if (key[i] !== key[half + i]) return false;
+  return true;
 }
 
 /** The IV, if it has the right length; null where there is none. */

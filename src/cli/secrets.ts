@@ -37,9 +37,9 @@ export function kernelKeyOf(given: Arguments): KernelKey | undefined {
   const name = sourceOf(given);
   if (name === "key-serial") return { serial: given.integer(name, 1)! };
   if (name !== "keyring") return undefined;
-  const [, keyring, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(given.get(name)!) ?? [];
-  if (!keyring) throw wrongUsage("--keyring expects logon, user, encrypted or trusted, a colon and a description");
-  return { keyring, description } as KernelKey;
+  const [, type, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(given.get(name)!) ?? [];
+  if (!type) throw wrongUsage("--keyring expects logon, user, encrypted or trusted, a colon and a description");
+  return { type, description } as KernelKey;
 }
 
 export async function readSecret(given: Arguments, confirm: boolean): Promise<Secret> {

@@ -6,6 +6,7 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
+import { Secret } from "../secret.ts";
 import type { Direction, Engine, EngineName } from "./engine.ts";
 
 /** What `engine: "fastest"` takes for one cipher, and why. */
@@ -48,7 +49,7 @@ export function fastestChoices(): FastestChoice[] {
 export function fastestEngine(
   algorithm: Algorithm,
   keySize: number,
-  open: (engine: EngineName, key: Bytes) => Engine | undefined,
+  open: (engine: EngineName, key: Secret) => Engine | undefined,
 ): EngineName | undefined {
   const name = `${algorithm.name} ${keySize}`;
   const known = choices.get(name);
@@ -56,7 +57,7 @@ export function fastestEngine(
   const engines: Engine[] = [];
   try {
     for (const engine of ["kernel", "userspace"] as const) {
-      const opened = open(engine, crypto.getRandomValues(new Uint8Array(keySize)));
+      const opened = open(engine, Secret.random(keySize));
       if (opened) engines.push(opened);
     }
     const choice = chosen(algorithm, keySize, engines);

@@ -9,6 +9,7 @@ import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { Key } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
 import { closeOnExec, descriptorsOf, socketOption, streamSocketOf } from "./descriptors.ts";
 import type { Direction, Engine } from "./engine.ts";
@@ -55,6 +56,7 @@ const finalizer = new FinalizationRegistry<Native>(({ call, handle }) => call.kc
 /**
  * Opens a cipher of the kernel and sets its key.
  *
+ * @param key Read only: the caller still owns it.
  * @throws {KcapiError} Without a hint: finding one takes milliseconds, which `engine: "auto"` need not spend.
  */
 export function openKernel(library: Library, algorithm: Algorithm, key: Key): Engine {
@@ -64,8 +66,8 @@ export function openKernel(library: Library, algorithm: Algorithm, key: Key): En
   check(call.kcapi_cipher_init(cell, name, 0), "kcapi_cipher_init", algorithm.name);
   const native = { call, handle: library.cells(cell.buffer).get(0) };
   try {
-    if (!("length" in key)) setKernelKey(library, native.handle, algorithm, key);
-    else check(call.kcapi_cipher_setkey(native.handle, key, key.length), "kcapi_cipher_setkey", algorithm.name);
+    if (!(key instanceof Secret)) setKernelKey(library, native.handle, algorithm, key);
+    else check(call.kcapi_cipher_setkey(native.handle, key.bytes, key.length), "kcapi_cipher_setkey", algorithm.name);
     return new KernelEngine(library, algorithm, native);
   } catch (error) {
     call.kcapi_cipher_destroy(native.handle);

@@ -64,15 +64,14 @@ export function setKernelKey(library: Library, handle: Address, algorithm: Algor
  * @throws {KcapiError} ENOKEY, and what else keeps it from being found, with its hint.
  */
 export function serialOf(library: Library, key: KernelKey): number {
-  if ("serial" in key) return key.serial;
-  const { keyring, description } = key;
-  const [memory, type, name] = textOf(library, keyring, description);
+  if (key.serial !== undefined) return key.serial;
+  const [memory, type, name] = textOf(library, key.type, key.description);
   const none = library.word(0);
   // Without text for who could make the key (request-key(8)): it is searched for, and nothing else.
   let result = keyringCall(library, "request_key", type, name, none, none);
   if (result === -ENOKEY) result = reasonInSession(library, type, name) ?? result;
   memory.fill(0); // which keeps it in memory up to here
-  if (result < 0) throw keyError(-result, "request_key", `no ${keyring} key was found`);
+  if (result < 0) throw keyError(-result, "request_key", `no ${key.type} key was found`);
   return result;
 }
 
@@ -88,7 +87,7 @@ function reasonInSession(library: Library, type: Address, name: Address): number
 
 /** The same for who has no library in hand, such as the one who sends a key to another thread. */
 export function resolveKernelKey(key: KernelKey): number {
-  return "serial" in key ? key.serial : serialOf(load(), key);
+  return key.serial ?? serialOf(load(), key);
 }
 
 /** The error of a failed call. */

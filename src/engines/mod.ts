@@ -8,8 +8,8 @@ import { load, loadIfGranted } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
 import type { KernelKey, Key } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
-import type { Bytes } from "../bytes.ts";
 import type { Engine, EngineName } from "./engine.ts";
 import { fastestEngine } from "./fastest.ts";
 import { openKernel } from "./kernel.ts";
@@ -35,25 +35,25 @@ const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
 /**
  * Opens a keyed cipher.
  *
- * @param key Taken over: the caller's copy is zeroed here, or kept by the userspace engine and zeroed at its end. One of
- * the kernel's is for the kernel engine alone, whatever the choice.
+ * @param key Owned by this call, also if it fails: the kernel engine disposes of it here, the userspace engine when it is
+ * closed. A kernel key takes the kernel engine, whatever the choice.
  * @throws {KcapiError} If the engine asked for, or with `"auto"` neither, can serve the algorithm.
  */
 export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice): Engine {
-  if (!("length" in key)) return openWithKernelKey(algorithm, key);
+  if (!(key instanceof Secret)) return openWithKernelKey(algorithm, key);
   if (choice === "fastest") return openFastest(algorithm, key);
   if (choice === "userspace") return openUserspace(algorithm, key);
   try {
     const library = choice === "kernel" ? load() : loadIfGranted();
     if (library instanceof KcapiError) throw library;
     const engine = openKernel(library, algorithm, key);
-    key.fill(0);
+    key.dispose();
     return engine;
   } catch (error) {
     if (choice === "auto" && error instanceof KcapiError && FALL_BACK.has(error.code)) {
       return openUserspaceInstead(algorithm, key, error);
     }
-    key.fill(0);
+    key.dispose();
     throw error instanceof KcapiError ? withHint(error, algorithm.name) : error;
   }
 }
@@ -67,19 +67,19 @@ function openWithKernelKey(algorithm: Algorithm, key: KernelKey): Engine {
 }
 
 /** With neither engine the error is that of `"auto"`. */
-function openFastest(algorithm: Algorithm, key: Bytes): Engine {
+function openFastest(algorithm: Algorithm, key: Secret): Engine {
   let engine: EngineName | undefined;
   try {
     engine = fastestEngine(algorithm, key.length, (engine, trialKey) => tried(algorithm, trialKey, engine));
   } catch (error) {
-    key.fill(0);
+    key.dispose();
     throw error;
   }
   return openEngine(algorithm, key, engine ?? "auto");
 }
 
 /** Undefined where the engine cannot serve the algorithm. */
-function tried(algorithm: Algorithm, key: Bytes, engine: EngineName): Engine | undefined {
+function tried(algorithm: Algorithm, key: Secret, engine: EngineName): Engine | undefined {
   try {
     if (engine === "userspace") return openUserspace(algorithm, key);
     const library = loadIfGranted();
@@ -90,7 +90,7 @@ function tried(algorithm: Algorithm, key: Bytes, engine: EngineName): Engine | u
   }
 }
 
-function openUserspaceInstead(algorithm: Algorithm, key: Bytes, refusal: KcapiError): Engine {
+function openUserspaceInstead(algorithm: Algorithm, key: Secret, refusal: KcapiError): Engine {
   try {
     return openUserspace(algorithm, key);
   } catch (userspace) {

@@ -7,6 +7,7 @@
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, scatter, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
+import type { Secret } from "../secret.ts";
 import { nearestAlgorithm } from "../system/nearest.ts";
 import type { Direction, Engine } from "./engine.ts";
 import { CIPHERS, make, MAKERS, type Mode, unfit } from "./modes.ts";
@@ -32,22 +33,22 @@ export function userspaceHas(algorithm: Algorithm): boolean {
  * Opens `algorithm` in the runtime's `node:crypto`.
  *
  * @param algorithm What to open, by its generic name.
- * @param key The engine's from now on: zeroed when the last one that shares it is closed, or none is opened.
+ * @param key Owned by the engine: disposed of when it is closed, or here if none is opened.
  * @returns The engine, without a stream.
  * @throws {KcapiError} ENOENT if this runtime has no such cipher, EINVAL if it takes no key of that length.
  */
-export function openUserspace(algorithm: Algorithm, key: Bytes): Engine {
+export function openUserspace(algorithm: Algorithm, key: Secret): Engine {
   try {
     if (!userspaceHas(algorithm)) throw missing(algorithm.name);
     checkKeySize(algorithm, key);
-    return new UserspaceEngine(algorithm, new SharedKey(key));
+    return new UserspaceEngine(algorithm, key);
   } catch (error) {
-    key.fill(0);
+    key.dispose();
     throw error;
   }
 }
 
-function checkKeySize({ name, keySizes }: Algorithm, { length }: Bytes): void {
+function checkKeySize({ name, keySizes }: Algorithm, { length }: Secret): void {
   if (keySizes!.includes(length)) return;
   throw new KcapiError("EINVAL", "setkey", `${name} expects a key of ${keySizes!.join(" or ")} bytes, got ${length}`);
 }
@@ -61,38 +62,16 @@ function missing(name: string, key = ""): KcapiError {
   });
 }
 
-/** A key, and how many engines use it. */
-class SharedKey {
-  readonly bytes: Bytes;
-  #engines = 0;
-  #isGone = false;
-
-  constructor(bytes: Bytes) {
-    this.bytes = bytes;
-  }
-
-  acquire(): void {
-    if (this.#isGone) throw closed();
-    this.#engines++;
-  }
-
-  release(): void {
-    if (--this.#engines > 0) return;
-    this.#isGone = true;
-    this.bytes.fill(0);
-  }
-}
-
-/** What an engine that nobody closed leaves behind; may not refer to the engine itself. */
-interface Remains {
+/** What an engine that was never closed leaves behind; may not refer to the engine itself. */
+interface FinalizerState {
   readonly mode: Mode;
-  readonly key: SharedKey;
+  readonly key: Secret;
 }
 
-/** One runtime keeps a cipher and its key until final(), whoever still holds it. */
-const finalizer = new FinalizationRegistry<Remains>(({ mode, key }) => {
+/** Deno keeps a cipher and its key until final(), even if nothing refers to the cipher any more. */
+const finalizer = new FinalizationRegistry<FinalizerState>(({ mode, key }) => {
   mode.end();
-  key.release();
+  key.dispose();
 });
 
 /** Processes bytes when they are sent, so that nothing refers to the sender's memory afterwards. */
@@ -102,17 +81,16 @@ class UserspaceEngine implements Engine {
   readonly ivSize: number;
   readonly window = WINDOW;
   readonly #algorithm: Algorithm;
-  readonly #key: SharedKey;
+  readonly #key: Secret;
   readonly #mode: Mode;
   /** What is not yet received, behind the first `#received` bytes. */
   #output: Uint8Array[] = [];
   #received = 0;
   #isClosed = false;
 
-  constructor(algorithm: Algorithm, key: SharedKey) {
+  constructor(algorithm: Algorithm, key: Secret) {
     const mode = make(algorithm, key.bytes);
-    if (!mode) throw missing(algorithm.name, ` with a key of ${key.bytes.length} bytes`);
-    key.acquire();
+    if (!mode) throw missing(algorithm.name, ` with a key of ${key.length} bytes`);
     // A sector mode's shortest sector is a block.
     this.blockSize = algorithm.blockSize ?? (algorithm.shortestSector || 1);
     this.ivSize = algorithm.ivSize!;
@@ -158,7 +136,8 @@ class UserspaceEngine implements Engine {
   }
 
   reinit(): Engine {
-    return new UserspaceEngine(this.#algorithm, this.#key);
+    if (this.#isClosed) throw closed();
+    return new UserspaceEngine(this.#algorithm, this.#key.clone());
   }
 
   close(): void {
@@ -167,7 +146,7 @@ class UserspaceEngine implements Engine {
     this.#drop();
     this.#mode.end();
     wipeScratch();
-    this.#key.release();
+    this.#key.dispose();
   }
 
   #fill(target: Bytes): void {

@@ -9,6 +9,7 @@ import { parseAlgorithm } from "../algorithms.ts";
 import { openKernel } from "../engines/kernel.ts";
 import { addressOf, keyError, keyringCall, textOf } from "../engines/keyring.ts";
 import { KcapiError } from "../errors.ts";
+import { Secret } from "../secret.ts";
 
 /** KEY_SPEC_THREAD_KEYRING, -1, as the int that it is: nobody else sees it, and it goes with the thread. */
 const THREAD_KEYRING = 2 ** 32 - 1;
@@ -40,10 +41,10 @@ export function tryKeyring(library: Library, name: string): KcapiError | undefin
 function addRandomKey(library: Library, size: number): number {
   const { word } = library;
   const [memory, type, description] = textOf(library, "user", "kcapi-streams:probe");
-  const key = crypto.getRandomValues(new Uint8Array(new ArrayBuffer(size)));
-  const payload = addressOf(library, key);
+  using key = Secret.random(size);
+  const payload = addressOf(library, key.bytes);
   const serial = keyringCall(library, "add_key", type, description, payload, word(size), word(THREAD_KEYRING));
-  for (const each of [memory, key]) each.fill(0); // which keeps them in memory up to here
+  memory.fill(0); // which keeps it in memory up to here
   if (serial < 0) throw keyError(-serial, "add_key", "a random key was not taken");
   return serial;
 }

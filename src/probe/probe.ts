@@ -14,6 +14,7 @@ import { openEngine } from "../engines/mod.ts";
 import { measureLimits, openKernel } from "../engines/kernel.ts";
 import { userspaceNames } from "../engines/userspace.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
+import { Secret } from "../secret.ts";
 import { diagnose, type Diagnosis } from "../system/hints.ts";
 import { diagnoseKey, type KeyCall, TOO_OLD } from "../system/key_hints.ts";
 import { tryKeyring } from "./keyring.ts";
@@ -221,8 +222,7 @@ function fastest(): FastestChoice[] {
   for (const algorithm of USUAL.map(parseAlgorithm)) {
     const keySize = algorithm.keySizes!.at(-1)!;
     if (known.some((choice) => choice.algorithm === algorithm.name && choice.keySize === keySize)) continue;
-    const key = crypto.getRandomValues(new Uint8Array(keySize));
-    attempt(() => openEngine(algorithm, key, "fastest").close());
+    attempt(() => openEngine(algorithm, Secret.random(keySize), "fastest").close());
   }
   return fastestChoices();
 }
@@ -280,7 +280,7 @@ function tryKernel(system: System, library: Library | KcapiError): { opened: str
   const failed: Failure[] = [];
   for (const { name, minKeySize, maxKeySize } of candidates(system)) {
     const keySize = maxKeySize <= MOST_TRIED ? maxKeySize : Math.min(minKeySize, MOST_TRIED);
-    const key = crypto.getRandomValues(new Uint8Array(keySize));
+    using key = Secret.random(keySize);
     const engine = library instanceof KcapiError
       ? library
       : attempt(() => openKernel(library, parseAlgorithm(name), key));

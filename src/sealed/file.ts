@@ -240,7 +240,7 @@ export async function openSealed(source: SealedSource, options: SealOptions): Pr
   } catch (error) {
     throw withSizeHint(source, error);
   } finally {
-    plan.key.fill(0);
+    plan.key.dispose();
   }
 }
 

@@ -7,6 +7,8 @@
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
 import { checkEngine, signalsOf } from "../cipher/options.ts";
 import type { EngineChoice } from "../engines/mod.ts";
+import { checkKernelKey } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
 import { checkWorkers, type StreamWorkers } from "../streams/workforce.ts";
 import { checkFormat, type Format, type SealedFormat } from "./format.ts";
 
@@ -36,7 +38,7 @@ export interface SealOptions {
 
 /** The checked options. */
 export interface SealPlan {
-  readonly key: Bytes;
+  readonly key: Secret;
   readonly associatedData: Bytes;
   readonly format: Format;
   readonly engine: EngineChoice;
@@ -69,12 +71,12 @@ export function checkSealOptions(options: SealOptions): SealPlan {
     inPlace,
     pool: checkWorkers(pool),
     associatedData: copyOf(bytesOf("associatedData", associatedData)),
-    key: copyOf(checkKey(key, checked)),
+    key: Secret.from(checkKey(key, checked)),
   };
 }
 
 function checkKey(value: unknown, { keySize }: Format): Bytes {
-  if (typeof value === "object" && value !== null && ("keyring" in value || "serial" in value)) {
+  if (checkKernelKey(value)) {
     throw new TypeError(
       '"key" expected bytes: sealed streams derive keys from theirs in this process, which never has one of the kernel\'s',
     );

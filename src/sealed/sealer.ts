@@ -26,13 +26,10 @@ export function prepareSeal(plan: SealPlan, header?: Header): TransformFactory {
     signals,
     inPlace,
     open() {
-      try {
-        return new Sealer(plan, ownHeader);
-      } finally {
-        key.fill(0);
-      }
+      using _ = key;
+      return new Sealer(plan, ownHeader);
     },
-    discard: () => void key.fill(0),
+    discard: () => key.dispose(),
   };
   const work: SealWork = { of: "seal", plan, header: ownHeader };
   return doneBy(pool, prepared, work);

@@ -10,6 +10,7 @@ import { Flow } from "../cipher/flow.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { discard, owned } from "../engines/scratch.ts";
+import { Secret } from "../secret.ts";
 import { type Format, PREFIX_SIZE } from "./format.ts";
 
 /** What is unsaid in a segment: where it stands. */
@@ -61,25 +62,33 @@ function hashName(hash: string): string {
  * HKDF (RFC 5869), of the runtime's HMAC: its own takes no more than 1,024 bytes of `info`, which is what the caller wants
  * authenticated.
  */
-function hkdf(hash: string, key: Bytes, salt: Bytes, info: Bytes, length: number): Bytes {
+function hkdf(hash: string, key: Secret, salt: Bytes, info: Bytes, length: number): Secret {
   const name = hashName(hash);
   const { createHmac } = crypto();
-  const pseudorandom = createHmac(name, salt).update(key).digest();
-  const derived = new Uint8Array(length);
-  let block: Uint8Array = new Uint8Array(0);
-  for (let at = 0, i = 1; at < length; at += block.length, i++) {
-    const next = createHmac(name, pseudorandom).update(block).update(info).update(Uint8Array.of(i)).digest();
-    block.fill(0);
-    block = next;
-    derived.set(block.subarray(0, length - at), at);
+  using pseudorandom = secretDigest(createHmac(name, salt).update(key.bytes));
+  const derived = Secret.alloc(length);
+  let block = Secret.alloc(0);
+  for (let at = 0, i = 1; at < length; i++) {
+    const mac = createHmac(name, pseudorandom.bytes).update(block.bytes).update(info).update(Uint8Array.of(i));
+    block.dispose();
+    block = secretDigest(mac);
+    derived.bytes.set(block.bytes.subarray(0, length - at), at);
+    at += block.length;
   }
-  block.fill(0);
-  pseudorandom.fill(0);
+  block.dispose();
   return derived;
 }
 
-/** The keys of one stream, derived from the user's, its salt and the associated data. */
-export function deriveKeys(format: Format, key: Bytes, { salt }: Header, associatedData: Bytes): Bytes {
+/** A digest that is key material. Nothing but `set()` and `fill()` may touch the short array that it comes in (see `Secret`). */
+function secretDigest(mac: { digest(): Uint8Array }): Secret {
+  const digest = mac.digest();
+  const secret = Secret.from(digest);
+  digest.fill(0);
+  return secret;
+}
+
+/** The keys of one stream, derived from the user's (which is only read), its salt and the associated data. */
+export function deriveKeys(format: Format, key: Secret, { salt }: Header, associatedData: Bytes): Secret {
   const { cipher, hkdfHash, keySize } = format;
   return hkdf(hkdfHash, key, salt, associatedData, keySize + (cipher === "AES-GCM-HKDF" ? 0 : MAC_KEY));
 }
@@ -87,16 +96,12 @@ export function deriveKeys(format: Format, key: Bytes, { salt }: Header, associa
 /**
  * The cipher of one stream.
  *
- * @param derived What {@linkcode deriveKeys} gave. Taken over: zeroed at the end, or where none is opened.
+ * @param derived What {@linkcode deriveKeys} gave. Owned by the result: disposed of when that is closed, or if none is opened.
  */
-export function openSegments(format: Format, derived: Bytes, { prefix }: Header, choice: EngineChoice): Segments {
+export function openSegments(format: Format, derived: Secret, { prefix }: Header, choice: EngineChoice): Segments {
   if (format.cipher === "AES-GCM-HKDF") return new GcmSegments(format, derived, prefix);
-  try {
-    return new CtrSegments(format, derived, prefix, choice);
-  } catch (error) {
-    derived.fill(0);
-    throw error;
-  }
+  using _ = derived;
+  return new CtrSegments(format, derived, prefix, choice);
 }
 
 /** Bytes 7 to 11 of the nonce: the number, big-endian, and whether it is the last. What follows are zeros. */
@@ -115,19 +120,19 @@ function nonceOf(prefix: Bytes, length: number): Bytes {
 class CtrSegments implements Segments {
   readonly engine: EngineName;
   readonly #flow: Flow;
-  readonly #macKey: Bytes;
+  readonly #macKey: Secret;
   readonly #macName: string;
   /** As many bytes as a tag has. */
   readonly #tagRoom: Bytes;
   readonly #nonce: Bytes;
 
-  constructor(format: Format, derived: Bytes, prefix: Bytes, choice: EngineChoice) {
+  /** @param derived Read only. */
+  constructor(format: Format, derived: Secret, prefix: Bytes, choice: EngineChoice) {
     const { keySize, macHash, tagSize } = format;
     const algorithm = parseAlgorithm("ctr(aes)");
-    this.#flow = new Flow(openEngine(algorithm, derived.slice(0, keySize), choice), algorithm);
+    this.#flow = new Flow(openEngine(algorithm, derived.clone(0, keySize), choice), algorithm);
     this.engine = this.#flow.engine.name;
-    this.#macKey = derived.slice(keySize);
-    derived.fill(0);
+    this.#macKey = derived.clone(keySize);
     this.#macName = hashName(macHash!);
     this.#tagRoom = new Uint8Array(tagSize);
     this.#nonce = nonceOf(prefix, 16);
@@ -152,12 +157,12 @@ class CtrSegments implements Segments {
   }
 
   close(): void {
-    this.#macKey.fill(0);
+    this.#macKey.dispose();
     this.#flow.close();
   }
 
   #tagOf(ciphertext: Bytes): Uint8Array {
-    const mac = crypto().createHmac(this.#macName, this.#macKey).update(this.#nonce).update(ciphertext);
+    const mac = crypto().createHmac(this.#macName, this.#macKey.bytes).update(this.#nonce).update(ciphertext);
     return mac.digest().subarray(0, this.#tagRoom.length);
   }
 
@@ -183,11 +188,11 @@ class CtrSegments implements Segments {
 class GcmSegments implements Segments {
   readonly engine = "userspace";
   readonly #name: "aes-128-gcm" | "aes-256-gcm";
-  readonly #key: Bytes;
+  readonly #key: Secret;
   readonly #tagSize: number;
   readonly #nonce: Bytes;
 
-  constructor({ keySize, tagSize }: Format, derived: Bytes, prefix: Bytes) {
+  constructor({ keySize, tagSize }: Format, derived: Secret, prefix: Bytes) {
     this.#name = keySize === 16 ? "aes-128-gcm" : "aes-256-gcm";
     this.#key = derived;
     this.#tagSize = tagSize;
@@ -197,7 +202,7 @@ class GcmSegments implements Segments {
   seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes {
     setPlace(this.#nonce, place);
     const sealed = target ?? new Uint8Array(sizeOf(plaintext) + this.#tagSize);
-    const cipher = crypto().createCipheriv(this.#name, this.#key, this.#nonce);
+    const cipher = crypto().createCipheriv(this.#name, this.#key.bytes, this.#nonce);
     let at = 0;
     for (const bytes of plaintext) {
       const ciphertext = cipher.update(bytes);
@@ -213,7 +218,7 @@ class GcmSegments implements Segments {
   open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {
     setPlace(this.#nonce, place);
     const length = sealed.length - this.#tagSize;
-    const decipher = crypto().createDecipheriv(this.#name, this.#key, this.#nonce);
+    const decipher = crypto().createDecipheriv(this.#name, this.#key.bytes, this.#nonce);
     decipher.setAuthTag(sealed.subarray(length));
     const plaintext = decipher.update(sealed.subarray(0, length));
     try {
@@ -229,6 +234,6 @@ class GcmSegments implements Segments {
   }
 
   close(): void {
-    this.#key.fill(0);
+    this.#key.dispose();
   }
 }

@@ -9,6 +9,7 @@ import { type Bytes, Scatter, viewOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import { Secret } from "../secret.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { doneBy } from "../streams/workforce.ts";
 import { type Format, MOST_SEGMENTS, PREFIX_SIZE } from "./format.ts";
@@ -26,11 +27,11 @@ export function prepareUnseal(plan: SealPlan): TransformFactory {
       try {
         return new Unsealer(plan);
       } catch (error) {
-        key.fill(0);
+        key.dispose();
         throw error;
       }
     },
-    discard: () => void key.fill(0),
+    discard: () => key.dispose(),
   };
   const work: UnsealWork = { of: "unseal", plan };
   return doneBy(pool, prepared, work);
@@ -54,7 +55,7 @@ export function badMessage(): KcapiError {
 /** The engine that will run: which one has AES-CTR here is found out before there is a key for it. */
 export function engineFor({ format, engine }: SealPlan): EngineName {
   if (format.cipher === "AES-GCM-HKDF") return "userspace";
-  const trial = openEngine(parseAlgorithm("ctr(aes)"), new Uint8Array(format.keySize), engine);
+  const trial = openEngine(parseAlgorithm("ctr(aes)"), Secret.alloc(format.keySize), engine);
   trial.close();
   return trial.name;
 }
@@ -121,7 +122,7 @@ export class Unsealer implements Transform {
     this.#isClosed = true;
     this.#input = undefined;
     this.#held.wipe();
-    this.#plan.key.fill(0);
+    this.#plan.key.dispose();
     this.#segments?.close();
   }
 
@@ -153,11 +154,8 @@ export class Unsealer implements Transform {
     const header = parseHeader(format, held.bytes);
     held.clear();
     if (!header) throw badMessage();
-    try {
-      return openSegments(format, deriveKeys(format, key, header, associatedData), header, this.engine);
-    } finally {
-      key.fill(0);
-    }
+    using _ = key;
+    return openSegments(format, deriveKeys(format, key, header, associatedData), header, this.engine);
   }
 
   /** A segment in one piece: where a chunk has all of it, in the chunk's own memory. */

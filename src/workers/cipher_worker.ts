@@ -6,7 +6,6 @@
  */
 
 import type { Bytes } from "../bytes.ts";
-import { forgetKey } from "../kernel_key.ts";
 import { KnownBlocks, movable } from "./blocks.ts";
 import { failureOf, type Reply, type Request, type Result } from "./messages.ts";
 import { type Job, jobOf, unknownJob } from "./work.ts";
@@ -23,7 +22,6 @@ function open(id: number, order: Parameters<typeof jobOf>[0]): void {
   try {
     streams.set(id, { job: jobOf(order) });
   } catch (failure) {
-    forgetKey(order.key);
     streams.set(id, { failure });
   }
 }

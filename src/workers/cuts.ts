@@ -5,13 +5,14 @@
  */
 
 import type { Algorithm } from "../algorithms.ts";
-import { type Bytes, copyOf } from "../bytes.ts";
+import type { Bytes } from "../bytes.ts";
 import { type CipherPlan, type CipherWork, Cryptor } from "../cipher/cryptor.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
-import { copyOfKey, forgetKey } from "../kernel_key.ts";
+import { cloneKey, disposeKey } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
 import type { SealPlan } from "../sealed/options.ts";
 import type { SealWork } from "../sealed/sealer.ts";
 import { deriveKeys, type Header } from "../sealed/segments.ts";
@@ -60,8 +61,8 @@ const NO_HEAD = { headSize: 0, begin() {} };
 function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
   const { algorithm, direction, iv, padding, sectors, inPlace } = plan;
   // Once for all Workers, and before the first of them: what keeps it from being found is this stream's error.
-  const key = "keyring" in given ? { serial: resolveKernelKey(given) } : given;
-  const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, copyOfKey(key), choice) });
+  const key = given instanceof Secret ? given : { serial: resolveKernelKey(given) };
+  const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, cloneKey(key), choice) });
   trial.close();
   const { engine } = trial;
   const isPadded = padding === "pkcs7";
@@ -86,10 +87,10 @@ function cipherCut({ plan, key: given, choice }: CipherWork): Cut {
       sectorSize: sectors?.sectorSize,
       inPlace,
       iv,
-      key: copyOfKey(key),
+      key: key instanceof Secret ? key.clone().release() : key,
     }),
     place: (position, unit) => places?.(position, unit) ?? {},
-    close: () => forgetKey(key),
+    close: () => disposeKey(key),
   };
 }
 
@@ -164,7 +165,7 @@ function sealCut({ plan, header }: SealWork): Cut {
   const keys: Partial<Keys> = {};
   const cut = sealedCut("seal", plan, format.segmentSize - format.tagSize, keys);
   Object.assign(keys, { header, derived: deriveKeys(format, key, header, associatedData) });
-  key.fill(0);
+  key.dispose();
   return { ...cut, ...NO_HEAD };
 }
 
@@ -179,10 +180,10 @@ function unsealCut({ plan }: UnsealWork): Cut {
       const header = head.length === format.headerSize ? parseHeader(format, head) : undefined;
       if (!header) throw badMessage();
       Object.assign(keys, { header, derived: deriveKeys(format, key, header, associatedData) });
-      key.fill(0);
+      key.dispose();
     },
     close() {
-      key.fill(0);
+      key.dispose();
       cut.close();
     },
   };
@@ -191,7 +192,7 @@ function unsealCut({ plan }: UnsealWork): Cut {
 /** Known from the beginning, or once the head has come. */
 interface Keys {
   readonly header: Header;
-  readonly derived: Bytes;
+  readonly derived: Secret;
 }
 
 function sealedCut(
@@ -209,8 +210,8 @@ function sealedCut(
     step,
     hold: 1,
     hasEnd: false,
-    order: () => ({ of, format, header: keys.header!, engine, key: copyOf(keys.derived!) }),
+    order: () => ({ of, format, header: keys.header!, engine, key: keys.derived!.clone().release() }),
     place: (position) => ({ index: Math.floor(position / step) }),
-    close: () => void keys.derived?.fill(0),
+    close: () => keys.derived?.dispose(),
   };
 }

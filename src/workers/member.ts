@@ -140,7 +140,7 @@ export class Member {
 
   #open(id: number, order: Order): void {
     const request: Request = { open: id, order };
-    this.#worker.postMessage(request, "buffer" in order.key ? [order.key.buffer] : []);
+    this.#worker.postMessage(request, order.key instanceof ArrayBuffer ? [order.key] : []);
   }
 
   #hear(reply: Reply): void {

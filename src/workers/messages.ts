@@ -8,11 +8,11 @@ import type { Bytes } from "../bytes.ts";
 import type { Padding } from "../cipher/options.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import type { Key } from "../kernel_key.ts";
+import type { KernelKey } from "../kernel_key.ts";
 import type { Format } from "../sealed/format.ts";
 import type { Header } from "../sealed/segments.ts";
 
-/** What a Worker opens for a stream. The key is its own: moved there, and zeroed there at the end. */
+/** What a Worker opens for a stream. The key's memory is moved there, and owned by a `Secret` there. */
 export type Order = CipherOrder | SealedOrder;
 
 /** A bare cipher: for units that stand alone; or with `isChain` for one Worker that does them all. */
@@ -28,7 +28,7 @@ export interface CipherOrder {
   readonly inPlace: boolean;
   /** For a chain. */
   readonly iv: Bytes | undefined;
-  readonly key: Key;
+  readonly key: ArrayBuffer | KernelKey;
 }
 
 /** Segments of a sealed stream, under the keys derived for it. */
@@ -37,7 +37,7 @@ export interface SealedOrder {
   readonly format: Format;
   readonly header: Header;
   readonly engine: EngineName;
-  readonly key: Bytes;
+  readonly key: ArrayBuffer;
 }
 
 /** Where a unit stands in its stream. */

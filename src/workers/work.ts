@@ -10,11 +10,13 @@ import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
 import { Cryptor } from "../cipher/cryptor.ts";
 import { openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
+import type { Key } from "../kernel_key.ts";
 import { MOST_SEGMENTS } from "../sealed/format.ts";
 import { headerBytes, overflow } from "../sealed/sealer.ts";
 import { openSegments, type Segments } from "../sealed/segments.ts";
 import { badMessage } from "../sealed/unsealer.ts";
 import { onLoan } from "./loan.ts";
+import { Secret } from "../secret.ts";
 import type { CipherOrder, Order, Place, SealedOrder } from "./messages.ts";
 
 /** One stream's part that is done here. */
@@ -28,7 +30,7 @@ export interface Job {
 /** Opens what an order asks for. */
 export function jobOf(order: Order): Job {
   if (order.of === "cipher") return order.isChain ? chain(order) : pieces(order);
-  const segments = openSegments(order.format, order.key, order.header, order.engine);
+  const segments = openSegments(order.format, Secret.adopt(order.key), order.header, order.engine);
   const run = order.of === "seal" ? seal : unseal;
   return { run: (list, place, outputs) => run(order, segments, list, place, outputs), close: () => segments.close() };
 }
@@ -36,7 +38,7 @@ export function jobOf(order: Order): Job {
 /** Units that stand alone: each is a stream of its own, under one keyed cipher. */
 function pieces({ algorithm, direction, engine: name, padding, sectorSize, inPlace, key }: CipherOrder): Job {
   const parsed = parseAlgorithm(algorithm);
-  const engine = openEngine(parsed, key, name);
+  const engine = openEngine(parsed, keyOf(key), name);
   return {
     run(list, { isLast, iv, sector }, outputs) {
       const cryptor = new Cryptor({
@@ -57,13 +59,17 @@ function pieces({ algorithm, direction, engine: name, padding, sectorSize, inPla
 /** Units each of which goes on from the one before. */
 function chain({ algorithm, direction, engine, padding, inPlace, iv, key }: CipherOrder): Job {
   const parsed = parseAlgorithm(algorithm);
-  const open = () => openEngine(parsed, key, engine);
+  const open = () => openEngine(parsed, keyOf(key), engine);
   const plan = { direction, algorithm: parsed, iv, padding, sectors: undefined, inPlace };
   const cryptor = new Cryptor({ ...plan, open });
   return {
     run: (list, { isLast }, outputs) => drive(cryptor, list, isLast, outputs),
     close: () => cryptor.close(),
   };
+}
+
+function keyOf(key: CipherOrder["key"]): Key {
+  return key instanceof ArrayBuffer ? Secret.adopt(key) : key;
 }
 
 function drive(cryptor: Cryptor, list: readonly Bytes[], ends: boolean, outputs: Bytes[]): void {

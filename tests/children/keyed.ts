@@ -9,7 +9,7 @@ import { bytes, collect, cut, streamOf } from "../bytes.ts";
 
 const [kind, name] = process.argv.slice(2) as ["kernel" | "bytes", string];
 const key: KernelKey | Uint8Array<ArrayBuffer> = kind === "kernel"
-  ? { keyring: "logon", description: name }
+  ? { type: "logon", description: name }
   : new Uint8Array(readFileSync(name));
 const options = { key, engine: "kernel", sectorSize: 512 } as const;
 const input = bytes(512 * 700);
