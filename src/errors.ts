@@ -5,7 +5,7 @@
  */
 
 /** Linux errno numbers (asm-generic) that sockets, the crypto API and the loader return. */
-const ERRNO = {
+export const ERRNO = {
   EPERM: 1,
   ENOENT: 2,
   EINTR: 4,

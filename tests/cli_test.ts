@@ -714,8 +714,8 @@ test("doctor says what works and why the rest does not, and exits with 1 without
   const words = text!.stdout.replace(/\s+/g, " ");
   assertStringIncludes(words, `The kernel engine is ${isUsable ? "usable." : "not usable; the userspace engine is."}`);
   assertStringIncludes(words, `libkcapi: ${report.library!.version}, ${report.library!.path}`);
-  for (const { what, cause, cure } of report.problems) {
-    assertStringIncludes(words, `problem: ${what} why: ${cause} cure: ${cure}`);
+  for (const { what, cause, remedy } of report.problems) {
+    assertStringIncludes(words, `problem: ${what} why: ${cause} remedy: ${remedy}`);
   }
 });
 

@@ -84,7 +84,7 @@ test("explain() of EMFILE gives the limit where it can be read", () => {
   assertStringIncludes(hint("EMFILE", {}), "limit of open descriptors");
 });
 
-test("explain() has a cause and a cure for every other errno of the table", () => {
+test("explain() has a cause and a remedy for every other errno of the table", () => {
   assertStringIncludes(hint("EPROTONOSUPPORT", {}), "modprobe crypto_user");
   assertStringIncludes(hint("ELIBBAD", {}), "self-test");
   assertStringIncludes(hint("ENFILE", {}), "fs.pipe-user-pages-hard");
@@ -99,10 +99,10 @@ test("diagnoseKey() tells the calls apart that fail alike, and has the lengths w
   const set = "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)";
   assertStringIncludes(diagnoseKey("ENOKEY", "request_key")!.cause, "of this type and description");
   assertStringIncludes(diagnoseKey("ENOKEY", set)!.cause, "of this serial");
-  assertStringIncludes(diagnoseKey("EINVAL", set, [16, 24])!.cure, "16 or 24 bytes");
-  assertStringIncludes(diagnoseKey("EINVAL", set)!.cure, "the cipher's number of bytes");
-  assertStringIncludes(diagnoseKey("EPERM", "request_key")!.cure, "give its serial");
-  assertStringIncludes(diagnoseKey("ENOSYS", "add_key")!.cure, "allow add_key");
+  assertStringIncludes(diagnoseKey("EINVAL", set, [16, 24])!.remedy, "16 or 24 bytes");
+  assertStringIncludes(diagnoseKey("EINVAL", set)!.remedy, "the cipher's number of bytes");
+  assertStringIncludes(diagnoseKey("EPERM", "request_key")!.remedy, "give its serial");
+  assertStringIncludes(diagnoseKey("ENOSYS", "add_key")!.remedy, "allow add_key");
   assertStringIncludes(diagnoseKey("EDQUOT", "add_key")!.cause, "kernel.keys.maxkeys");
   assertStringIncludes(diagnoseKey("EKEYREJECTED", "request_key")!.cause, "rejected");
   for (const code of ["EKEYEXPIRED", "EKEYREVOKED", "EACCES"] as const) {

@@ -226,7 +226,7 @@ atOne("at 1 probe() names the allowlist as the cause, with what it keeps from th
   assertEquals(afAlg, "works");
   const problem = problems.find(({ what }) => what.includes("chacha20"));
   assertStringIncludes(problem!.cause, "crypto.af_alg_restrict is 1");
-  assertStringIncludes(problem!.cure, "crypto.af_alg_restrict=0");
+  assertStringIncludes(problem!.remedy, "crypto.af_alg_restrict=0");
   const blamed = problems.find(({ cause }) => cause.includes("CAP_NET_ADMIN"));
   assertEquals(blamed?.what.includes("cbc(aes)") ?? false, !isPrivileged);
   assert(!problems.some(({ what }) => what.includes("xts(aes)")));
@@ -236,7 +236,7 @@ atTwo("at 2 probe() names the sysctl as the cause", () => {
   const { afAlg, ciphers, problems } = probe();
   assertEquals([afAlg, ciphers.kernel], ["EAFNOSUPPORT", []]);
   assertStringIncludes(problems[0]!.cause, "crypto.af_alg_restrict is 2");
-  assertStringIncludes(problems[0]!.cure, "crypto.af_alg_restrict=1");
+  assertStringIncludes(problems[0]!.remedy, "crypto.af_alg_restrict=1");
 });
 
 test.if(runtime === "deno" && hasLibrary && sysctl === "1", "needs Deno and crypto.af_alg_restrict = 1")(

@@ -71,8 +71,8 @@ export async function doctor(given: Arguments): Promise<number> {
     ["fastest", report.fastest.map(choice).join(", ") || null],
   ];
   const known = facts.filter(([, value]) => value !== null && value !== undefined);
-  const problems = report.problems.map(({ what, cause, cure }) =>
-    ["", ...wrap(what, "problem: "), ...wrap(cause, "  why:   "), ...wrap(cure, "  cure:  "), ""].join("\n")
+  const problems = report.problems.map(({ what, cause, remedy }) =>
+    ["", ...wrap(what, "problem: "), ...wrap(cause, "why:     "), ...wrap(remedy, "remedy:  "), ""].join("\n")
   );
   const verdict = `\nThe kernel engine is ${isUsable ? "usable" : "not usable; the userspace engine is"}.\n`;
   await print([...known.flatMap(([name, value]) => wrap(String(value), `${name}:`.padEnd(24))), ""].join("\n"));

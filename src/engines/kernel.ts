@@ -7,7 +7,7 @@
 import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, sizeOf } from "../bytes.ts";
-import { KcapiError } from "../errors.ts";
+import { ERRNO, type ErrorCode, KcapiError } from "../errors.ts";
 import type { Key } from "../kernel_key.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
@@ -21,7 +21,6 @@ const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
-const EINTR = 4;
 const UIO_MAXIOV = 1024;
 
 /**
@@ -102,7 +101,7 @@ class KernelEngine implements Engine {
     this.blockSize = library.call.kcapi_cipher_blocksize(native.handle);
     this.ivSize = library.call.kcapi_cipher_ivsize(native.handle);
     // libkcapi 1.4.0 can return success without the sizes when its NETLINK_CRYPTO request fails.
-    if (this.blockSize === 0) throw systemError(93, "kcapi_cipher_init", algorithm.name);
+    if (this.blockSize === 0) throw systemError("EPROTONOSUPPORT", "kcapi_cipher_init", algorithm.name);
     const found = descriptorsOf(library, native.handle);
     if (found) closeOnExec(library, [found.keySocket, ...found.pipe]);
     finalizer.register(this, native, this);
@@ -158,7 +157,7 @@ class KernelEngine implements Engine {
         : this.#call.kcapi_cipher_stream_update(handle, iovecs.address, entries);
       if (sent === iovecs.left) return;
       // Rule F6: a signal came before anything was taken, or only a part was.
-      if (sent === -EINTR) continue;
+      if (sent === -ERRNO.EINTR) continue;
       const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
       if (this.#check(sent, operation) === 0) throw this.#broken(operation, sent);
       iovecs.advance(sent);
@@ -211,7 +210,7 @@ class KernelEngine implements Engine {
       const got = this.#call.kcapi_cipher_stream_op(handle, iovecs.address, entries);
       if (got === iovecs.left) return;
       // Rule F6. A mode that restarts at every op must not be continued by another one.
-      if (got === -EINTR) continue;
+      if (got === -ERRNO.EINTR) continue;
       this.#check(got, "kcapi_cipher_stream_op");
       if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
       iovecs.advance(got);
@@ -274,7 +273,7 @@ function check(result: number, operation: string, algorithm: string): void {
   if (result < 0) throw systemError(-result, operation, algorithm);
 }
 
-function systemError(errno: number, operation: string, algorithm: string): KcapiError {
+function systemError(errno: ErrorCode | number, operation: string, algorithm: string): KcapiError {
   return new KcapiError(errno, operation, `${algorithm} failed`);
 }
 
@@ -295,7 +294,7 @@ export interface Limits {
 export function measureLimits(call: Calls, streamSocket?: number): Limits {
   const page = call.getpagesize();
   const socket = streamSocket ?? call.socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (socket < 0) throw systemError(24, "socket", "AF_ALG");
+  if (socket < 0) throw systemError("EMFILE", "socket", "AF_ALG");
   try {
     const send = Math.max(page, bufferSize(call, socket, SO_SNDBUF));
     const receive = Math.max(page, bufferSize(call, socket, SO_RCVBUF));
@@ -311,7 +310,7 @@ export function measureLimits(call: Calls, streamSocket?: number): Limits {
 
 function bufferSize(call: Calls, socket: number, option: number): number {
   const size = socketOption(call, socket, option);
-  if (size === undefined) throw systemError(92, "getsockopt", "AF_ALG");
+  if (size === undefined) throw systemError("ENOPROTOOPT", "getsockopt", "AF_ALG");
   return size;
 }
 

@@ -11,18 +11,15 @@ import type { Address, Library } from "../../ffi/adapter.ts";
 import { load } from "../../ffi/mod.ts";
 import { platformInfo } from "../runtime/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
-import { errorCode, KcapiError } from "../errors.ts";
+import { ERRNO, errorCode, KcapiError } from "../errors.ts";
 import type { KernelKey } from "../kernel_key.ts";
+import { hintOf } from "../system/hints.ts";
 import { diagnoseKey, type KeyCall, TOO_OLD } from "../system/key_hints.ts";
 import { descriptorsOf } from "./descriptors.ts";
 
 // linux/socket.h, linux/if_alg.h
 const SOL_ALG = 279;
 const ALG_SET_KEY_BY_KEY_SERIAL = 7;
-const EACCES = 13;
-const ENOPROTOOPT = 92;
-const ENOKEY = 126;
-const EKEYREVOKED = 128;
 
 /** linux/keyctl.h; KEY_SPEC_SESSION_KEYRING, -3, as the int that it is. */
 const KEYCTL_SEARCH = 10;
@@ -49,9 +46,9 @@ export function setKernelKey(library: Library, handle: Address, algorithm: Algor
     });
   }
   // No key has this serial: kernels that know the option say EINVAL.
-  if (setSerial(library, socket, 0) === -ENOPROTOOPT) {
+  if (setSerial(library, socket, 0) === -ERRNO.ENOPROTOOPT) {
     throw new KcapiError("ENOPROTOOPT", SET_KEY, `${algorithm.name} failed`, {
-      hint: `${TOO_OLD.cause}; ${TOO_OLD.cure}`,
+      hint: hintOf(TOO_OLD),
     });
   }
   const result = setSerial(library, socket, serialOf(library, key));
@@ -69,7 +66,7 @@ export function serialOf(library: Library, key: KernelKey): number {
   const none = library.word(0);
   // Without text for who could make the key (request-key(8)): it is searched for, and nothing else.
   let result = keyringCall(library, "request_key", type, name, none, none);
-  if (result === -ENOKEY) result = reasonInSession(library, type, name) ?? result;
+  if (result === -ERRNO.ENOKEY) result = reasonInSession(library, type, name) ?? result;
   memory.fill(0); // which keeps it in memory up to here
   if (result < 0) throw keyError(-result, "request_key", `no ${key.type} key was found`);
   return result;
@@ -82,7 +79,7 @@ export function serialOf(library: Library, key: KernelKey): number {
 function reasonInSession(library: Library, type: Address, name: Address): number | undefined {
   const { word } = library;
   const found = keyringCall(library, "keyctl", word(KEYCTL_SEARCH), word(SESSION_KEYRING), type, name, word(0));
-  return found === -EACCES || found === -EKEYREVOKED ? found : undefined;
+  return found === -ERRNO.EACCES || found === -ERRNO.EKEYREVOKED ? found : undefined;
 }
 
 /** The same for who has no library in hand, such as the one who sends a key to another thread. */
@@ -93,7 +90,7 @@ export function resolveKernelKey(key: KernelKey): number {
 /** The error of a failed call. */
 export function keyError(errno: number, call: KeyCall, message: string, keySizes?: readonly number[]): KcapiError {
   const diagnosis = diagnoseKey(errorCode(errno), call, keySizes);
-  return new KcapiError(errno, call, message, { hint: diagnosis && `${diagnosis.cause}; ${diagnosis.cure}` });
+  return new KcapiError(errno, call, message, { hint: diagnosis && hintOf(diagnosis) });
 }
 
 /** A system call of the keyring's. @returns Its result, or the errno below zero. */

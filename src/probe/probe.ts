@@ -35,7 +35,7 @@ export interface Problem {
   /** Why, most likely. */
   cause: string;
   /** What would change that. */
-  cure: string;
+  remedy: string;
 }
 
 /** What {@linkcode probe} found. Null stands for what could not be found out; `problems` tells why. */
@@ -144,7 +144,7 @@ const USUAL: readonly string[] = ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)"
  * import { assert, assertEquals } from "@std/assert";
  *
  * const report = probe();
- * for (const { what, cause, cure } of report.problems) console.warn(`${what}: ${cause}; ${cure}`);
+ * for (const { what, cause, remedy } of report.problems) console.warn(`${what}: ${cause}; ${remedy}`);
  * assert(report.ciphers.userspace.includes("ctr(aes)"));
  * assertEquals(JSON.parse(JSON.stringify(report)), report);
  * ```
@@ -313,21 +313,21 @@ function attempt<T>(action: () => T): T | KcapiError {
 
 /** Why the kernel engine is not there at all. */
 function engineProblem(error: KcapiError, system: System): Problem {
-  const { code, operation, hint, message } = error;
+  const { code, operation, hint, detail } = error;
   const what = `the kernel engine is not available (${code})`;
   if (system.platform !== "linux") return { what, ...diagnose("EAFNOSUPPORT", operation, "", system)! };
-  // A failure to load the library comes with a cure of its own.
-  if (operation === "dlopen" && hint) return { what, cause: message.replace(`: ${hint}`, ""), cure: hint };
+  // A failure to load the library comes with a remedy of its own.
+  if (operation === "dlopen" && hint) return { what, cause: detail, remedy: hint };
   return { what, ...diagnosisOf({ name: USUAL[0]!, error }, system) };
 }
 
 /** Why no key of the kernel's can be used. */
-function keyringProblem({ code, operation, message, hint = "not known: please report it" }: KcapiError): Problem {
+function keyringProblem({ code, operation, detail, hint = "not known: please report it" }: KcapiError): Problem {
   // The key that was tried is of a type that every kernel takes which takes any.
   const diagnosis = code === "ENOPROTOOPT" ? TOO_OLD : diagnoseKey(code, operation as KeyCall);
   return {
     what: `the kernel engine cannot use keys of the kernel's keyring (${code})`,
-    ...diagnosis ?? { cause: message.replace(`: ${hint}`, ""), cure: hint },
+    ...diagnosis ?? { cause: detail, remedy: hint },
   };
 }
 
@@ -345,7 +345,7 @@ function cipherProblems(failed: readonly Failure[], system: System): Problem[] {
 
 function diagnosisOf({ name, error }: Failure, system: System): Diagnosis {
   const { code, operation, message } = error;
-  return diagnose(code, operation, name, system) ?? { cause: message, cure: "not known: please report it" };
+  return diagnose(code, operation, name, system) ?? { cause: message, remedy: "not known: please report it" };
 }
 
 function codeOf({ error }: Failure): ErrorCode {
@@ -359,7 +359,7 @@ function procProblems(system: System): Problem[] {
   return [{
     what: "what the kernel lists, its release and this process's privileges are not known",
     cause: text.message,
-    cure: "run this report with all permissions; ciphers and streams need none of those files",
+    remedy: "run this report with all permissions; ciphers and streams need none of those files",
   }];
 }
 

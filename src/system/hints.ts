@@ -19,7 +19,12 @@ import {
 /** Why something failed, and what would change that. */
 export interface Diagnosis {
   cause: string;
-  cure: string;
+  remedy: string;
+}
+
+/** The hint that says it in one line. */
+export function hintOf({ cause, remedy }: Diagnosis): string {
+  return `${cause}; ${remedy}`;
 }
 
 /** A failed call, and the system it failed on. */
@@ -45,7 +50,7 @@ export function explain(
   system: System = thisSystem,
 ): string | undefined {
   const diagnosis = diagnose(code, operation, algorithm, system);
-  return diagnosis && `${diagnosis.cause}; ${diagnosis.cure}`;
+  return diagnosis && hintOf(diagnosis);
 }
 
 /** The error of a failed call of libkcapi, with the hint for it if it has none. */
@@ -55,7 +60,7 @@ export function withHint(error: KcapiError, algorithm: string): KcapiError {
   return new KcapiError(errno, operation, `${algorithm} failed`, { hint: explain(code, operation, algorithm) });
 }
 
-/** The same with cause and cure apart. Neither names the algorithm, so that what fails alike reads alike. */
+/** The same with cause and remedy apart. Neither names the algorithm, so that what fails alike reads alike. */
 export function diagnose(
   code: ErrorCode,
   operation: string,
@@ -74,38 +79,38 @@ const DIAGNOSES: Readonly<Record<string, (failure: Failure) => Diagnosis | undef
   EMFILE: tooManyDescriptors,
   EPROTONOSUPPORT: () => ({
     cause: "the kernel does not answer on NETLINK_CRYPTO, which libkcapi asks for a cipher's sizes",
-    cure: "as root, load its module: modprobe crypto_user",
+    remedy: "as root, load its module: modprobe crypto_user",
   }),
   ELIBBAD: () => ({
     cause: "the kernel's implementation failed its self-test",
-    cure: "see the kernel's log, and open another driver of it by name (listCiphers() has them)",
+    remedy: "see the kernel's log, and open another driver of it by name (listCiphers() has them)",
   }),
   ENFILE: () => ({
     cause: "the system's limit of open files (fs.file-max) or the user's of pipes (fs.pipe-user-pages-hard) is reached",
-    cure: "close what is not in use, or raise the limit",
+    remedy: "close what is not in use, or raise the limit",
   }),
   ENOMEM: outOfMemory,
   ENOBUFS: outOfMemory,
-  ENOKEY: () => ({ cause: "the cipher has no key", cure: "set one before the first stream" }),
-  EKEYREJECTED: () => ({ cause: "the kernel refuses this key as a weak one", cure: "use another key" }),
+  ENOKEY: () => ({ cause: "the cipher has no key", remedy: "set one before the first stream" }),
+  EKEYREJECTED: () => ({ cause: "the kernel refuses this key as a weak one", remedy: "use another key" }),
 };
 
 function noAfAlg({ system }: Failure): Diagnosis {
   if (system.platform !== "linux") {
-    return { cause: "AF_ALG is Linux's alone", cure: "use the userspace engine" };
+    return { cause: "AF_ALG is Linux's alone", remedy: "use the userspace engine" };
   }
   if (restriction(system) === 2) {
     return {
       cause: "crypto.af_alg_restrict is 2, which switches AF_ALG off",
-      cure: "as root: sysctl crypto.af_alg_restrict=1",
+      remedy: "as root: sysctl crypto.af_alg_restrict=1",
     };
   }
   const absent = "AF_ALG is not built into this kernel, or its module is missing or blocked (modprobe.d, gVisor)";
   const load = "as root, load it: modprobe -a af_alg algif_skcipher";
-  if (privilegesOf(system)?.seccomp === false) return { cause: absent, cure: load };
+  if (privilegesOf(system)?.seccomp === false) return { cause: absent, remedy: load };
   return {
     cause: `${absent}, or a seccomp filter hides it (systemd's RestrictAddressFamilies, a container's profile)`,
-    cure: `${load}, or allow AF_ALG in that filter`,
+    remedy: `${load}, or allow AF_ALG in that filter`,
   };
 }
 
@@ -113,13 +118,13 @@ function refused({ system }: Failure): Diagnosis {
   if (privilegesOf(system)?.seccomp === false) {
     return {
       cause: "a security policy refuses AF_ALG (AppArmor, SELinux)",
-      cure: "allow it there (see the audit log)",
+      remedy: "allow it there (see the audit log)",
     };
   }
   return {
     cause: "a seccomp filter refuses AF_ALG (Docker since 29.4.2, Kubernetes RuntimeDefault), " +
       "or a security policy does (AppArmor, SELinux)",
-    cure: "run the container with a seccomp profile that allows socket(AF_ALG), or allow it in the policy",
+    remedy: "run the container with a seccomp profile that allows socket(AF_ALG), or allow it in the policy",
   };
 }
 
@@ -129,29 +134,29 @@ const ALLOWED_PRIVILEGED = /^(?:(?:cbc|ctr|ecb)\(aes\)|cbc\(des(?:3_ede)?\)|ecb\
 
 function notFound({ algorithm, system }: Failure): Diagnosis {
   const nearest = nearestAlgorithm(algorithm, system);
-  if (nearest) return { cause: "no algorithm has this name", cure: `did you mean "${nearest}"?` };
+  if (nearest) return { cause: "no algorithm has this name", remedy: `did you mean "${nearest}"?` };
   const restricted = restriction(system);
   if (restricted === 1 && !ALLOWED.test(algorithm)) {
     const lift = "as root: sysctl crypto.af_alg_restrict=0";
     if (!ALLOWED_PRIVILEGED.test(algorithm)) {
-      return { cause: "AF_ALG does not serve this algorithm while crypto.af_alg_restrict is 1", cure: lift };
+      return { cause: "AF_ALG does not serve this algorithm while crypto.af_alg_restrict is 1", remedy: lift };
     }
     const { netAdmin, sysAdmin } = privilegesOf(system) ?? {};
     if (!netAdmin && !sysAdmin) {
       return {
         cause: "while crypto.af_alg_restrict is 1, AF_ALG serves this algorithm only to processes with " +
           "CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user namespace",
-        cure: `run with one of them, or ${lift}`,
+        remedy: `run with one of them, or ${lift}`,
       };
     }
   }
   if (textOf(system, "/proc/sys/crypto/fips_enabled") === "1") {
-    return { cause: "the kernel is in FIPS mode", cure: "use an approved algorithm, such as cbc(aes)" };
+    return { cause: "the kernel is in FIPS mode", remedy: "use an approved algorithm, such as cbc(aes)" };
   }
   if (kernelEntry(algorithm, system)) {
     return {
       cause: "the kernel has this algorithm, but not the module that serves ciphers to processes",
-      cure: "as root: modprobe algif_skcipher",
+      remedy: "as root: modprobe algif_skcipher",
     };
   }
   const cause = "the kernel has no algorithm of this name, or may not load the module it is in";
@@ -159,7 +164,7 @@ function notFound({ algorithm, system }: Failure): Diagnosis {
     cause: kernelCiphers(system) instanceof Error
       ? `${cause} or algif_skcipher, or crypto.af_alg_restrict keeps it from this process (Linux 7.3 and later)`
       : cause,
-    cure: "take one of listCiphers(), or find out as root what is missing: modprobe crypto-xts (for xts)",
+    remedy: "take one of listCiphers(), or find out as root what is missing: modprobe crypto-xts (for xts)",
   };
 }
 
@@ -168,7 +173,7 @@ function badKey({ operation, algorithm, system }: Failure): Diagnosis | undefine
   const { minKeySize: least, maxKeySize: most } = kernelEntry(algorithm, system) ?? {};
   return {
     cause: "the key is of a length the algorithm does not take, or a weak one",
-    cure: least === undefined
+    remedy: least === undefined
       ? "/proc/crypto has the lengths"
       : `the kernel takes ${least === most ? least : `${least} to ${most}`} bytes`,
   };
@@ -180,14 +185,14 @@ function tooManyDescriptors({ system }: Failure): Diagnosis {
     cause: `the process has reached its limit of ${
       limit ? `${limit} ` : ""
     }open descriptors, of which a stream takes 4`,
-    cure: "close what is not in use, open the key once and reinit() it (3 each), or raise the limit (ulimit -n)",
+    remedy: "close what is not in use, open the key once and reinit() it (3 each), or raise the limit (ulimit -n)",
   };
 }
 
 function outOfMemory(): Diagnosis {
   return {
     cause: "the kernel has no memory left for this socket (net.core.optmem_max), this container or this system",
-    cure: "close what is not in use, or raise the limit",
+    remedy: "close what is not in use, or raise the limit",
   };
 }
 

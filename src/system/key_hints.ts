@@ -25,18 +25,18 @@ const SETTING: Readonly<Record<string, (keySizes?: readonly number[]) => Diagnos
   ENOPROTOOPT: () => ({
     cause:
       "it is not a key of the type logon, user, encrypted or trusted, or this kernel has that type as a module only",
-    cure: "keyctl describe SERIAL tells the type",
+    remedy: "keyctl describe SERIAL tells the type",
   }),
   ENOKEY: () => ({
     cause: "there is no key of this serial, or none that this process may know of",
-    cure:
+    remedy:
       "serials are new with each start of the system: give the key by its type and description, or look at /proc/keys",
   }),
   EINVAL: (keySizes) => ({
     cause:
       "the key's length does not fit the cipher, or the cipher refuses it as a weak one, which cannot be told before: " +
       "this process never sees the key",
-    cure: `load one of ${keySizes ? keySizes.join(" or ") : "the cipher's number of"} bytes`,
+    remedy: `load one of ${keySizes ? keySizes.join(" or ") : "the cipher's number of"} bytes`,
   }),
 };
 
@@ -44,31 +44,34 @@ const FINDING: Readonly<Record<string, (call: KeyCall) => Diagnosis>> = {
   ENOKEY: () => ({
     cause: "no key of this type and description, or only one that has expired, is where this process searches: its " +
       "thread's, its process's and its session keyring, and the keyrings linked there",
-    cure: LOAD,
+    remedy: LOAD,
   }),
   EACCES: () => ({
     cause: "the key, or a keyring on the way to it, does not grant this process the permission to search",
-    cure:
+    remedy:
       "grant it to the user (keyctl setperm SERIAL 0x3f080000), or link the key into this process's session keyring",
   }),
   EKEYEXPIRED: () => ({
     cause: "the key has expired",
-    cure: "load it anew, with a later or no timeout (keyctl timeout)",
+    remedy: "load it anew, with a later or no timeout (keyctl timeout)",
   }),
-  EKEYREVOKED: () => ({ cause: "the key was revoked", cure: "load a key anew, under the same description" }),
-  EKEYREJECTED: () => ({ cause: "the key was rejected by what should have made it", cure: "load a key in its place" }),
+  EKEYREVOKED: () => ({ cause: "the key was revoked", remedy: "load a key anew, under the same description" }),
+  EKEYREJECTED: () => ({
+    cause: "the key was rejected by what should have made it",
+    remedy: "load a key in its place",
+  }),
   EPERM: filtered,
   ENOSYS: filtered,
   EDQUOT: () => ({
     cause: "the user's quota of keys is used up (kernel.keys.maxkeys, kernel.keys.maxbytes)",
-    cure: "unlink keys that are of no more use, or raise the quota",
+    remedy: "unlink keys that are of no more use, or raise the quota",
   }),
 };
 
 function filtered(call: KeyCall): Diagnosis {
   return {
     cause: `a seccomp filter refuses ${call}, as those of containers do, or this kernel has no keyrings`,
-    cure: call === "request_key"
+    remedy: call === "request_key"
       ? "allow it there, or find the key outside and give its serial, which needs no such call"
       : "allow add_key, request_key and keyctl there",
   };
@@ -77,5 +80,5 @@ function filtered(call: KeyCall): Diagnosis {
 /** ENOPROTOOPT for whatever key. */
 export const TOO_OLD: Diagnosis = {
   cause: "this kernel takes no keys out of its keyring: it is older than Linux 6.2, or built without keyrings",
-  cure: "use Linux 6.2 or later, or give the key's bytes",
+  remedy: "use Linux 6.2 or later, or give the key's bytes",
 };

@@ -95,9 +95,8 @@ export function failureOf(error: unknown): Failure {
   if (!(error instanceof KcapiError)) {
     return error instanceof Error ? { name: error.name, message: error.message } : { name: "Error", message: "" };
   }
-  const { name, errno, operation, hint, code, message } = error;
-  const end = ` (${code})${hint ? `: ${hint}` : ""}`;
-  return { name, errno, operation, hint, message: message.slice(`${operation}: `.length, -end.length) };
+  const { name, errno, operation, hint, detail } = error;
+  return { name, errno, operation, hint, message: detail };
 }
 
 /** The same error, put together again; one of this thread as it is. */

@@ -29,5 +29,5 @@ function open(): Omit<Outcome, "probed"> {
 const opened = open();
 const { keyring, problems } = probe();
 const problem = problems.find(({ what }) => what.includes("keyring"));
-const outcome: Outcome = { ...opened, probed: keyring, problem: problem && `${problem.cause}; ${problem.cure}` };
+const outcome: Outcome = { ...opened, probed: keyring, problem: problem && `${problem.cause}; ${problem.remedy}` };
 console.log(JSON.stringify(outcome));
