@@ -64,11 +64,15 @@ const testTimeout = 1000 * Number(process.env.KCAPI_TEST_TIMEOUT ?? 120);
 /** Descriptors from before the test that is running: the runtime closes its own of earlier tests when it likes. */
 let earlier = new Set<string>();
 
-/** Fails a test that waits for ever; one that blocks the runtime is left to the watchdog of `tests/run`. */
+/** Tells the watchdog of `tests/run` which test is running: at once, since the test may block this thread for ever. */
+function note(running: string): void {
+  if (process.env.KCAPI_RESULTS) writeFileSync(join(process.env.KCAPI_RESULTS, "running"), running);
+}
+
+/** Fails a test that waits for ever. One that blocks the thread is killed by the watchdog of `tests/run`. */
 function limited(name: string, body: TestBody): () => Promise<void> {
   return async () => {
-    // A synchronous write, so that after a hang or a crash `tests/run` can say which test it was.
-    if (process.env.KCAPI_RESULTS) writeFileSync(join(process.env.KCAPI_RESULTS, "running"), name);
+    note(name);
     earlier = new Set(descriptors());
     let timer: ReturnType<typeof setTimeout> | undefined;
     const timeout = new Promise<never>((_, reject) => {
@@ -78,6 +82,7 @@ function limited(name: string, body: TestBody): () => Promise<void> {
       await Promise.race([timeout, body()]);
     } finally {
       clearTimeout(timer);
+      note("");
     }
   };
 }

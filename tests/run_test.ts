@@ -2,7 +2,8 @@
  * The suite's own tools: `test()`, the import maps, `tests/run`.
  */
 import { readFileSync } from "node:fs";
-import { assertEquals, engine, reasonToSkip, runtime, test } from "./deps.ts";
+import { fileURLToPath } from "node:url";
+import { assertEquals, assertStringIncludes, engine, reasonToSkip, runtime, spawn, test } from "./deps.ts";
 
 const other = engine === "kernel" ? "userspace" : "kernel";
 const others = (["deno", "bun", "node"] as const).filter((name) => name !== runtime);
@@ -33,3 +34,36 @@ test("import maps alone decide where @std comes from: for all tests, one stand-i
   }
   assertEquals(import.meta.resolve("@std/assert"), new URL("std_standins.ts", import.meta.url).href);
 });
+
+const run = (...args: string[]) =>
+  spawn([fileURLToPath(new URL("run", import.meta.url)), "--runtime", runtime, "--engine", "userspace", ...args], {
+    env: { KCAPI_RESULTS: undefined },
+  });
+const hanging = fileURLToPath(new URL("fixtures/hanging.ts", import.meta.url));
+const hasGuest = (await spawn(["sh", "-c", "command -v linux.uml"])).code === 0;
+
+const silent = "killed, no test ended for 1 s; running was: a test that hangs";
+
+test(
+  "tests/run kills a leg in which no test ends, and names the test that was running",
+  { engine: "userspace" },
+  async () => {
+    const { code, stdout, stderr } = await run("--silence", "1", hanging);
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, `boot: ${silent}`);
+    assertStringIncludes(
+      stdout,
+      `${runtime}-userspace: killed because no test ended, exit code 123; running was: a test`,
+    );
+  },
+);
+
+test(
+  "tests/run kills a guest in which no test ends, and names the test that was running",
+  { engine: "userspace", runtime: "bun", needs: { "User-Mode Linux": hasGuest } },
+  async () => {
+    const { code, stderr } = await run("--guest", "--silence", "1", hanging);
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, `boot: the guest was ${silent}`);
+  },
+);

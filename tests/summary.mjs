@@ -3,7 +3,7 @@
 // Leaves the counts of each leg in counts.json there.
 //
 // A leg's directory holds `code`, its exit code, and `junit.xml`, its report; or `skipped`, why it was not run. There may
-// be `kernel`, `library` and `running`, what it ran on and which test it started last, and `expected`, what is to be in
+// be `kernel`, `library` and `running`, what it ran on and which test was running, and `expected`, what is to be in
 // `library`.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
@@ -38,6 +38,7 @@ function parse(report) {
 
 /** Why a leg has failed, beyond the tests that its report counts as failed. */
 function defect(code, count, library, expected) {
+  if (code === "123") return "killed because no test ended";
   if (code === "124") return "killed at the time limit";
   if (code === "125") return "the guest kernel could not boot";
   if (code === "126") return "the guest kernel died";
@@ -80,8 +81,8 @@ function summarize(leg) {
   const reason = defect(code, cases && count, library, read(leg, "expected"));
   if (reason) {
     count.failed++;
-    const last = read(leg, "running");
-    failures.push(`${leg}: ${reason}, exit code ${code}${last ? `; last test started: ${last}` : ""}`);
+    const running = read(leg, "running");
+    failures.push(`${leg}: ${reason}, exit code ${code}${running ? `; running was: ${running}` : ""}`);
   }
   return { leg, ...count, kernel: read(leg, "kernel"), library };
 }

@@ -3,6 +3,7 @@
 machine=QEMU
 
 prepare_guest() {
+  watched=$work/output # results come at the end; each test that ends prints a line
   type -P qemu-system-x86_64 >/dev/null || fail 125 "no qemu-system-x86_64: run tests/kernel/install --matrix"
   PATH=$PATH:/usr/sbin:/sbin
   local version
