@@ -1,8 +1,9 @@
 /**
  * The tool's `keygen`, `seal` and `unseal`, and the completions for each shell.
  */
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { Buffer } from "node:buffer";
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { openSealed } from "../mod.ts";
 import { independent, run, runEach, tool } from "./cli_support.ts";
 import { assert, assertEquals, assertNotEquals, assertStringIncludes, engine, spawn, tempDir, test } from "./deps.ts";
@@ -122,12 +123,92 @@ independent("keygen makes a key of its own each time, for the user alone, and wr
   assertNotEquals(new Uint8Array(output), bytesOf(path("new")));
 });
 
+independent("keygen writes the whole key or no file, and syncs the directory", async () => {
+  const directory = tempDir();
+  // 1,024 of the 4,096 bytes can be written. In Bun and Node, SIGXFSZ is ignored anyway.
+  const limited = `trap "" XFSZ; ulimit -f 1; exec "$@" keygen --bits 32768 -o cut`;
+  const { code, stderr } = await spawn(["bash", "-c", limited, "-", ...tool], { cwd: directory });
+  assertEquals([code, stderr], [1, "kcapi-streams: cannot write cut: file too large\n"]);
+  assertEquals(readdirSync(directory), []);
+});
+
+const hasStrace = await spawn(["strace", "-o", "/dev/null", "true"]).then(({ code }) => code === 0, () => false);
+
+(hasStrace ? independent : test.if(false, "needs strace(1)"))(
+  "keygen and seal sync the file and then the directory",
+  async () => {
+    const path = await files();
+    const calls = async (args: string[]) => {
+      const trace = ["strace", "-fyo", path("trace"), "-e", "trace=fsync,rename,renameat,renameat2"];
+      assertEquals((await spawn([...trace, ...tool, ...args])).code, 0);
+      // Deno syncs files of its own, too.
+      const lines = readFileSync(path("trace"), "utf8").split("\n").filter((line) => line.includes(path(".")));
+      return lines.map((line) => /(fsync|rename).*\/([^/>]*)[>"]/.exec(line)!.slice(1));
+    };
+    const directory = basename(path("."));
+    assertEquals(await calls(["keygen", "-o", path("new")]), [["fsync", "new"], ["fsync", directory]]);
+    const [first, ...others] = await calls(["seal", "--key-file", path("key"), "-i", path("in"), "-o", path("out")]);
+    assertEquals(first![0], "fsync");
+    assertEquals(others, [["rename", "out"], ["fsync", directory]]);
+  },
+);
+
+independent("descriptors that the tool was not started with are refused as a key, whatever they are of", async () => {
+  const path = await files();
+  const numbers = Array.from({ length: 60 }, (_, i) => String(i + 3));
+  const results = await runEach(
+    numbers.map((fd) => ["seal", "--key-fd", fd, "-i", path("in"), "-o", path("new")]),
+    path("."),
+  );
+  for (const [i, { code, stderr }] of results.entries()) {
+    assertEquals([code, existsSync(path("new"))], [2, false], `descriptor ${numbers[i]}: ${stderr}`);
+  }
+  // A key that is the input, by any name.
+  symlinkSync("key", path("link"));
+  const script = `exec "$@" seal --key-fd 7 -i key -o new 7<link`;
+  const { code, stderr } = await spawn(["sh", "-c", script, "-", ...tool], { cwd: path(".") });
+  assertEquals([code, stderr], [1, "kcapi-streams: cannot read key: it is the key\n"]);
+});
+
+independent("associated data that is not UTF-8 comes from a file, and is refused on the command line", async () => {
+  const path = await files();
+  writeFileSync(path("name"), Uint8Array.of(0xff));
+  writeFileSync(path("other"), Uint8Array.of(0xfe));
+  writeFileSync(path("long"), bytes((1 << 20) + 1));
+  const key = ["--key-file", path("key")];
+  await run("seal", ...key, "-i", path("in"), "-o", path("bound"), "--associated-data-file", path("name"));
+  await run("unseal", ...key, "-i", path("bound"), "-o", path("out"), "--associated-data-file", path("name"));
+  assertEquals(bytesOf(path("out")), INPUT);
+  const unseal = ["unseal", ...key, "-i", path("bound"), "-o", path("out")];
+  const [other, both, long] = await runEach([
+    [...unseal, "--associated-data-file", path("other")],
+    [...unseal, "--associated-data-file", path("name"), "--associated-data", "x"],
+    [...unseal, "--associated-data-file", path("long")],
+  ], path("."));
+  assertEquals([other!.code, both!.code, long!.code], [3, 2, 2]);
+  assertStringIncludes(both!.stderr, "--associated-data and --associated-data-file are both given");
+  assertStringIncludes(long!.stderr, "at most 1048576 bytes");
+  for (const option of ["associated-data", "in", "out", "key-file"]) {
+    const script = `exec "$@" --${option} "$(printf '\\377')"`;
+    const result = await spawn(["bash", "-c", script, "-", ...tool, "seal"], { cwd: path(".") });
+    assertEquals(result.code, 2);
+    assertStringIncludes(result.stderr, `--${option} expects UTF-8`);
+  }
+});
+
 independent(
   "seal refuses what it cannot use: no key, a short one, the input as output, an unknown format",
   async () => {
     const path = await files();
     writeFileSync(path("short"), bytes(16));
+    writeFileSync(path("zeros"), new Uint8Array(32));
+    writeFileSync(path("hex"), `${Buffer.from(KEY).toString("hex")}\r\n`);
+    writeFileSync(path("base64"), `${Buffer.from(KEY).toString("base64")}\n`);
     const lists: [string[], number, string][] = [
+      [["seal", "--key-file", path("zeros"), "-i", path("in"), "-o", path("x")], 2, "--key-file has only zero bytes"],
+      [["unseal", "--key-file", path("zeros"), "-i", path("sealed"), "-o", path("x")], 2, "has only zero bytes"],
+      [["seal", "--key-file", path("hex"), "-i", path("in"), "-o", path("x")], 2, "is a line of hexadecimal digits"],
+      [["seal", "--key-file", path("base64"), "-i", path("in"), "-o", path("x")], 2, "is a line of base64"],
       [["seal", "-i", path("in"), "-o", path("x")], 2, "keygen"],
       [["seal", "--key-file", path("short"), "-i", path("in"), "-o", path("x")], 2, "at least 32 bytes, got 16"],
       [

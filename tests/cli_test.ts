@@ -129,7 +129,7 @@ test("data goes from standard input to standard output, secrets come from descri
   const quoted = tool.map((word) => `'${word}'`).join(" ");
   const script = `${quoted} encrypt --engine ${engine} --iter 10 --passphrase-fd 7 7<passphrase <plain |
     ${quoted} decrypt --engine ${engine} --iter 10 --passphrase-fd 8 8<passphrase |
-    ${quoted} encrypt --engine ${engine} --key-fd 9 --iv ${IV} 9<key`;
+    ${quoted} encrypt --engine ${engine} --key-fd 9 --iv ${IV} 9< <(cat key)`;
   const { code, output, stderr } = await spawn(["bash", "-c", `set -o pipefail; cd '${at("")}'; ${script}`]);
   assertEquals([code, stderr], [0, ""]);
   assertEquals(output, Buffer.from(read(at("cbc"))));
@@ -234,6 +234,7 @@ independent("a run that is refused or fails says why in one line, and leaves eve
   writeFileSync(at("wrong key"), bytes(32, 3));
   writeFileSync(at("long key"), bytes(33, 3));
   writeFileSync(at("no key"), bytes(5000));
+  writeFileSync(at("hex key"), `${"0f".repeat(32)}\n`);
   writeFileSync(at("empty"), "");
   writeFileSync(at("too long"), "x".repeat(1024));
   writeFileSync(at("zero"), "a\0b\n");
@@ -260,7 +261,15 @@ independent("a run that is refused or fails says why in one line, and leaves eve
       1,
       "cannot read --key-file: illegal operation on a directory",
     ],
-    [["encrypt", "--key-fd", "987", "--iv", IV, ...files], 1, "cannot open /dev/fd/987: no such file or directory"],
+    [["encrypt", "--key-fd", "987", "--iv", IV, ...files], 2, "the tool was not started with a descriptor 987 to read"],
+    [["encrypt", "--key-file", "plain", "--iv", IV, "-i", "hardlink", "-o", "new"], 2, "--key-file has more than"],
+    [["encrypt", "--key-file", "key", "--iv", IV, "-i", "key", "-o", "new"], 1, "cannot read key: it is the key"],
+    [
+      ["encrypt", "--passphrase-file", "passphrase", "-i", "./passphrase", "-o", "new"],
+      1,
+      "cannot read ./passphrase: it is the passphrase",
+    ],
+    [["encrypt", "--key-file", "hex key", "--iv", IV, ...files], 2, "--key-file is a line of hexadecimal digits"],
     // Data
     [["decrypt", ...key, "-i", "cut", "-o", "old"], 3, "wrong key or passphrase, or it is damaged or cut short"],
     [["decrypt", ...key, "-i", "odd", "-o", "old"], 3, "wrong key or passphrase, or it is damaged or cut short"],

@@ -18,6 +18,8 @@ export interface Option {
   /** May be given several times. */
   readonly many?: boolean;
   readonly text: string;
+  /** How to give a value that is not UTF-8; added to an error. */
+  readonly otherBytes?: string;
 }
 
 export interface Command {
@@ -87,6 +89,8 @@ export function parse({ name, options }: Command, args: readonly string[]): Argu
     const value = token.value ?? "";
     const earlier = values.get(option.name);
     if (earlier && !option.many) throw wrongUsage(`--${option.name} is given twice`);
+    // A runtime turns bytes that are not UTF-8 into U+FFFD: different names would become the same one.
+    if (value.includes("\ufffd")) throw wrongUsage(`--${option.name} expects UTF-8${option.otherBytes ?? ""}`);
     if (option.choices && option.value !== "NAME" && !option.choices.includes(value)) {
       throw wrongUsage(`--${option.name} expects ${option.choices.join(" or ")}`);
     }

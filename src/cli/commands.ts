@@ -86,7 +86,13 @@ const SEAL_OPTIONS: readonly Option[] = [
   OUT,
   KEY_FILE,
   KEY_FD,
-  { name: "associated-data", value: "TEXT", text: "what the data is bound to, such as its name; not stored" },
+  {
+    name: "associated-data",
+    value: "TEXT",
+    text: "what the data is bound to, such as its name; not stored",
+    otherBytes: ": give other bytes by --associated-data-file",
+  },
+  { name: "associated-data-file", value: "FILE", text: "the same: all bytes of FILE, as they are" },
   {
     name: "format",
     value: "FORMAT",

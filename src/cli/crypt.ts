@@ -27,10 +27,10 @@ const SALT_SIZE = 8;
 
 export async function crypt(direction: Direction, given: Arguments): Promise<number> {
   const plan = planOf(given);
-  const input = await openInput(given.file("in"));
   if (direction === "encrypt") refuseTerminal(given);
   const kernelKey = kernelKeyOf(given);
   const secret = kernelKey ? undefined : await readSecret(given, direction === "encrypt");
+  const input = await openInput(given.file("in"), secret);
   const { header, ...options } = secret?.kind === "passphrase"
     ? await derived(direction, given, plan, secret.bytes, input)
     : await keyed(direction, given, plan, kernelKey ?? secret!.bytes, input);

@@ -8,6 +8,7 @@ import { Buffer } from "node:buffer";
 import * as fs from "node:fs";
 import { promisify } from "node:util";
 import type { Bytes } from "../bytes.ts";
+import { marksInheritedDescriptors } from "../runtime/mod.ts";
 import { codeOf, fileFailure } from "./failures.ts";
 import { atEnd, procFile } from "./signals.ts";
 
@@ -41,9 +42,51 @@ async function patiently<T>(action: () => Promise<T>): Promise<T> {
 /** Where a pipe does not block, it takes so many bytes whole or not at all (PIPE_BUF of limits.h). */
 const ATOMIC = 4096;
 
+/** The flags of open(2). */
+function flagsOf(fd: number | string): number {
+  return parseInt(/^flags:\s*([0-7]+)/m.exec(procFile(`fdinfo/${fd}`))?.[1] ?? "0", 8);
+}
+
 export function isNonblocking(fd: number): boolean {
-  const flags = /^flags:\s*([0-7]+)/m.exec(procFile(`fdinfo/${fd}`))?.[1] ?? "0";
-  return (parseInt(flags, 8) & fs.constants.O_NONBLOCK) !== 0;
+  return (flagsOf(fd) & fs.constants.O_NONBLOCK) !== 0;
+}
+
+/**
+ * The readable descriptors that this process was started with, while the tool has not opened any itself. Undefined if
+ * /proc cannot be read.
+ *
+ * Some descriptors belong to the runtime: sockets, epoll and the like, and pipes with both ends in this process. Deno has
+ * files, too, with FD_CLOEXEC set.
+ */
+export function inheritedDescriptors(): ReadonlySet<number> | undefined {
+  let descriptors;
+  try {
+    descriptors = fs.readdirSync("/proc/self/fd").map(Number).flatMap(describeDescriptor);
+  } catch {
+    return undefined;
+  }
+  const written = new Set(descriptors.filter(({ flags }) => flags & WRITABLE).map(({ inode }) => inode));
+  const inherited = descriptors.filter(({ flags, isPipe, inode }) =>
+    flags & fs.constants.O_WRONLY
+      ? false
+      : isPipe
+      ? !written.has(inode)
+      : marksInheritedDescriptors() || !(flags & O_CLOEXEC)
+  );
+  return new Set(inherited.map(({ fd }) => fd));
+}
+
+const WRITABLE = fs.constants.O_WRONLY | fs.constants.O_RDWR;
+const O_CLOEXEC = 0o2000000; // asm-generic/fcntl.h
+
+function describeDescriptor(fd: number) {
+  try {
+    const stats = fs.statSync(`/proc/self/fd/${fd}`); // in Deno, fstat() does not know them
+    const isReadable = stats.isFile() || stats.isFIFO() || stats.isCharacterDevice();
+    return isReadable ? [{ fd, flags: flagsOf(fd), isPipe: stats.isFIFO(), inode: stats.ino }] : [];
+  } catch {
+    return []; // the descriptor of the directory itself
+  }
 }
 
 /** Reads into `buffer` until it is full or the input ends; returns the bytes read. */
@@ -61,7 +104,7 @@ export async function fill(fd: number, buffer: Bytes, atOnce = false): Promise<B
  * Writes all bytes. A write that would block must not be tried again unless it was too small to be split: not every
  * runtime tells how much of it was written.
  */
-export async function writeAll(fd: number, bytes: Uint8Array, nonblocking = false): Promise<void> {
+export async function writeAll(fd: number, bytes: Uint8Array, nonblocking = isNonblocking(fd)): Promise<void> {
   for (let offset = 0; offset < bytes.length;) {
     const length = Math.min(bytes.length - offset, nonblocking ? ATOMIC : Infinity);
     const write = () => writeTo(fd, bytes, offset, length, null);
@@ -73,7 +116,7 @@ export async function writeAll(fd: number, bytes: Uint8Array, nonblocking = fals
 /** Writes text to standard output. */
 export async function print(text: string): Promise<number> {
   try {
-    await writeAll(1, Buffer.from(text), isNonblocking(1));
+    await writeAll(1, Buffer.from(text));
   } catch (error) {
     throw fileFailure("cannot write standard output", error);
   }
@@ -98,4 +141,10 @@ export async function openFile(path: string, flags: "r" | "w"): Promise<number> 
   } catch (error) {
     throw fileFailure(`cannot open ${path}`, error);
   }
+}
+
+/** Whether two descriptors are of the same file, pipe or block device. */
+export function isSameFile(a: fs.BigIntStats, b: fs.BigIntStats): boolean {
+  if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
+  return (a.isFile() || a.isFIFO()) && a.dev === b.dev && a.ino === b.ino;
 }

@@ -6,8 +6,9 @@
 
 import * as fs from "node:fs";
 import type { Bytes } from "../bytes.ts";
-import { fill, openFile } from "./descriptors.ts";
+import { fill, isSameFile, openFile } from "./descriptors.ts";
 import { Failure, fileFailure } from "./failures.ts";
+import type { Secret } from "./secrets.ts";
 
 export interface Input {
   readonly fd: number;
@@ -17,7 +18,8 @@ export interface Input {
   readonly size: number | undefined;
 }
 
-export async function openInput(path: string | undefined): Promise<Input> {
+/** Opens the input, which must not be what the secret was read from. */
+export async function openInput(path: string | undefined, secret?: Secret): Promise<Input> {
   const name = path ?? "standard input";
   const fd = path === undefined ? 0 : await openFile(path, "r");
   let stats;
@@ -27,6 +29,9 @@ export async function openInput(path: string | undefined): Promise<Input> {
     throw fileFailure(`cannot read ${name}`, error);
   }
   if (stats.isDirectory()) throw new Failure(1, `cannot read ${name}: it is a directory`);
+  if (secret?.stats && isSameFile(secret.stats, stats)) {
+    throw new Failure(1, `cannot read ${name}: it is the ${secret.kind}`);
+  }
   return { fd, name, stats, size: stats.isFile() ? Number(stats.size) : undefined };
 }
 

@@ -12,7 +12,7 @@ import { promisify } from "node:util";
 import type { Bytes } from "../bytes.ts";
 import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
-import { isNonblocking, openFile, writeAll } from "./descriptors.ts";
+import { isNonblocking, isSameFile, openFile, writeAll } from "./descriptors.ts";
 import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { atEnd, atEndOrSignal } from "./signals.ts";
 
@@ -55,11 +55,6 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
       }
     },
   };
-}
-
-function isSameFile(a: fs.BigIntStats, b: fs.BigIntStats): boolean {
-  if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
-  return a.isFile() && a.dev === b.dev && a.ino === b.ino;
 }
 
 /**
@@ -114,7 +109,7 @@ function openTemporary(path: string, mode: number, finalMode: number | undefined
 }
 
 /** Makes a rename last; not every file system can, and the file is complete without. */
-function syncDirectory(directory: string): void {
+export function syncDirectory(directory: string): void {
   try {
     const fd = fs.openSync(directory, "r");
     try {

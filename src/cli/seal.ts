@@ -5,6 +5,7 @@
  */
 
 import * as fs from "node:fs";
+import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { type EngineChoice, openSealed, seal, type SealedFormatName, type SealOptions, unseal } from "../../mod.ts";
 import { checkSealOptions } from "../sealed/options.ts";
@@ -12,10 +13,11 @@ import type { Arguments } from "./arguments.ts";
 import { writeAll } from "./descriptors.ts";
 import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
-import { openOutput, type Output, refuseTerminal } from "./output.ts";
+import { openOutput, type Output, refuseTerminal, syncDirectory } from "./output.ts";
 import { asUsage } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
-import { readKey } from "./secrets.ts";
+import { readAssociatedData, readKey } from "./secrets.ts";
+import { atEndOrSignal } from "./signals.ts";
 
 const LONGEST = 8 * 4096;
 
@@ -28,7 +30,7 @@ export async function keygen(given: Arguments): Promise<number> {
   const path = given.file("out");
   try {
     if (path === undefined) await writeAll(1, key);
-    else writeNew(path, key);
+    else await writeNew(path, key);
     return 0;
   } catch (error) {
     throw fileFailure(`cannot write ${path ?? "standard output"}`, error);
@@ -38,23 +40,22 @@ export async function keygen(given: Arguments): Promise<number> {
 }
 
 /** Never over what is there: it may be the only copy of another key. */
-function writeNew(path: string, key: Uint8Array): void {
+async function writeNew(path: string, key: Uint8Array): Promise<void> {
   const fd = fs.openSync(path, "wx", 0o600);
+  const keep = atEndOrSignal(() => fs.unlinkSync(path));
   try {
-    fs.writeSync(fd, key);
+    await writeAll(fd, key);
     fs.fsyncSync(fd);
-  } catch (error) {
-    fs.unlinkSync(path);
-    throw error;
   } finally {
     fs.closeSync(fd);
   }
+  keep();
+  syncDirectory(dirname(path));
 }
 
 export async function sealFile(given: Arguments): Promise<number> {
-  const input = await openInput(given.file("in"));
   refuseTerminal(given);
-  await withOptions(given, input, 0o666, async (options, output) => {
+  await withOptions(given, 0o666, async (options, input, output) => {
     const pieces = asUsage(() => seal({ ...options, inPlace: true }, chunksOf(input, output.free)));
     await pump(pieces, output, new Progress("seal", pieces, input.size, given));
   });
@@ -62,10 +63,8 @@ export async function sealFile(given: Arguments): Promise<number> {
 }
 
 export async function unsealFile(given: Arguments): Promise<number> {
-  const input = await openInput(given.file("in"));
   const range = rangeOf(given.get("range"));
-  if (range && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
-  await withOptions(given, input, 0o600, async (options, output) => {
+  await withOptions(given, 0o600, async (options, input, output) => {
     if (range) return await unsealRange(range, options, input, output, given);
     const pieces = asUsage(() => unseal({ ...options, inPlace: true }, chunksOf(input, output.free)));
     await pump(pieces, output, new Progress("unseal", pieces, input.size, given));
@@ -73,23 +72,29 @@ export async function unsealFile(given: Arguments): Promise<number> {
   return 0;
 }
 
-/** Opens the output and reads the key, which is forgotten at the end. */
+/** Reads the key, which is zeroed at the end, and opens the input and the output. */
 async function withOptions(
   given: Arguments,
-  input: Input,
   mode: number,
-  run: (options: SealOptions, output: Output) => Promise<void>,
+  run: (options: SealOptions, input: Input, output: Output) => Promise<void>,
 ): Promise<void> {
   const key = await readKey(given);
+  const associatedData = await readAssociatedData(given);
+  const input = await openInput(given.file("in"), key);
+  if (given.has("range") && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
   const precious = { input: input.stats, ...(key.stats && { key: key.stats }) };
   const output = await openOutput(given.file("out"), precious, mode);
   try {
-    await run({
-      key: key.bytes,
-      associatedData: new TextEncoder().encode(given.get("associated-data") ?? ""),
-      format: given.get("format") as SealedFormatName | undefined,
-      engine: (given.get("engine") ?? "auto") as EngineChoice,
-    }, output);
+    await run(
+      {
+        key: key.bytes,
+        associatedData,
+        format: given.get("format") as SealedFormatName | undefined,
+        engine: (given.get("engine") ?? "auto") as EngineChoice,
+      },
+      input,
+      output,
+    );
   } finally {
     key.bytes.fill(0);
   }

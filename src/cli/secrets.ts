@@ -9,8 +9,8 @@ import type { KernelKey } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
-import { fill, openFile } from "./descriptors.ts";
-import { fileFailure, wrongUsage } from "./failures.ts";
+import { fill, inheritedDescriptors, openFile } from "./descriptors.ts";
+import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { askPassphrase, checkPassphrase } from "./passphrase.ts";
 
 export interface Secret {
@@ -48,6 +48,7 @@ export async function readSecret(given: Arguments, confirm: boolean): Promise<Se
   const { bytes, stats } = await readSecretFile(given, name);
   if (name.startsWith("key")) {
     if (bytes.length > LONGEST_KEY) throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, which is no key`);
+    refuseText(name, bytes);
     return { kind: "key", bytes, stats };
   }
   const end = bytes.indexOf(10);
@@ -56,19 +57,76 @@ export async function readSecret(given: Arguments, confirm: boolean): Promise<Se
 
 /** A key, where nothing else will do. */
 export async function readKey(given: Arguments): Promise<Secret> {
-  if (given.has("key-file") || given.has("key-fd")) return await readSecret(given, false);
-  throw wrongUsage(`no key: give --key-file or --key-fd (${NAME} keygen makes one)`);
+  if (!given.has("key-file") && !given.has("key-fd")) {
+    throw wrongUsage(`no key: give --key-file or --key-fd (${NAME} keygen makes one)`);
+  }
+  const key = await readSecret(given, false);
+  if (key.bytes.length > 0 && key.bytes.every((byte) => byte === 0)) {
+    throw wrongUsage(`--${sourceOf(given)} has only zero bytes, which is no key`);
+  }
+  return key;
 }
 
+const TEXT_KEYS = [
+  {
+    what: "hexadecimal digits",
+    characters: "0123456789abcdefABCDEF",
+    lengths: [32, 48, 64, 128],
+    command: "xxd -r -p",
+  },
+  {
+    what: "base64",
+    characters: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=",
+    lengths: [24, 32, 44, 88],
+    command: "base64 -d",
+  },
+];
+
+/**
+ * Refuses a line of hexadecimal digits or base64 as long as that of a usual key. As bytes it would be another key, which
+ * other programs would not find. Compares bytes, because a string could not be zeroed.
+ */
+function refuseText(name: string, bytes: Bytes): void {
+  if (bytes.at(-1) !== 10) return;
+  const text = bytes.subarray(0, bytes.at(-2) === 13 ? -2 : -1);
+  for (const { what, characters, lengths, command } of TEXT_KEYS) {
+    if (lengths.includes(text.length) && text.every((byte) => characters.includes(String.fromCharCode(byte)))) {
+      throw wrongUsage(`--${name} is a line of ${what}, but a key is bytes: ${command} makes them`);
+    }
+  }
+}
+
+/** The associated data: the bytes of an option or of a file. */
+export async function readAssociatedData(given: Arguments): Promise<Bytes> {
+  const [text, file] = [given.get("associated-data"), given.get("associated-data-file")];
+  if (file === undefined) return new TextEncoder().encode(text);
+  if (text !== undefined) throw wrongUsage("--associated-data and --associated-data-file are both given");
+  const { bytes } = await readStart("associated-data-file", file, LONGEST_ASSOCIATED_DATA + 1);
+  if (bytes.length <= LONGEST_ASSOCIATED_DATA) return bytes;
+  throw wrongUsage(`--associated-data-file expects at most ${LONGEST_ASSOCIATED_DATA} bytes`);
+}
+
+const LONGEST_ASSOCIATED_DATA = 1 << 20;
+
 async function readSecretFile(given: Arguments, name: string): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {
-  const isDescriptor = name.endsWith("-fd");
-  const number = isDescriptor ? given.integer(name, 0)! : undefined;
+  if (!name.endsWith("-fd")) return await readStart(name, given.get(name)!, LONGEST_KEY + 1);
+  const number = given.integer(name, 0)!;
   if (number === 0 && !given.file("in")) throw wrongUsage(`--${name} 0 is standard input, which is the data: use --in`);
-  // Opened by name: not every runtime reads a descriptor that it did not open itself.
-  const fd = await openFile(isDescriptor ? `/dev/fd/${number}` : given.get(name)!, "r");
+  const inherited = inheritedDescriptors();
+  if (!inherited) throw new Failure(1, `--${name} needs /proc/self/fd, which cannot be read`);
+  if (!inherited.has(number)) {
+    throw wrongUsage(`--${name}: the tool was not started with a descriptor ${number} to read`);
+  }
+  // Opened by name, because Deno only reads descriptors that it has opened itself.
+  return await readStart(name, `/dev/fd/${number}`, LONGEST_KEY + 1);
+}
+
+/** The first `length` bytes of the file that an option names. */
+async function readStart(name: string, path: string, length: number): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {
+  const fd = await openFile(path, "r");
   try {
     const stats = fs.fstatSync(fd, { bigint: true });
-    return { bytes: await fill(fd, new Uint8Array(LONGEST_KEY + 1)), stats };
+    return { bytes: await fill(fd, new Uint8Array(length)), stats };
   } catch (error) {
     throw fileFailure(`cannot read --${name}`, error);
   }

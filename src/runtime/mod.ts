@@ -54,6 +54,11 @@ export function hasFastBigInts(): boolean {
   return runtimeName() !== "bun";
 }
 
+/** Whether the runtime sets FD_CLOEXEC on the descriptors it was started with, as it does on its own. Deno does not. */
+export function marksInheritedDescriptors(): boolean {
+  return runtimeName() !== "deno";
+}
+
 /**
  * New memory, which is not zeroed where the runtime can avoid that. The caller overwrites or clears all of it.
  *
