@@ -22,7 +22,7 @@ export { CipherStream } from "./src/streams/cipher_stream.ts";
 export { type CipherIterable, decrypt, encrypt } from "./src/cipher/iterables.ts";
 export type { ByteSource } from "./src/streams/draw.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
-export type { CipherParameters, CipherStreamOptions } from "./src/cipher/cryptor.ts";
+export type { CipherParameters, CipherStreamOptions } from "./src/cipher/prepare.ts";
 export type { BytesLike } from "./src/bytes.ts";
 export type { KernelKey } from "./src/kernel_key.ts";
 export type { Padding } from "./src/cipher/options.ts";

@@ -4,56 +4,17 @@
  * @module
  */
 
-import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter } from "../bytes.ts";
+import type { Algorithm } from "../algorithms.ts";
+import { type Bytes, Scatter } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
-import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
-import { disposeKey, type KernelKey, type Key } from "../kernel_key.ts";
 import { Flow } from "./flow.ts";
-import { CipherHandle, engineOf } from "./handle.ts";
-import type { Transform, TransformFactory } from "../streams/transform.ts";
-import { checkWorkers, doneBy, type StreamWorkers } from "../streams/workforce.ts";
-import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
+import type { Transform } from "../streams/transform.ts";
+import { checkIV, type Padding } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
 /** The most sectors of one output. A window of the smallest ones would take the thread for tens of milliseconds. */
 const ROUNDS_AT_ONCE = 64;
-
-/** What a stream needs besides its key. */
-export interface CipherParameters {
-  /** The IV, where the algorithm has one. Never use one twice with the same key. */
-  iv?: BytesLike | undefined;
-  /** `"pkcs7"` by default for cbc, ecb and pcbc, `"none"` elsewhere. */
-  padding?: Padding | undefined;
-  /** Aborts both sides of the stream. */
-  signal?: AbortSignal | undefined;
-  /**
-   * Output goes into the memory of the chunks that come in: whoever writes a chunk gives it away, and must not write
-   * the same memory again before its output was read. Default: false.
-   */
-  inPlace?: boolean | undefined;
-  /**
-   * For modes that encrypt sectors (xts, adiantum, hctr2, essiv): bytes per sector, a multiple of 16. Each sector is
-   * encrypted for itself, with its number as the IV: 64-bit little-endian, as dm-crypt's plain64.
-   */
-  sectorSize?: number | undefined;
-  /** The number of the first sector, 0 by default. */
-  sector?: number | bigint | undefined;
-}
-
-/** Options of the streams, and of `encrypt()` and `decrypt()`. */
-export interface CipherStreamOptions extends CipherParameters {
-  /**
-   * The key: a copy is taken, and zeroed once it is of no more use. Or one in the kernel's keyring, which never enters
-   * this process.
-   */
-  key: BytesLike | KernelKey;
-  /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
-  engine?: EngineChoice | undefined;
-  /** The work is done by these Workers, off this thread: a `WorkerPool`. */
-  pool?: StreamWorkers | undefined;
-}
 
 /** The checked options of one encryption or decryption. */
 export interface CipherPlan {
@@ -67,78 +28,6 @@ export interface CipherPlan {
 
 interface Plan extends CipherPlan {
   readonly open: () => Engine;
-}
-
-/** One encryption or decryption as others can do it. */
-export interface CipherWork {
-  readonly of: "cipher";
-  readonly plan: CipherPlan;
-  readonly key: Key;
-  readonly choice: EngineChoice;
-}
-
-/**
- * Checks and copies the options.
- *
- * @param source The algorithm's name; or a handle, whose key is used.
- */
-export function prepare(
-  direction: Direction,
-  source: string | CipherHandle,
-  options: Partial<CipherStreamOptions> | undefined,
-): TransformFactory {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-  }
-  // All of them, before the handle is asked for anything: a getter may do what it likes with that.
-  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false, pool } = options;
-  const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
-  const algorithm = handle?.algorithm ?? parseAlgorithm(source as string);
-  if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const plan: CipherPlan = {
-    direction,
-    algorithm,
-    padding: checkPadding(algorithm, padding),
-    sectors: checkSectors(algorithm, { iv, sectorSize, sector }),
-    iv: sectorSize === undefined ? ownIV(algorithm, iv) : undefined,
-    inPlace,
-  };
-  if (handle) {
-    if (key !== undefined || engine !== undefined) {
-      throw new TypeError('"options" expected no "key" and no "engine" with a CipherHandle, which has both');
-    }
-    if (pool !== undefined) {
-      throw new TypeError(
-        '"options" expected no "pool" with a CipherHandle, which belongs to its thread: give the key',
-      );
-    }
-    return {
-      signals: signalsOf(signal),
-      inPlace,
-      open: () => new Cryptor({ ...plan, open: () => handle.engine.reinit() }),
-      discard() {},
-    };
-  }
-  const choice = checkEngine(engine);
-  const signals = signalsOf(signal);
-  const checkedPool = checkWorkers(pool);
-  const own = ownKey(algorithm, key, choice);
-  const prepared: TransformFactory = {
-    signals,
-    inPlace,
-    open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
-    discard: () => disposeKey(own),
-  };
-  const work: CipherWork = { of: "cipher", plan, key: own, choice };
-  return doneBy(checkedPool, prepared, work);
-}
-
-/** A copy of the IV, if there is one; its length is checked where the name tells it. */
-function ownIV(algorithm: Algorithm, iv: BytesLike | undefined): Bytes | undefined {
-  const checked = algorithm.ivSize === undefined
-    ? iv !== undefined && bytesOf("iv", iv)
-    : checkIV(algorithm, iv, algorithm.ivSize, "stream_init");
-  return checked ? copyOf(checked) : undefined;
 }
 
 /** One encryption or decryption: `write` input, `read` until there is nothing, …, `end`, `read` until there is nothing. */

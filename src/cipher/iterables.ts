@@ -7,7 +7,7 @@
 import { describe } from "../bytes.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { type ByteSource, Draw, DrawIterator, inputOf } from "../streams/draw.ts";
-import { type CipherStreamOptions, prepare } from "./cryptor.ts";
+import { type CipherStreamOptions, prepare } from "./prepare.ts";
 
 /** The output of {@linkcode encrypt} or {@linkcode decrypt}: iterable once. */
 export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBuffer>>, AsyncDisposable {

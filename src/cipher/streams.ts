@@ -5,7 +5,7 @@
  */
 
 import { CipherStream } from "../streams/cipher_stream.ts";
-import { type CipherParameters, type CipherStreamOptions, prepare } from "./cryptor.ts";
+import { type CipherParameters, type CipherStreamOptions, prepare } from "./prepare.ts";
 import type { CipherHandle } from "./handle.ts";
 
 /**

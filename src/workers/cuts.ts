@@ -6,7 +6,8 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
-import { type CipherPlan, type CipherWork, Cryptor } from "../cipher/cryptor.ts";
+import { type CipherPlan, Cryptor } from "../cipher/cryptor.ts";
+import type { CipherWork } from "../cipher/prepare.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
 import { openEngine } from "../engines/mod.ts";
