@@ -19,8 +19,8 @@ import {
 import { connect } from "node:net";
 import { join } from "node:path";
 import { createHandler } from "../examples/vault/handler.ts";
-import { keyOf } from "../examples/vault/start.ts";
-import { MOST_NAME, Vault } from "../examples/vault/vault.ts";
+import { keyOf, parseOptions } from "../examples/vault/start.ts";
+import { MAX_NAME, Vault } from "../examples/vault/vault.ts";
 import { WorkerPool } from "../mod.ts";
 import {
   assert,
@@ -28,6 +28,7 @@ import {
   assertNotEquals,
   assertRejects,
   assertStringIncludes,
+  assertThrows,
   engine,
   openFiles,
   runtime,
@@ -75,11 +76,16 @@ async function inProcess(
       return response.headers.get("etag")!;
     },
     only: () => {
-      const [name, ...others] = readdirSync(directory);
+      const [name, ...others] = storedIn(directory);
       assert(name !== undefined && others.length === 0);
       return join(directory, name);
     },
   };
+}
+
+/** The names on the disk of the stored files, and of uploads under way: without the marker. */
+function storedIn(directory: string): string[] {
+  return readdirSync(directory).filter((name) => !name.startsWith("."));
 }
 
 const PAGE = "<!doctype html><style>a{}</style><script>1</script>";
@@ -120,15 +126,17 @@ test("the vault gives back what was put in, of every size around a segment's", a
     assertEquals(await bytesOf(response), content);
     assertEquals(await told(await ask("HEAD", "/files/name"), "content-length"), [200, `${size}`]);
     assertEquals(await (await ask("GET", "/files")).json(), {
-      files: [{ name: "name", size }],
-      damaged: 0,
+      files: [{ name: "name", size, etag: response.headers.get("etag") }],
+      count: 1,
+      size,
+      damaged: [],
       limit: 2 ** 30,
     });
   }
   assertEquals(openFiles(), 0);
 });
 
-test.unsanitized("uploads that Workers seal are given back, and no other way of sealing them is seen", async () => {
+test("a pool seals uploads, which a vault without one opens", { sanitize: false }, async () => {
   using pool = new WorkerPool(2);
   const { ask, put, directory } = await inProcess({ pool });
   const content = bytes(2_500_000);
@@ -150,7 +158,7 @@ test("the vault answers 201 to a new file, 204 to a newer one, 404 to what is no
   assertEquals(await (await ask("GET", "/files/a")).text(), "2");
   assertEquals(await told(await ask("DELETE", "/files/a")), [204]);
   assertEquals(await told(await ask("GET", "/files/a")), [404]);
-  assertEquals(readdirSync(directory).length, 1);
+  assertEquals(storedIn(directory).length, 1);
 });
 
 test("other methods, paths and hosts are refused, and told what there is", async () => {
@@ -304,16 +312,16 @@ test("a name is data: forms of Unicode, dots, percent signs and long ones are na
     "日本語 🎬.mp4",
     "\u202egnp.exe",
     "\ufeff",
-    "x".repeat(MOST_NAME),
+    "x".repeat(MAX_NAME),
   ];
   for (const [i, name] of names.entries()) await put(name, bytes(i));
-  const { files } = await (await ask("GET", "/files")).json();
+  const { files } = await (await ask("GET", "/files")).json() as { files: { name: string; size: number }[] };
   const expected = names.map((name, size) => ({ name, size })).sort((a, b) => a.name < b.name ? -1 : 1);
-  assertEquals(files, expected);
+  assertEquals(files.map(({ name, size }) => ({ name, size })), expected);
   for (const [i, name] of names.entries()) {
     assertEquals(await bytesOf(await ask("GET", `/files/${encodeURIComponent(name)}`)), bytes(i));
   }
-  const onDisk = readdirSync(directory);
+  const onDisk = storedIn(directory);
   assertEquals(onDisk.length, names.length);
   for (const name of onDisk) assert(/^[0-9a-f]{64}$/.test(name), name);
 });
@@ -331,7 +339,7 @@ test("what is no name is refused before anything is made of it", async () => {
       );
     }
   }
-  assertEquals(readdirSync(directory), []);
+  assertEquals(storedIn(directory), []);
 });
 
 // ---- What lies on the disk ----------------------------------------------------------------------------------------
@@ -342,9 +350,14 @@ test("nothing that can be read lies on the disk: no name, no content; and anothe
   const file = readFileSync(only());
   assert(!file.includes("that tells") && !only().includes("name"));
   assertEquals(statSync(only()).mode & 0o777, 0o600);
-  const other = await inProcess({ directory, key: bytes(32, 10) });
-  assertEquals(await told(await other.ask("GET", "/files/a%20name%20that%20tells")), [404]);
-  assertEquals(await (await other.ask("GET", "/files")).json(), { files: [], damaged: 1, limit: 2 ** 30 });
+  // Where nothing refuses the other key.
+  const elsewhere = await inProcess({ key: bytes(32, 10) });
+  copyFileSync(only(), join(elsewhere.directory, only().slice(directory.length)));
+  assertEquals(await told(await elsewhere.ask("GET", "/files/a%20name%20that%20tells")), [404]);
+  await quietly(async () => {
+    const { files, damaged } = await (await elsewhere.ask("GET", "/files")).json();
+    assertEquals([files, damaged.length], [[], 1]);
+  });
   assertEquals(await told(await ask("GET", "/files/a%20name%20that%20tells")), [200]);
 });
 
@@ -378,7 +391,8 @@ test("damage is an error before the first byte, or breaks the stream off, never 
     spoil(100);
     assertEquals([await status("GET"), await status("GET", { range: "bytes=5-9" })], [500, 500]);
     assertEquals(await bytesOf(await ask("GET", "/files/a", { range: "bytes=-100000" })), content.slice(-100_000));
-    assertEquals((await (await ask("GET", "/files")).json()).damaged, 1);
+    const id = only().slice(-64);
+    assertEquals((await (await ask("GET", "/files")).json()).damaged, [{ id, code: "EBADMSG" }]);
 
     // A later one: what came before is true, and the end is an error.
     spoil(2 * SEGMENT + 5);
@@ -412,7 +426,7 @@ test("a file that was renamed or put in another's place on the disk does not ope
   await put("a", bytes(10, 1));
   const a = only();
   await put("b", bytes(10, 2));
-  const b = join(directory, readdirSync(directory).find((name) => !a.endsWith(name))!);
+  const b = join(directory, storedIn(directory).find((name) => !a.endsWith(name))!);
   const status = async (name: string) => (await told(await ask("GET", `/files/${name}`)))[0];
   await quietly(async () => {
     const kept = join(tempDir(), "b");
@@ -425,8 +439,147 @@ test("a file that was renamed or put in another's place on the disk does not ope
     mkdirSync(a);
     assertEquals(await status("a"), 500);
     const { files, damaged } = await (await ask("GET", "/files")).json();
-    assertEquals([files, damaged], [[{ name: "b", size: 10 }], 2]);
+    assertEquals(files.map(({ name, size }: { name: string; size: number }) => [name, size]), [["b", 10]]);
+    const ids = [["0".repeat(64), "EBADMSG"], [a.slice(-64), "EISDIR"]].sort();
+    assertEquals(damaged, ids.map(([id, code]) => ({ id, code })));
   });
+});
+
+test("the log names the request, the range and the file on the disk, even for damage in mid-stream", async () => {
+  const { ask, put, only } = await inProcess();
+  await put("a b", bytes(4 * SEGMENT));
+  const path = only();
+  const sealed = readFileSync(path);
+  sealed[3 * SEGMENT]! ^= 1;
+  writeFileSync(path, sealed);
+  const lines = await quietly(async () => {
+    await assertRejects(async () => await bytesOf(await ask("GET", "/files/a%20b")));
+    await assertRejects(async () => await bytesOf(await ask("GET", "/files/a%20b", { range: "bytes=5-250000" })));
+    truncateSync(path, 100);
+    assertEquals(await told(await ask("HEAD", "/files/a%20b")), [500]);
+    assertEquals((await (await ask("GET", "/files")).json()).damaged.length, 1);
+    // Known by now: it is not logged at every list.
+    assertEquals((await (await ask("GET", "/files")).json()).damaged.length, 1);
+  });
+  const expected = [
+    `EBADMSG: GET /files/a%20b, ${path}: `,
+    `EBADMSG: GET /files/a%20b, bytes=5-250000, ${path}: `,
+    `EBADMSG: HEAD /files/a%20b, ${path}: `,
+    `EBADMSG: GET /files, ${path}: `,
+  ];
+  assertEquals(lines.map((line, i) => line.slice(0, expected[i]?.length)), expected);
+});
+
+test("a damaged file is deleted by its name on the disk, and an intact one is not", async () => {
+  const { ask, put, only } = await inProcess();
+  await put("a", bytes(10));
+  const id = only().slice(-64);
+  const remove = async (id: string) => await told(await ask("DELETE", `/damaged/${id}`));
+  assertEquals(await remove(id), [409]);
+  assertEquals(await remove("0".repeat(64)), [404]);
+  assertEquals(await remove(".vault"), [404]);
+  truncateSync(only(), 50);
+  await quietly(async () => {
+    assertEquals((await (await ask("GET", "/files")).json()).damaged, [{ id, code: "EBADMSG" }]);
+  });
+  // It keeps its name until it is deleted, or replaced.
+  assertEquals(await told(await ask("PUT", "/files/a", { "if-none-match": "*" }, "new")), [412]);
+  assertEquals(await remove(id), [204]);
+  assertEquals(await told(await ask("PUT", "/files/a", { "if-none-match": "*" }, "new")), [201]);
+  const { files, damaged } = await (await ask("GET", "/files")).json();
+  assertEquals([files.length, damaged], [1, []]);
+});
+
+test("the list comes in pages, each from a name on, whatever is stored or deleted between them", async () => {
+  const { ask, put } = await inProcess();
+  const names = Array.from({ length: 205 }, (_, i) => `ü & #${String(i).padStart(3, "0")}`);
+  await Promise.all(names.map((name, i) => put(name, bytes(i))));
+  const page = async (after?: string) =>
+    await (await ask("GET", after === undefined ? "/files" : `/files?after=${encodeURIComponent(after)}`)).json();
+  const first = await page(), second = await page(first.next);
+  assertEquals([first.files.length, second.files.length], [100, 100]);
+  assertEquals([first.count, first.size], [205, 204 * 205 / 2]);
+  await put("a before all", bytes(1));
+  await ask("DELETE", `/files/${encodeURIComponent(second.next)}`);
+  const third = await page(second.next);
+  assertEquals([third.files.length, third.next, third.count], [5, undefined, 205]);
+  const listed = [first, second, third].flatMap(({ files }) => files.map(({ name }: { name: string }) => name));
+  assertEquals(listed, names);
+  assertEquals(await page("\uffff"), { ...third, files: [] });
+});
+
+test("the list has what changed on the disk without the server", async () => {
+  const { ask, put, directory, only } = await inProcess();
+  await put("a", bytes(10));
+  const list = async () => {
+    const { files, damaged } = await (await ask("GET", "/files")).json();
+    return [files.map(({ name, size }: { name: string; size: number }) => `${name} ${size}`), damaged.length];
+  };
+  const a = only(), kept = readFileSync(a);
+  assertEquals(await list(), [["a 10"], 0]);
+  await put("a", bytes(12));
+  assertEquals(await list(), [["a 12"], 0]);
+  writeFileSync(a, kept); // the older version
+  assertEquals(await list(), [["a 10"], 0]);
+  await quietly(async () => {
+    truncateSync(a, 50);
+    assertEquals(await list(), [[], 1]);
+  });
+  renameSync(a, join(directory, ".gone"));
+  assertEquals(await list(), [[], 0]);
+  renameSync(join(directory, ".gone"), a);
+  writeFileSync(a, kept);
+  assertEquals(await list(), [["a 10"], 0]);
+});
+
+test(
+  "a list opens each file once, and no file that was stored since the start",
+  { engine: "userspace" }, // counts by /proc/self/io, which the test kernel does not have
+  async () => {
+    const { ask, put, directory } = await inProcess();
+    const readBytes = () => Number(/^rchar: (\d+)$/m.exec(readFileSync("/proc/self/io", "utf8"))![1]);
+    const readBy = async (ask: InProcess["ask"]) => {
+      const before = readBytes();
+      assertEquals((await (await ask("GET", "/files")).json()).count, 100);
+      return readBytes() - before;
+    };
+    for (let i = 0; i < 100; i++) await put(`${i}`, bytes(SEGMENT));
+    const afterPuts = await readBy(ask);
+    assert(afterPuts < 10 * SEGMENT, `read ${afterPuts} bytes for a list of what it stored itself`);
+    const restarted = await inProcess({ directory });
+    const first = await readBy(restarted.ask), second = await readBy(restarted.ask);
+    assert(first >= 100 * SEGMENT, `read ${first} bytes for the first list`); // or this test counts the wrong thing
+    assert(second < 10 * SEGMENT, `read ${second} bytes for the second list`);
+  },
+);
+
+test("a vault opens with the key it was first used with, and with no other", async () => {
+  const { put, directory } = await inProcess();
+  const refused = async (message: string, key: Bytes) => {
+    const error = await assertRejects(() => Vault.open(directory, key)) as Error;
+    assertStringIncludes(error.message, message);
+    assertEquals(error.message.includes("\n"), false);
+  };
+  const marker = join(directory, ".vault"), other = bytes(32, 10);
+  // Also where nothing was stored yet.
+  await refused("not the key", other);
+  await put("a", bytes(10));
+  await refused("not the key", other);
+  await Vault.open(directory, KEY);
+  // A backup that was restored without the marker.
+  rmSync(marker);
+  await refused("none opens with this key", other);
+  assert(!existsSync(marker));
+  await Vault.open(directory, KEY);
+  assert(existsSync(marker));
+  await refused("not the key", other);
+  writeFileSync(marker, "");
+  await refused("does not open", KEY);
+  // A directory with other things in it is not a vault.
+  const home = tempDir();
+  writeFileSync(join(home, "letter.txt"), "");
+  await assertRejects(() => Vault.open(home, KEY));
+  assertEquals(readdirSync(home), ["letter.txt"]);
 });
 
 test("an upload that breaks off, lies or is too large leaves what was there", async () => {
@@ -455,7 +608,7 @@ test("an upload that breaks off, lies or is too large leaves what was there", as
     isAsBefore();
   }
   assertEquals(await store("kept", {}, bytes(100_000)), 204);
-  assertEquals([readdirSync(directory).length, openFiles()], [1, 0]);
+  assertEquals([storedIn(directory).length, openFiles()], [1, 0]);
 });
 
 function streamOfText(text: string): ReadableStream {
@@ -491,8 +644,9 @@ const small = tempDir();
 const hasSmallDisk = (await spawn(["mount", "-t", "tmpfs", "-o", "size=1m", "vault-test", small])).code === 0;
 if (hasSmallDisk) await spawn(["umount", small]);
 
-test.if(hasSmallDisk, "only root may mount a small file system")(
+test(
   "an upload that finds the disk full is 507, and leaves what was there",
+  { needs: { "the right to mount a small file system": hasSmallDisk } },
   async () => {
     const directory = tempDir();
     assertEquals((await spawn(["mount", "-t", "tmpfs", "-o", "size=1m", "vault-test", directory])).code, 0);
@@ -525,8 +679,10 @@ async function withServer(action: (server: Server) => Promise<void>): Promise<vo
   }
 }
 
-/** One test of the servers in the test kernel is enough to see that it works there; it is slow. */
-const served = test.if(engine === "userspace", "does not depend on the engine, and is run in the userspace legs");
+/** A test of a server that does not depend on the engine. In the test kernel, which is slow, a few others suffice. */
+function served(name: string, body: () => Promise<void>): void {
+  test(name, { engine: "userspace" }, body);
+}
 
 /** No keep-alive: the descriptors of the server are counted. */
 const CLOSE = { connection: "close" };
@@ -653,8 +809,9 @@ test(`the server takes and gives back ${FILES} files at once, by curl and by fet
     for (const i of numbers) assertEquals(bodies[i]!, content(i));
   }));
 
-test.if(engine === "userspace", "takes too long in the test kernel")(
+test(
   "the server's memory does not grow with the file",
+  { engine: "userspace" }, // takes too long in the test kernel
   () =>
     withServer(async (server) => {
       const mebibytes = 256;
@@ -688,6 +845,10 @@ test("a file that is damaged in its middle breaks the connection", () =>
     assert(answer.startsWith("HTTP/1.1 200") && answer.length < 900_000, `${answer.length}`);
     truncateSync(file, 500_000);
     assertEquals((await fetched(`${url}/files/a`))[0].status, 500);
+    await until(() => server.errors.split("\n").length > 3);
+    const logged = [...server.errors.matchAll(/^EBADMSG: GET \/files\/a, .*$/gm)].map(([line]) => line);
+    assertEquals(logged.length, 3, server.errors);
+    for (const line of logged) assertStringIncludes(line, `vault-files/${server.files()[0]}`);
   }));
 
 served("clients that go away, in an upload or a download, leave nothing behind", () =>
@@ -717,6 +878,138 @@ served("clients that go away, in an upload or a download, leave nothing behind",
     await until(() => server.files().every((name) => !name.endsWith(".part")));
     assertEquals((await fetched(`${url}/files/large`))[1], large);
   }));
+
+served("a directory in use is refused, on the same port and on another, and uploads under way go on", async () => {
+  const server = new Server(runtime, tempDir()), second = new Server(runtime, server.directory);
+  try {
+    await server.start();
+    const upload = connect(server.port, "127.0.0.1");
+    upload.write("PUT /files/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 6\r\nconnection: close\r\n\r\nabc");
+    let answer = "";
+    upload.on("data", (chunk) => answer += chunk);
+    const ended = new Promise((resolve) => upload.on("close", resolve));
+    await until(() => server.files().length === 1);
+    for (const port of [String(server.port), "0"]) {
+      const { code, stdout, stderr } = await second.startRefused("--port", port);
+      assertEquals([code, stdout, stderr], [2, "", "vault: vault-files is in use by another server\n"]);
+    }
+    assertEquals(server.files().length, 1);
+    upload.write("def");
+    await ended;
+    assertStringIncludes(answer, " 201 ");
+    assertEquals(await (await fetched(`${server.url}/files/a`))[0].status, 200);
+
+    // Nor is anything removed by one that finds its port in use.
+    const elsewhere = new Server(runtime, tempDir());
+    await elsewhere.start();
+    await elsewhere.kill();
+    writeFileSync(join(elsewhere.stored, "x.part"), "");
+    const { code, stdout, stderr } = await elsewhere.startRefused("--port", String(server.port));
+    assertEquals([code, stdout, stderr], [2, "", `vault: port ${server.port} is in use\n`]);
+    assertEquals(elsewhere.files(), ["x.part"]);
+    await server.kill();
+    await second.start(); // what a killed server locked is free
+  } finally {
+    await server.kill();
+    await second.kill();
+  }
+});
+
+test("each option is checked", () => {
+  const refused: [said: RegExp, ...options: string[]][] = [
+    [/^--limit: .*"abc"$/, "--limit", "abc"],
+    [/^--limit: .*"10X"$/, "--limit", "10X"],
+    [/^--limit: .*"-5"$/, "--limit=-5"],
+    [/--limit/, "--limit", "-5"],
+    [/^--limit: .*"1.5G"$/, "--limit", "1.5G"],
+    [/^--limit: .*"0"$/, "--limit", "0"],
+    [/^--limit: .*"9999999T"$/, "--limit", "9999999T"],
+    [/^--limit: .*""$/, "--limit="],
+    [/^--port: .*"70000"$/, "--port", "70000"],
+    [/^--port: .*"-1"$/, "--port=-1"],
+    [/^--port: .*"http"$/, "--port", "http"],
+    [/^--host: .*"a:80"$/, "--host", "a:80"],
+    [/^--host: .*"a b"$/, "--host", "a b"],
+    [/^--host: .*"a\/b"$/, "--host", "a/b"],
+    [/^--directory: /, "--directory="],
+    [/^--key: /, "--key="],
+    [/--nonsense/, "--nonsense"],
+    [/word/, "word"],
+    [/^usage: .*--directory.*--key.*--port.*--limit.*--host.*--workers/, "--help"],
+  ];
+  for (const [said, ...options] of refused) {
+    const { message } = assertThrows(() => parseOptions(options)) as Error;
+    assert(said.test(message), `${options.join(" ")}: ${message}`);
+  }
+  const limitOf = (text: string) => parseOptions(["--limit", text]).limit;
+  assertEquals(["1", "64K", "3m", "10G", "2T"].map(limitOf), [1, 65_536, 3 * 2 ** 20, 10 * 2 ** 30, 2 * 2 ** 40]);
+  const { hosts, port, limit } = parseOptions(["--host", "Vault.Example", "--host=[::1]", "--port", "65535"]);
+  assertEquals(hosts, ["localhost", "127.0.0.1", "vault.example", "[::1]"]);
+  assertEquals([port, limit], [65_535, 64 * 2 ** 30]);
+});
+
+served("a wrong option is told in one line, with exit code 2, before anything is made", async () => {
+  const server = new Server(runtime, tempDir());
+  for (
+    const [option, said] of [["--limit=abc", "--limit"], ["--limit=-5", "--limit"], ["--x", "--x"], ["--help", "usage"]]
+  ) {
+    const { code, stdout, stderr } = await server.startRefused(option!);
+    assertEquals([code, stdout], [2, ""], option);
+    assert(/^vault: .*\n$/.test(stderr) && stderr.includes(said!), stderr);
+  }
+  assertEquals(readdirSync(server.directory), []);
+  try {
+    await server.start("--limit", "10G");
+    assertEquals((await (await fetch(`${server.url}/files`, { headers: CLOSE })).json()).limit, 10 * 2 ** 30);
+  } finally {
+    await server.kill();
+  }
+});
+
+served("a server does not start with another key", async () => {
+  const server = new Server(runtime, tempDir());
+  try {
+    await server.start();
+    assertEquals(await server.stop(), 0);
+    writeFileSync(join(server.directory, "vault.key"), bytes(32, 10));
+    const { code, stdout, stderr } = await server.startRefused();
+    assertEquals([code, stdout], [2, ""]);
+    assert(/^vault: .*not the key.*\n$/.test(stderr), stderr);
+  } finally {
+    await server.kill();
+  }
+});
+
+served("a server that is stopped waits for uploads and downloads under way", async () => {
+  const server = new Server(runtime, tempDir());
+  try {
+    await server.start();
+    const content = bytes(8_000_000);
+    assertEquals(await store(`${server.url}/files/large`, content), 201);
+    const upload = connect(server.port, "127.0.0.1"), download = connect(server.port, "127.0.0.1");
+    let uploaded = "", length = 0;
+    upload.on("data", (chunk) => uploaded += chunk);
+    const ended = [upload, download].map((socket) => new Promise((resolve) => socket.on("close", resolve)));
+    const headers = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    download.write(`GET /files/large ${headers}\r\n`);
+    await new Promise((resolve) => download.once("readable", resolve)); // and reads no further yet
+    upload.write(`PUT /files/a ${headers}content-length: 200000\r\n\r\n${"x".repeat(100_000)}`);
+    await until(() => server.files().length === 2);
+    const stopped = server.stop();
+    const { url } = server;
+    const isServed = () => fetched(`${url}/files`).then(([{ status }]) => status === 200, () => false);
+    while (await isServed());
+    upload.write("x".repeat(100_000));
+    download.on("data", (chunk) => length += chunk.length);
+    await Promise.all(ended);
+    assertStringIncludes(uploaded, " 201 ");
+    assert(length > content.length, `${length} bytes of the download`);
+    assertEquals(await stopped, 0);
+    assertEquals(server.files().filter((name) => name.endsWith(".part")), []);
+  } finally {
+    await server.kill();
+  }
+});
 
 served("a server that was killed in the middle of uploads cleans up when it starts again", async () => {
   const server = new Server(runtime, tempDir());

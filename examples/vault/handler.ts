@@ -1,34 +1,35 @@
 /**
- * The vault over HTTP: one function from a request to its response, without a runtime in it.
+ * The vault over HTTP: a function from a request to its response, the same on every runtime.
  *
  * | | |
  * | --- | --- |
  * | `GET /` | the page |
- * | `GET /files` | names and sizes: `{ files: [{ name, size }], damaged, limit }` |
- * | `PUT /files/NAME` | stores the body: 201, or 204 if it takes the place of an older one |
+ * | `GET /files?after=NAME` | a page of the list: `{ files: [{ name, size, etag }], next, count, size, damaged: [{ id, code }], limit }` |
+ * | `PUT /files/NAME` | stores the body: 201, or 204 if it replaces an older file |
  * | `GET`, `HEAD /files/NAME` | the file, or a range of it |
- * | `DELETE /files/NAME` | removes it |
+ * | `DELETE /files/NAME` | deletes it |
+ * | `DELETE /damaged/ID` | deletes a file that does not open |
  *
  * @module
  */
 
 import { createHash } from "node:crypto";
 import { preconditions, rangeOf } from "./conditions.ts";
-import { type Condition, MOST_NAME, type StoredFile, type Vault } from "./vault.ts";
+import { type Condition, MAX_NAME, type StoredFile, type Vault } from "./vault.ts";
 
-/** What a handler is made with. */
+/** The options of {@linkcode createHandler}. */
 export interface HandlerOptions {
   /** The page, HTML. */
   page: string;
   /** The most bytes of an upload. */
   limit: number;
-  /** The names of this server. Others are refused, or a site whose name is pointed to this machine could read everything. */
+  /** The names of this server. Requests to others are refused: a web site could let its name point to this machine. */
   hosts: readonly string[];
 }
 
 type Method = (request: Request, name: string) => Response | Promise<Response>;
 
-/** What is answered instead of what was asked for. */
+/** An error that the client is told about. */
 class HttpError extends Error {
   readonly status: number;
   readonly headers: Record<string, string>;
@@ -40,9 +41,9 @@ class HttpError extends Error {
   }
 }
 
-const EVERYWHERE = { "x-content-type-options": "nosniff", "cross-origin-resource-policy": "same-origin" };
+const COMMON_HEADERS = { "x-content-type-options": "nosniff", "cross-origin-resource-policy": "same-origin" };
 
-/** Of others it is unknown what a browser would do with them. */
+/** Types that are safe to show. Files of other types are application/octet-stream. */
 const TYPES: ReadonlyMap<string, string> = new Map([
   ["aac", "audio/aac"],
   ["avif", "image/avif"],
@@ -73,8 +74,11 @@ export function createHandler(vault: Vault, options: HandlerOptions): (request: 
   const { page, limit, hosts } = options;
   const pageHeaders = { "content-type": "text/html; charset=utf-8", "content-security-policy": pagePolicy(page) };
   const showPage = () => whole(page, pageHeaders);
-  const list = async () =>
-    whole(JSON.stringify({ ...await vault.list(), limit }), { "content-type": "application/json" });
+  const list = async (request: Request) => {
+    const after = new URL(request.url).searchParams.get("after") ?? undefined;
+    const listing = await vault.list(after, (path, error) => log(vault, error, request, path));
+    return whole(JSON.stringify({ ...listing, limit }), { "content-type": "application/json" });
+  };
   const get: Method = (request, name) => getFile(vault, request, name);
   const routes: readonly (readonly [path: RegExp, methods: ReadonlyMap<string, Method>])[] = [
     [/^\/$/, new Map([["GET", showPage], ["HEAD", showPage]])],
@@ -88,6 +92,7 @@ export function createHandler(vault: Vault, options: HandlerOptions): (request: 
         ["DELETE", (request, name) => deleteFile(vault, request, name)],
       ]),
     ],
+    [/^\/damaged\/([0-9a-f]{64})$/, new Map<string, Method>([["DELETE", (_, id) => deleteDamaged(vault, id)]])],
   ];
 
   async function answer(request: Request): Promise<Response> {
@@ -104,7 +109,7 @@ export function createHandler(vault: Vault, options: HandlerOptions): (request: 
   }
 
   return async (request) => {
-    const response = await answer(request).catch(failed);
+    const response = await answer(request).catch((error) => failed(vault, error, request));
     return request.method === "HEAD" ? new Response(null, response) : response;
   };
 }
@@ -113,23 +118,28 @@ async function getFile(vault: Vault, request: Request, name: string): Promise<Re
   const file = await vault.get(name);
   if (!file) throw new HttpError(404, "No such file");
   try {
-    return await respond(request, file, name);
+    return await respond(request, file, name, (error) => log(vault, error, request));
   } catch (error) {
     await file.close();
     throw error;
   }
 }
 
-async function respond({ method, headers }: Request, file: StoredFile, name: string): Promise<Response> {
+async function respond(
+  { method, headers }: Request,
+  file: StoredFile,
+  name: string,
+  onError: (error: unknown) => void,
+): Promise<Response> {
   const { size, etag } = file;
-  const validators = { ...EVERYWHERE, etag, "cache-control": "private, no-cache" };
+  const validators = { ...COMMON_HEADERS, etag, "cache-control": "private, no-cache" };
   const status = preconditions(headers, etag, true);
   if (status === 412) throw preconditionFailed();
   if (status === 304) {
     await file.close();
     return new Response(null, { status, headers: validators });
   }
-  // Of methods, a range is only for GET.
+  // RFC 9110, section 14.2: a range is for GET only.
   const range = method === "GET" ? rangeOf(headers, etag, size) : undefined;
   if (range === "unsatisfiable") throw new HttpError(416, "No such range", { "content-range": `bytes */${size}` });
   const { start, end } = range ?? { start: 0, end: size };
@@ -138,11 +148,11 @@ async function respond({ method, headers }: Request, file: StoredFile, name: str
     "accept-ranges": "bytes",
     "content-length": String(end - start),
     "content-type": TYPES.get(/\.(\w+)$/.exec(name)?.[1]?.toLowerCase() ?? "") ?? "application/octet-stream",
-    // What somebody stored is not to act in this server's name.
+    // A stored page must not run scripts with this server's origin.
     "content-security-policy": "sandbox",
     ...range && { "content-range": `bytes ${start}-${end - 1}/${size}` },
   };
-  const body = method === "GET" ? await file.stream(start, end) : await file.close();
+  const body = method === "GET" ? await file.stream(start, end, onError) : await file.close();
   return new Response(body ?? null, { status: range ? 206 : 200, headers: responseHeaders });
 }
 
@@ -151,17 +161,24 @@ async function putFile(vault: Vault, request: Request, name: string, limit: numb
   if (headers.has("content-range")) throw new HttpError(400, "Parts of a file cannot be stored");
   if (Number(headers.get("content-length")) > limit) throw tooLarge(limit);
   const { isNew, etag } = await vault.put(name, contentOf(request, limit), conditionOf(request));
-  // Without a length, a 201 would be sent chunked; a 204 must not have one.
-  const stored = { ...EVERYWHERE, etag, ...(isNew && { "content-length": "0" }) };
+  // A 201 without a length would be sent chunked. A 204 must not have one.
+  const stored = { ...COMMON_HEADERS, etag, ...(isNew && { "content-length": "0" }) };
   return new Response(null, { status: isNew ? 201 : 204, headers: stored });
 }
 
 async function deleteFile(vault: Vault, request: Request, name: string): Promise<Response> {
   if (!await vault.delete(name, conditionOf(request))) throw new HttpError(404, "No such file");
-  return new Response(null, { status: 204, headers: EVERYWHERE });
+  return new Response(null, { status: 204, headers: COMMON_HEADERS });
 }
 
-/** A request's body, which errors unless it is all there and not too large. */
+async function deleteDamaged(vault: Vault, id: string): Promise<Response> {
+  const result = await vault.deleteDamaged(id);
+  if (result === "missing") throw new HttpError(404, "No such file");
+  if (result === "intact") throw new HttpError(409, "The file is not damaged");
+  return new Response(null, { status: 204, headers: COMMON_HEADERS });
+}
+
+/** A request's body, which errors if it is incomplete or too large. */
 function contentOf({ body, headers }: Request, limit: number): ReadableStream<Uint8Array<ArrayBuffer>> {
   const reader = (body ?? new Blob().stream()).getReader();
   const length = headers.get("content-length");
@@ -169,7 +186,7 @@ function contentOf({ body, headers }: Request, limit: number): ReadableStream<Ui
   return new ReadableStream({
     async pull(controller) {
       const { done, value } = await reader.read().catch(() => {
-        throw new HttpError(400, "The upload broke off");
+        throw new HttpError(400, "The upload was cut off");
       });
       size += value?.length ?? 0;
       if (size > limit) {
@@ -177,7 +194,9 @@ function contentOf({ body, headers }: Request, limit: number): ReadableStream<Ui
         throw tooLarge(limit);
       }
       if (!done) return controller.enqueue(value);
-      if (length !== null && size !== Number(length)) throw new HttpError(400, "The upload is not as long as was said");
+      if (length !== null && size !== Number(length)) {
+        throw new HttpError(400, "The upload is not as long as its Content-Length says");
+      }
       controller.close();
     },
     cancel: (reason) => reader.cancel(reason),
@@ -190,7 +209,7 @@ function conditionOf({ headers }: Request): Condition {
   };
 }
 
-/** A name is anything that can be shown in a line. */
+/** A name is anything without a slash that can be shown in one line. */
 function nameFrom(encoded: string): string {
   let name;
   try {
@@ -199,27 +218,37 @@ function nameFrom(encoded: string): string {
     throw new HttpError(400, "The name is not percent-encoded UTF-8");
   }
   if (/[/\p{Cc}]/u.test(name)) throw new HttpError(400, "The name has a slash or a control character in it");
-  if (new TextEncoder().encode(name).length > MOST_NAME) {
-    throw new HttpError(400, `The name is longer than ${MOST_NAME} bytes`);
+  if (new TextEncoder().encode(name).length > MAX_NAME) {
+    throw new HttpError(400, `The name is longer than ${MAX_NAME} bytes`);
   }
   return name;
 }
 
 function preconditionFailed(): HttpError {
-  return new HttpError(412, "The file is not what the request's condition says");
+  return new HttpError(412, "The stored file is not the version that the request requires");
 }
 
 function tooLarge(limit: number): HttpError {
   return new HttpError(413, `More than ${limit} bytes`);
 }
 
-/** What went wrong is for whoever runs the server; a client is told what it can do something about. */
-function failed(error: unknown): Response {
+/** The response to an error. The client learns what it can act on; the log has the rest. */
+function failed(vault: Vault, error: unknown, request: Request): Response {
   if (error instanceof HttpError) return whole(`${error.message}\n`, error.headers, error.status);
-  const { code, message } = error as { code?: string; message?: string };
-  console.error(`${code ?? "Error"}: ${message}`);
-  if (code === "ENOSPC" || code === "EDQUOT") return whole("There is no room left\n", {}, 507);
+  log(vault, error, request);
+  const { code } = error as { code?: string };
+  if (code === "ENOSPC" || code === "EDQUOT") return whole("The disk is full\n", {}, 507);
   return whole(code === "EBADMSG" ? "The file is damaged\n" : "The server failed\n", {}, 500);
+}
+
+/** Logs an error, the request, and the file on the disk. In a URL, control characters are percent-encoded. */
+function log(vault: Vault, error: unknown, { method, url, headers }: Request, path?: string): void {
+  const { code, message } = error as { code?: string; message?: string };
+  const { pathname, search } = new URL(url);
+  const encoded = /^\/files\/([^/]+)$/.exec(pathname)?.[1];
+  const stored = path ?? (encoded && vault.pathOf(decodeURIComponent(encoded)));
+  const parts = [`${method} ${pathname}${search}`, headers.get("range"), stored].filter(Boolean);
+  console.error(`${code ?? "Error"}: ${parts.join(", ")}: ${message ?? error}`);
 }
 
 function whole(text: string, headers: Record<string, string>, status = 200): Response {
@@ -227,7 +256,7 @@ function whole(text: string, headers: Record<string, string>, status = 200): Res
   return new Response(bytes, {
     status,
     headers: {
-      ...EVERYWHERE,
+      ...COMMON_HEADERS,
       "content-type": "text/plain; charset=utf-8",
       "content-length": String(bytes.length),
       "cache-control": "no-store",
@@ -236,7 +265,7 @@ function whole(text: string, headers: Record<string, string>, status = 200): Res
   });
 }
 
-/** Only the page's own style and script, and what this server has. */
+/** Allows the page's own style and script, and requests to this server. */
 function pagePolicy(page: string): string {
   const hashes = (tag: string) =>
     [...page.matchAll(new RegExp(`<${tag}>([^]*?)</${tag}>`, "g"))]

@@ -4,29 +4,37 @@
  * @module
  */
 
-import { createServer, type IncomingMessage } from "node:http";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import process from "node:process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { start } from "./start.ts";
 
-const { handler, port } = await start();
+type Handler = (request: Request) => Promise<Response>;
 
-// By default Node ends a request that takes more than five minutes.
-const server = createServer({ requestTimeout: 0 }, async (incoming, outgoing) => {
+await start(async (handler, port) => {
+  // By default, Node ends a request that takes more than five minutes.
+  const server = createServer({ requestTimeout: 0 }, (incoming, outgoing) => respond(handler, incoming, outgoing));
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+  const stop = () => new Promise<void>((resolve) => server.close(() => resolve()));
+  return { port: (server.address() as AddressInfo).port, stop };
+});
+
+async function respond(handler: Handler, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
   try {
     const { status, headers, body } = await handler(requestOf(incoming));
-    if (!incoming.complete) outgoing.setHeader("connection", "close"); // nobody reads what is left of a refused upload
+    if (!incoming.complete) outgoing.setHeader("connection", "close"); // nobody reads the rest of a refused upload
     outgoing.writeHead(status, Object.fromEntries(headers));
     if (body) await pipeline(body, outgoing);
     else outgoing.end();
   } catch {
-    // A body that fails, or a client that went away: what was sent must not look whole.
+    // A body that fails, or a client that went away. The response must not look complete.
     if (outgoing.headersSent) outgoing.destroy();
     else outgoing.writeHead(400, { connection: "close" }).end();
   }
-});
+}
 
 function requestOf(incoming: IncomingMessage): Request {
   const { method = "", url, headers } = incoming;
@@ -35,6 +43,3 @@ function requestOf(incoming: IncomingMessage): Request {
   const init = { method, headers: headers as Record<string, string>, body, duplex: "half" as const };
   return new Request(`http://${headers.host}${url}`, init);
 }
-
-server.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${(server.address() as AddressInfo).port}`));
-process.on("SIGTERM", () => server.close());

@@ -1,25 +1,32 @@
 /**
  * Files kept sealed in a directory.
  *
- * Each lies in one file of its own, whose name is an HMAC of the name it was given: a name is data, never a path. What is
- * sealed is the name's length (2 bytes), the name, and the content; it is bound to the file's name on the disk, so that one
- * that was renamed, or put in another's place, does not open.
+ * Each is stored in one file, whose name on the disk is an HMAC of the name that it was given: a name is data, never a
+ * path. The plaintext is the name's length (2 bytes), the name, and the content. The name on the disk is its associated
+ * data, so that a file that was renamed, or put in another's place, does not open.
  *
  * @module
  */
 
 import { Buffer } from "node:buffer";
 import { createHmac, hkdfSync, randomUUID } from "node:crypto";
-import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { openSealed, type SealedReader, type SealOptions, SealStream, type WorkerPool } from "../../mod.ts";
+import { type FileInfo, Index, type Listing } from "./index.ts";
 
 /** The most bytes that a name may have, as UTF-8. */
-export const MOST_NAME = 1024;
+export const MAX_NAME = 1024;
+
+/** A sealed file without content. It opens only with the key that the directory was first used with. */
+const MARKER = ".vault";
+
+/** The file that a running server locks, and what the names of all files begin with that belong to the lock. */
+export const LOCK = ".lock";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/** Throws unless what is stored under a name has the entity tag it should have; undefined where nothing is. */
+/** Throws unless the entity tag of what is stored is as required; it is undefined if nothing is stored. */
 export type Condition = (etag: string | undefined) => void;
 
 interface OpenFile {
@@ -34,29 +41,42 @@ export class Vault {
   readonly #key: Bytes;
   readonly #nameKey: Uint8Array;
   readonly #pool: WorkerPool | undefined;
+  readonly #index: Index;
   /** The last change of each name that is being changed. */
-  readonly #commits = new Map<string, Promise<boolean>>();
+  readonly #commits = new Map<string, Promise<unknown>>();
 
   private constructor(directory: string, key: Bytes, pool: WorkerPool | undefined) {
     this.#directory = directory;
     this.#key = key;
     this.#pool = pool;
     this.#nameKey = new Uint8Array(hkdfSync("sha256", key, "", "names", 32));
+    this.#index = new Index({
+      ids: async () => (await readdir(directory)).filter(isId),
+      version: (id) => versionOf(stat(this.#path(id), { bigint: true })),
+      open: (id) => this.#examine(id),
+    });
   }
 
   /**
-   * Opens a directory, which no other process may have open: uploads that were broken off by a crash are removed.
+   * Opens a directory, which no other process may have open.
    *
-   * @param pool Its Workers seal the uploads; by default that is done by this thread.
+   * @param pool It seals the uploads; without one, this thread does.
+   * @throws {Error} If the directory was used with another key, or has other things in it.
    */
   static async open(directory: string, key: Bytes, pool?: WorkerPool): Promise<Vault> {
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    const names = await readdir(directory);
-    await Promise.all(names.filter((name) => name.endsWith(".part")).map((name) => rm(join(directory, name))));
-    return new Vault(directory, key, pool);
+    const vault = new Vault(directory, key, pool);
+    await vault.#checkKey();
+    return vault;
   }
 
-  /** Stores a file, or the next version of it; where anything fails, what was there before stays. */
+  /** Removes what uploads left behind when an earlier process ended in their middle. */
+  async clean(): Promise<void> {
+    const names = await readdir(this.#directory);
+    await Promise.all(names.filter(isPartial).map((name) => rm(join(this.#directory, name))));
+  }
+
+  /** Stores a file, or the next version of it. If anything fails, what was there before stays. */
   async put(
     name: string,
     content: ReadableStream<Bytes>,
@@ -64,23 +84,17 @@ export class Vault {
   ): Promise<{ isNew: boolean; etag: string }> {
     const id = this.#idOf(name);
     condition(await this.#etag(id));
-    const temporary = join(this.#directory, `${randomUUID()}.part`);
-    const file = await open(temporary, "wx+", 0o600);
-    try {
-      await content
-        .pipeThrough(new TransformStream({ start: (controller) => controller.enqueue(frame(name)) }))
-        .pipeThrough(new SealStream(this.#options(id)))
-        .pipeTo(new WritableStream({ write: (chunk) => file.appendFile(chunk) }));
-      await file.sync();
-      const etag = await etagOf(file);
-      const isNew = await this.#commit(id, condition, (path) => rename(temporary, path));
-      return { isNew, etag };
-    } catch (error) {
-      await rm(temporary, { force: true });
-      throw error;
-    } finally {
-      await file.close();
-    }
+    let size = 0;
+    const framed = new TransformStream<Bytes, Bytes>({
+      start: (controller) => controller.enqueue(frame(name)),
+      transform(chunk, controller) {
+        size += chunk.length;
+        controller.enqueue(chunk);
+      },
+    });
+    return await this.#store(id, content.pipeThrough(framed), condition, async (file, etag) => {
+      this.#index.set(id, (await versionOf(file.stat({ bigint: true })))!, { name, size, etag });
+    });
   }
 
   /** Opens a file; undefined if there is none. Its size is verified, and that nothing was cut off. */
@@ -91,36 +105,110 @@ export class Vault {
 
   /** @returns Whether there was one. */
   async delete(name: string, condition: Condition): Promise<boolean> {
-    return !await this.#commit(this.#idOf(name), condition, (path) => rm(path, { force: true }));
+    const id = this.#idOf(name);
+    return await this.#commit(id, async (path, etag) => {
+      condition(etag);
+      await rm(path, { force: true });
+      this.#index.delete(id);
+      return etag !== undefined;
+    });
   }
 
-  /** Names and sizes, as they were sealed; and how many files do not open. */
-  async list(): Promise<{ files: { name: string; size: number }[]; damaged: number }> {
-    const files = [];
-    let damaged = 0;
-    for (const id of await readdir(this.#directory)) {
-      if (id.endsWith(".part")) continue;
-      try {
-        const file = await this.#entry(id);
-        if (file) files.push(file);
-      } catch {
-        damaged++;
-      }
-    }
-    return { files: files.sort((a, b) => a.name < b.name ? -1 : 1), damaged };
+  /** Deletes a file that does not open, by its name on the disk. */
+  async deleteDamaged(id: string): Promise<"deleted" | "missing" | "intact"> {
+    return await this.#commit(id, async (path, etag) => {
+      if (etag === undefined) return "missing";
+      if (await this.#opens(id)) return "intact";
+      await rm(path, { force: true });
+      this.#index.delete(id);
+      return "deleted";
+    });
+  }
+
+  /**
+   * A page of names and sizes, as they were sealed, and the files that do not open.
+   *
+   * @param after The name that the page before ended with.
+   * @param report Called with the path of each file that is found not to open, and why.
+   */
+  async list(after: string | undefined, report: (path: string, error: unknown) => void): Promise<Listing> {
+    return await this.#index.page(after, (id, error) => report(this.#path(id), error));
+  }
+
+  /** The path on the disk of what is stored under a name. */
+  pathOf(name: string): string {
+    return this.#path(this.#idOf(name));
   }
 
   #idOf(name: string): string {
     return createHmac("sha256", this.#nameKey).update(name).digest("hex");
   }
 
-  /** What everything is sealed and opened with. */
+  #path(id: string): string {
+    return join(this.#directory, id);
+  }
+
+  async #checkKey(): Promise<void> {
+    if (await this.#etag(MARKER) !== undefined) {
+      if (await this.#opens(MARKER)) return;
+      throw new Error(`${this.#path(MARKER)} does not open: this is not the key of these files, or it is damaged`);
+    }
+    const names = (await readdir(this.#directory)).filter((name) => !name.startsWith(LOCK) && !isPartial(name));
+    // Files without a marker: a backup that was restored without it. One that opens shows that the key is theirs.
+    let isTheirs = names.length === 0;
+    for (const id of names.filter(isId)) isTheirs ||= await this.#opens(id);
+    if (!isTheirs) throw new Error(`${this.#directory}: has files in it, and none opens with this key`);
+    await this.#store(MARKER, new Blob().stream(), () => {});
+  }
+
+  async #opens(id: string): Promise<boolean> {
+    try {
+      const opened = await this.#open(id);
+      if (opened) await closeFile(opened);
+      return opened !== undefined;
+    } catch (error) {
+      if ((error as { code?: string }).code === "EBADMSG") return false;
+      throw error;
+    }
+  }
+
+  /** Seals into a temporary file, which takes the place of the one before when it is complete and on the disk. */
+  async #store(
+    id: string,
+    plaintext: ReadableStream<Bytes>,
+    condition: Condition,
+    stored?: (file: FileHandle, etag: string) => Promise<void>,
+  ): Promise<{ isNew: boolean; etag: string }> {
+    const temporary = join(this.#directory, `${randomUUID()}.part`);
+    const file = await open(temporary, "wx+", 0o600);
+    try {
+      await plaintext
+        .pipeThrough(new SealStream(this.#options(id)))
+        .pipeTo(new WritableStream({ write: (chunk) => file.appendFile(chunk) }));
+      await file.sync();
+      const etag = await etagOf(file);
+      const isNew = await this.#commit(id, async (path, before) => {
+        condition(before);
+        await rename(temporary, path);
+        await stored?.(file, etag);
+        return before === undefined;
+      });
+      return { isNew, etag };
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** The options that everything is sealed and opened with. */
   #options(id: string): SealOptions {
     return { key: this.#key, associatedData: new TextEncoder().encode(id), pool: this.#pool };
   }
 
   async #open(id: string): Promise<OpenFile | undefined> {
-    const file = await openIfThere(join(this.#directory, id));
+    const file = await openIfThere(this.#path(id));
     if (!file) return undefined;
     try {
       const { size } = await file.stat();
@@ -132,22 +220,22 @@ export class Vault {
     }
   }
 
-  async #entry(id: string): Promise<{ name: string; size: number } | undefined> {
+  /** What is sealed in a file. */
+  async #examine(id: string): Promise<FileInfo> {
     const opened = await this.#open(id);
-    if (!opened) return undefined;
-    const { file, sealed } = opened;
+    if (!opened) throw Object.assign(new Error("the file is gone"), { code: "ENOENT" });
+    const { sealed, etag } = opened;
     try {
-      const start = await sealed.bytes(0, 2 + MOST_NAME);
+      const start = await sealed.bytes(0, 2 + MAX_NAME);
       const length = new DataView(start.buffer).getUint16(0);
-      return { name: Buffer.from(start.buffer, 2, length).toString(), size: sealed.size - 2 - length };
+      return { name: Buffer.from(start.buffer, 2, length).toString(), size: sealed.size - 2 - length, etag };
     } finally {
-      sealed.close();
-      await file.close();
+      await closeFile(opened);
     }
   }
 
   async #etag(id: string): Promise<string | undefined> {
-    const file = await openIfThere(join(this.#directory, id));
+    const file = await openIfThere(this.#path(id));
     try {
       return file && await etagOf(file);
     } finally {
@@ -155,50 +243,44 @@ export class Vault {
     }
   }
 
-  /**
-   * Changes what is stored under a name, one change after the other, so that a condition still holds.
-   *
-   * @returns Whether nothing was there.
-   */
-  async #commit(id: string, condition: Condition, change: (path: string) => Promise<void>): Promise<boolean> {
+  /** Changes what is stored under a name, one change after the other, so that a condition still holds. */
+  async #commit<T>(id: string, change: (path: string, etag: string | undefined) => Promise<T>): Promise<T> {
     const before = this.#commits.get(id)?.catch(() => {});
-    const commit = Promise.resolve(before).then(async () => {
-      const etag = await this.#etag(id);
-      condition(etag);
-      await change(join(this.#directory, id));
-      return etag === undefined;
-    });
+    const commit = Promise.resolve(before).then(async () => await change(this.#path(id), await this.#etag(id)));
     this.#commits.set(id, commit);
     try {
-      const isNew = await commit;
+      const result = await commit;
       await syncDirectory(this.#directory);
-      return isNew;
+      return result;
     } finally {
       if (this.#commits.get(id) === commit) this.#commits.delete(id);
     }
   }
 }
 
-/** A file that is open until its stream ends, however that is, or `close()` is called. */
+/** An open file. It is closed when its stream ends, fails or is canceled, or by `close()`. */
 export class StoredFile {
   /** Bytes of content. */
   readonly size: number;
   readonly etag: string;
-  readonly #file: FileHandle;
-  readonly #sealed: SealedReader;
+  readonly #opened: OpenFile;
   readonly #offset: number;
 
-  constructor({ file, sealed, etag }: OpenFile, offset: number) {
-    this.#file = file;
-    this.#sealed = sealed;
+  constructor(opened: OpenFile, offset: number) {
+    this.#opened = opened;
     this.#offset = offset;
-    this.size = sealed.size - offset;
-    this.etag = etag;
+    this.size = opened.sealed.size - offset;
+    this.etag = opened.etag;
   }
 
-  /** The content from `start` to before `end`. Damage to its first segment rejects here, later damage errors the stream. */
-  async stream(start: number, end: number): Promise<ReadableStream<Bytes>> {
-    const reader = this.#sealed.stream({ start: this.#offset + start, end: this.#offset + end }).getReader();
+  /**
+   * The content from `start` to before `end`.
+   *
+   * @param onError Called with what errors the stream.
+   * @throws {KcapiError} EBADMSG if the first segment is damaged. Damage to later ones errors the stream.
+   */
+  async stream(start: number, end: number, onError: (error: unknown) => void): Promise<ReadableStream<Bytes>> {
+    const reader = this.#opened.sealed.stream({ start: this.#offset + start, end: this.#offset + end }).getReader();
     const read = async () => {
       try {
         const result = await reader.read();
@@ -212,18 +294,22 @@ export class StoredFile {
     let next: Awaited<ReturnType<typeof read>> | undefined = await read();
     return new ReadableStream({
       async pull(controller) {
-        const { done, value } = next ?? await read();
-        next = undefined;
-        if (done) controller.close();
-        else controller.enqueue(value);
+        try {
+          const { done, value } = next ?? await read();
+          next = undefined;
+          if (done) controller.close();
+          else controller.enqueue(value);
+        } catch (error) {
+          onError(error);
+          throw error;
+        }
       },
       cancel: () => this.close(),
     }, { highWaterMark: 0 });
   }
 
   async close(): Promise<void> {
-    this.#sealed.close();
-    await this.#file.close();
+    await closeFile(this.#opened);
   }
 }
 
@@ -236,15 +322,35 @@ function frame(name: string): Bytes {
   return framed;
 }
 
+/** Whether a name on the disk is that of a stored file. */
+function isId(name: string): boolean {
+  return /^[0-9a-f]{64}$/.test(name);
+}
+
+function isPartial(name: string): boolean {
+  return name.endsWith(".part");
+}
+
+async function closeFile({ file, sealed }: OpenFile): Promise<void> {
+  sealed.close();
+  await file.close();
+}
+
 /**
- * A strong entity tag: 16 bytes of the salt, which is random, another one for each upload, and no secret. A file that has
- * another one's salt does not open.
+ * A strong entity tag: 16 bytes of the file's salt, which is random, new for each upload, and public. A file with a changed
+ * salt does not open.
  */
 async function etagOf(file: FileHandle): Promise<string> {
   return `"${Buffer.from(await readRange(file, 1, 17)).toString("hex")}"`;
 }
 
-/** The bytes of a range, fewer where the file ends before; whatever the position is. */
+/** A value that changes whenever a file on the disk does; undefined if there is none. */
+async function versionOf(stats: Promise<Record<"ino" | "size" | "mtimeNs" | "ctimeNs", bigint>>) {
+  const about = await unlessMissing(stats);
+  return about && [about.ino, about.size, about.mtimeNs, about.ctimeNs].join("-");
+}
+
+/** The bytes of a range, fewer if the file ends before it. */
 async function readRange(file: FileHandle, start: number, end: number): Promise<Bytes> {
   const bytes = new Uint8Array(end - start);
   let length = 0;
@@ -256,9 +362,13 @@ async function readRange(file: FileHandle, start: number, end: number): Promise<
   return bytes.subarray(0, length);
 }
 
-async function openIfThere(path: string): Promise<FileHandle | undefined> {
+function openIfThere(path: string): Promise<FileHandle | undefined> {
+  return unlessMissing(open(path));
+}
+
+async function unlessMissing<T>(promise: Promise<T>): Promise<T | undefined> {
   try {
-    return await open(path);
+    return await promise;
   } catch (error) {
     if ((error as { code?: string }).code === "ENOENT") return undefined;
     throw error;

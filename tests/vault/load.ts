@@ -78,7 +78,7 @@ function place(name: string): string {
   return path;
 }
 
-/** The example with plain.ts in the place of what seals. */
+/** The example, with plain.ts instead of its vault.ts. */
 function plainSource(): string {
   const source = fileURLToPath(new URL("../../examples/vault", import.meta.url));
   const copy = join(directory, "plain-source");
@@ -270,7 +270,7 @@ async function killInUploads(server: Server): Promise<void> {
   await server.start();
   assert.ok(server.files().every((name) => !name.endsWith(".part")));
   const { files, damaged } = await (await fetch(`${server.url}/files`)).json();
-  assert.deepEqual([files.length, damaged], [UPLOADERS + 1, 0]);
+  assert.deepEqual([files.length, damaged], [UPLOADERS + 1, []]);
   console.log(
     `killed in ${UPLOADERS} uploads: ${left} temporary files, none after the start; ${files.length} files, all open`,
   );

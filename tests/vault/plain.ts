@@ -1,17 +1,20 @@
 /**
- * What the vault's figures are measured against: takes the place of examples/vault/vault.ts, and stores plaintext. All else is
- * the same: a temporary file, fsync, rename, fsync of the directory; positional reads of 64 KiB.
+ * A vault that stores plaintext, which the figures of the sealed one are compared with. It replaces
+ * examples/vault/vault.ts. The rest is the same: a temporary file, fsync, rename, fsync of the directory, and positional
+ * reads of 64 KiB.
  */
 import { Buffer } from "node:buffer";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 type Condition = (etag: string | undefined) => void;
 
-export const MOST_NAME = 100;
+export const MAX_NAME = 100;
 
-const PIECE = 65_536;
+export const LOCK = ".lock";
+
+const READ_SIZE = 65_536;
 
 export class Vault {
   readonly #directory: string;
@@ -35,13 +38,13 @@ export class Vault {
     try {
       await content.pipeTo(new WritableStream({ write: (chunk) => file.appendFile(chunk) }));
       await file.sync();
-      const path = this.#path(name);
-      const old = await stat(path).then(etagOf, () => undefined);
-      condition(old);
+      const path = this.pathOf(name);
+      const before = await stat(path).then(etagOf, () => undefined);
+      condition(before);
       await rename(temporary, path);
       const directory = await open(this.#directory);
       await directory.sync().finally(() => directory.close());
-      return { isNew: old === undefined, etag: etagOf(await file.stat()) };
+      return { isNew: before === undefined, etag: etagOf(await file.stat()) };
     } catch (error) {
       await rm(temporary, { force: true });
       throw error;
@@ -51,22 +54,17 @@ export class Vault {
   }
 
   async get(name: string): Promise<StoredFile | undefined> {
-    const file = await open(this.#path(name)).catch(() => undefined);
+    const file = await open(this.pathOf(name)).catch(() => undefined);
     if (!file) return undefined;
     const about = await file.stat();
     return new StoredFile(file, about.size, etagOf(about));
   }
 
-  async list(): Promise<{ files: { name: string; size: number }[]; damaged: number }> {
-    const names = await readdir(this.#directory);
-    const files = names.map(async (id) => ({
-      name: Buffer.from(id, "hex").toString(),
-      size: (await stat(join(this.#directory, id))).size,
-    }));
-    return { files: await Promise.all(files), damaged: 0 };
+  clean(): Promise<void> {
+    return Promise.resolve();
   }
 
-  #path(name: string): string {
+  pathOf(name: string): string {
     return join(this.#directory, Buffer.from(name).toString("hex"));
   }
 }
@@ -90,7 +88,7 @@ class StoredFile {
           await this.close();
           return controller.close();
         }
-        const { bytesRead, buffer } = await this.#file.read(new Uint8Array(Math.min(PIECE, end - at)), {
+        const { bytesRead, buffer } = await this.#file.read(new Uint8Array(Math.min(READ_SIZE, end - at)), {
           position: at,
         });
         at += bytesRead;

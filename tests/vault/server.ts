@@ -1,5 +1,5 @@
 /**
- * The vault's server of a runtime, in a process of its own; for tests and for the programs beside this file.
+ * The vault's server on a runtime, in its own process. For tests and for the programs beside this file.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -12,14 +12,14 @@ export type Runtime = "deno" | "bun" | "node";
 
 export const RUNTIMES: readonly Runtime[] = ["deno", "bun", "node"];
 
-/** Debian's browser, or one that is there; undefined if there is none. */
+/** Chromium or Chrome; undefined if there is none. */
 export const CHROMIUM: string | undefined = ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const FLAGS = { deno: ["run", "--no-check", "-A"], bun: [], node: ["--disable-warning=ExperimentalWarning"] };
 
 export class Server {
-  /** Where its files and its key lie. */
+  /** The server's working directory. It has the key. */
   readonly directory: string;
   readonly stored: string;
   readonly #runtime: Runtime;
@@ -44,7 +44,7 @@ export class Server {
     return Number(new URL(this.url).port);
   }
 
-  /** What it has written to its standard error. */
+  /** Its standard error so far. */
   errors = "";
 
   async start(...options: string[]): Promise<void> {
@@ -64,6 +64,18 @@ export class Server {
     if (hasEnded) throw new Error(`The server ended: ${this.errors}`);
   }
 
+  /** Starts it where it is expected to refuse that. Resolves with its exit code, and what it wrote. */
+  async startRefused(...options: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+    this.errors = "";
+    try {
+      await this.start(...options);
+      await this.kill();
+    } catch {
+      // It has ended.
+    }
+    return { code: await this.#ended, stdout: this.#output, stderr: this.errors };
+  }
+
   /** @returns Its exit code. */
   stop(): Promise<number | null> {
     return this.#end("SIGTERM");
@@ -74,36 +86,37 @@ export class Server {
   }
 
   #end(signal: "SIGTERM" | "SIGKILL"): Promise<number | null> {
-    if (this.#process?.exitCode === null) process.kill(this.#process.pid!, signal);
+    if (this.#process?.exitCode === null && this.#process.signalCode === null) process.kill(this.#process.pid!, signal);
     return this.#ended;
   }
 
+  /** The stored files, and those of uploads under way: without the marker and the lock. */
   files(): string[] {
-    return readdirSync(this.stored);
+    return readdirSync(this.stored).filter((name) => !name.startsWith("."));
   }
 
   descriptors(): number {
     return readdirSync(`/proc/${this.#process!.pid}/fd`).length;
   }
 
-  /** Bytes that it has read so far, from files and sockets. */
+  /** Bytes that it has read from files and sockets so far. */
   readBytes(): number {
     return Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${this.#process!.pid}/io`, "utf8"))![1]);
   }
 
-  /** Seconds of processor time that it has taken so far. */
+  /** Seconds of processor time that it has used so far. */
   processorTime(): number {
     const stat = readFileSync(`/proc/${this.#process!.pid}/stat`, "utf8");
     const [user, system] = stat.slice(stat.lastIndexOf(")")).split(" ").slice(12).map(Number);
     return (user! + system!) / 100; // USER_HZ
   }
 
-  /** Bytes of memory that it has in RAM. */
+  /** Bytes of resident memory. */
   memory(): number {
     return this.#status("VmRSS");
   }
 
-  /** The most that it has had so far. */
+  /** The most bytes of resident memory so far. */
   mostMemory(): number {
     return this.#status("VmHWM");
   }
@@ -114,10 +127,10 @@ export class Server {
   }
 }
 
-/** Waits for something to be so. */
+/** Waits until a condition holds. */
 export async function until(condition: () => boolean): Promise<void> {
   for (const end = Date.now() + 60_000; !condition();) {
-    if (Date.now() > end) throw new Error(`waited in vain for ${condition}`);
+    if (Date.now() > end) throw new Error(`did not come true in 60 s: ${condition}`);
     await delay(10);
   }
 }
