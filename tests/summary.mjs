@@ -3,8 +3,8 @@
 // Leaves the counts of each leg in counts.json there.
 //
 // A leg's directory holds `code`, its exit code, and `junit.xml`, its report; or `skipped`, why it was not run. There may
-// be `kernel`, `library` and `running`, what it ran on and which test was running, and `expected`, what is to be in
-// `library`.
+// be `kernel`, `library` and `browser`, what it ran on, `running`, which test was running, and `expected`, what is to be
+// in `library`.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 
@@ -84,7 +84,7 @@ function summarize(leg) {
     const running = read(leg, "running");
     failures.push(`${leg}: ${reason}, exit code ${code}${running ? `; running was: ${running}` : ""}`);
   }
-  return { leg, ...count, kernel: read(leg, "kernel"), library };
+  return { leg, ...count, kernel: read(leg, "kernel"), library, browser: read(leg, "browser") };
 }
 
 function namesOf(some) {
@@ -97,8 +97,8 @@ for (const summary of summaries) {
   for (const result of results) total[result] += summary[result];
 }
 const width = Math.max(...legs.map((leg) => leg.length)) + 4;
-const lines = summaries.map(({ leg, passed, failed, skipped, kernel, library, leftOut }) => {
-  const where = [kernel, library].filter((word) => word).join(", ");
+const lines = summaries.map(({ leg, passed, failed, skipped, kernel, library, browser, leftOut }) => {
+  const where = [kernel, library, browser].filter((word) => word).join(", ");
   const counts = leftOut ? `skipped: ${leftOut}` : `${passed} passed, ${failed} failed, ${skipped} skipped`;
   return `${leg.replace("-", " on ").padEnd(width)} ${counts}${where ? `  (${where})` : ""}`;
 });

@@ -1,0 +1,283 @@
+/**
+ * Runs test files in Chromium, Firefox, WebKitGTK and workerd: `tests/browsers/run`.
+ *
+ * Each host is a leg, as `tests/run` has them: a directory with `junit.xml`, `code`, `running` and `browser`, or with
+ * `skipped`, the reason why it was not run.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { appendFileSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
+import { json } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { type Command, type Host, HOSTS, WORKERD } from "./hosts.ts";
+import type { Report } from "./runner.ts";
+
+const USAGE = `run [options] [TEST FILE…]: runs tests in browsers and in workerd
+
+  --browser NAME       chromium, firefox, webkit or workerd (repeatable; default: all)
+  --filter TEXT        only tests with TEXT in their names
+  --results DIRECTORY  leaves a directory for each browser there, and the summary to the caller
+  --limit SECONDS      kills a browser that has reported nothing for so long (150)
+
+A browser that is not installed is skipped by name. Default: tests/webcrypto_test.ts tests/browsers/*_test.ts
+`;
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = resolve(here, "../..");
+const NAMES = [...HOSTS.map(({ name }) => name), WORKERD.name];
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    browser: { type: "string", multiple: true, default: NAMES },
+    filter: { type: "string", default: "" },
+    results: { type: "string" },
+    limit: { type: "string", default: "150" },
+    help: { type: "boolean", default: false },
+  },
+});
+const unknown = options.browser.filter((name) => !NAMES.includes(name));
+if (options.help || unknown.length > 0 || !(Number(options.limit) > 0)) {
+  console.error(unknown.length > 0 ? `run: no browser is called ${unknown.join(", ")}\n\n${USAGE}` : USAGE);
+  process.exit(options.help ? 0 : 2);
+}
+const files = positionals.length > 0
+  ? positionals.map((file) => resolve(file))
+  : [join(root, "tests/webcrypto_test.ts"), ...globSync(join(here, "*_test.ts")).sort()];
+
+const QUERY = `?filter=${encodeURIComponent(options.filter)}`;
+
+const work = mkdtempSync(join(tmpdir(), "kcapi-browsers-"));
+const results = resolve(options.results ?? join(work, "results"));
+/** The leg that is running. */
+let child: ChildProcess | undefined;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
+process.on("exit", () => {
+  if (child) kill(child, "SIGKILL");
+  rmSync(work, { recursive: true, force: true, maxRetries: 5 });
+});
+
+// ---- Bundling ---------------------------------------------------------------------------------------------------
+
+/** Leaves `page.js` and `worker.js` in `work`. */
+function bundle(): void {
+  const { status } = spawnSync("bun", [join(here, "bundle.mjs"), work, ...files], { stdio: "inherit" });
+  if (status !== 0) process.exit(1);
+}
+
+// ---- A leg ------------------------------------------------------------------------------------------------------
+
+/** Runs all tests in one host and leaves its directory. */
+async function run(leg: string): Promise<void> {
+  const directory = join(results, leg);
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
+  const browser = HOSTS.find(({ name }) => name === leg);
+  const host = browser ?? WORKERD;
+  if (!host.program) {
+    writeFileSync(join(directory, "skipped"), host.missing);
+    console.log(`${leg}: skipped, ${host.missing}`);
+    return;
+  }
+  const version = host.version();
+  console.log(`======== ${leg} (${version}) ========`);
+  writeFileSync(join(directory, "browser"), version);
+  const record = new Recorder(directory);
+  const code = await (browser ? runBrowser(browser, record) : runWorkerd(record));
+  writeFileSync(join(directory, "code"), String(code));
+}
+
+/** Writes what is reported to `junit.xml`, and to the terminal. */
+class Recorder {
+  /** Settles when the host has reported all, is silent for too long, or has ended: the leg's exit code. */
+  readonly code: Promise<number>;
+  readonly #directory: string;
+  readonly #settle: (code: number) => void;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #failed = 0;
+  #isOver = false;
+
+  constructor(directory: string) {
+    ({ promise: this.code, resolve: this.#settle } = Promise.withResolvers<number>());
+    this.#directory = directory;
+    this.#write('<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n<testsuite name="browsers">\n');
+    this.#wait();
+  }
+
+  report(report: Report): void {
+    if (this.#isOver) return;
+    this.#wait();
+    if (report.kind === "done") return this.#end();
+    const { kind, text } = report;
+    if (kind === "start") return writeFileSync(join(this.#directory, "running"), text);
+    if (kind === "end") writeFileSync(join(this.#directory, "running"), "");
+    if (kind === "log") return console.log(text);
+    if (kind === "broken") return this.fail(text);
+    if (kind === "stray") {
+      this.#failed++;
+      return console.log(`outside of the tests: ${text}`);
+    }
+    const error = kind === "end" ? report.error : undefined;
+    const seconds = kind === "end" ? report.milliseconds / 1000 : 0;
+    const body = kind === "skip" ? "<skipped/>" : error === undefined ? "" : `<failure>${escape(error)}</failure>`;
+    this.#write(`<testcase name="${escape(text)}" time="${seconds.toFixed(3)}">${body}</testcase>\n`);
+    if (error !== undefined) this.#failed++;
+    console.log(
+      kind === "skip" ? `skipped: ${text}` : error === undefined ? `ok: ${text}` : `FAILED: ${text}\n${error}`,
+    );
+  }
+
+  /** The host cannot report any more. Says so, unless it has reported all. */
+  fail(reason: string): void {
+    if (this.#isOver) return;
+    console.log(reason);
+    this.#over(1);
+  }
+
+  #end(): void {
+    this.#write("</testsuite>\n</testsuites>\n");
+    this.#over(this.#failed === 0 ? 0 : 1);
+  }
+
+  #over(code: number): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#settle(code);
+  }
+
+  /** Waits for the next report. */
+  #wait(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      console.log(`killed: it has reported nothing for ${options.limit} s`);
+      this.#over(124);
+    }, 1000 * Number(options.limit));
+  }
+
+  #write(text: string): void {
+    appendFileSync(join(this.#directory, "junit.xml"), text);
+  }
+}
+
+/** Text for an XML attribute or element; characters that XML cannot have are replaced. */
+function escape(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, "\ufffd").replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+}
+
+async function runBrowser(host: Host, record: Recorder): Promise<number> {
+  const server = createServer((request, response) => answer(request, response, record));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  start(host.command(`http://127.0.0.1:${port}/${QUERY}`, mkdtempSync(join(work, "profile-"))), record);
+  const code = await record.code;
+  await stop();
+  server.closeAllConnections();
+  server.close();
+  return code;
+}
+
+const PAGE = `<!doctype html><meta charset="utf-8"><title>tests</title><script type="module" src="/page.js"></script>`;
+/** The strictest policy with which the tests can be loaded, and report. */
+const POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'";
+
+/** Serves the page, and takes its reports. */
+async function answer(request: IncomingMessage, response: ServerResponse, record: Recorder): Promise<void> {
+  if (request.url === "/report") {
+    record.report(await json(request) as Report);
+    response.end();
+  } else if (request.url === "/page.js") {
+    response.setHeader("content-type", "text/javascript").end(readFileSync(join(work, "page.js")));
+  } else if (request.url === `/${QUERY}`) {
+    response.setHeader("content-type", "text/html").setHeader("content-security-policy", POLICY).end(PAGE);
+  } else {
+    response.writeHead(404).end();
+  }
+}
+
+async function runWorkerd(record: Recorder): Promise<number> {
+  const { stdio } = start(WORKERD.command(work), record);
+  // A line of JSON for each socket, with the port that the system chose.
+  const control = createInterface({ input: stdio[3] as Readable });
+  control.once("line", async (line) => {
+    try {
+      const { body } = await fetch(`http://127.0.0.1:${JSON.parse(line).port}/${QUERY}`);
+      for await (const report of createInterface({ input: Readable.fromWeb(body as never) })) {
+        record.report(JSON.parse(report));
+      }
+      record.fail("the response has ended before the tests");
+    } catch (error) {
+      record.fail(String(error));
+    }
+  });
+  const code = await record.code;
+  await stop();
+  return code;
+}
+
+// ---- Processes --------------------------------------------------------------------------------------------------
+
+/** Starts a program in a process group of its own, with a third pipe for workerd. Its output is shown if it fails. */
+function start({ argv: [program, ...args], env }: Command, record: Recorder): ChildProcess {
+  const started = spawn(program!, args, {
+    detached: true,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe", "pipe"],
+  });
+  child = started;
+  let output = "";
+  for (const stream of [started.stdout, started.stderr]) {
+    stream?.setEncoding("utf8").on("data", (text: string) => output = (output + text).slice(-10_000));
+  }
+  started.on("exit", (code, signal) => {
+    if (child !== started) return;
+    record.fail(`${program} has ended with ${code ?? signal}\n${output}`);
+  });
+  return started;
+}
+
+/** Ends the program and the processes that it started. One that blocks its thread ignores SIGTERM. */
+async function stop(): Promise<void> {
+  const stopped = child!;
+  child = undefined;
+  if (stopped.exitCode === null && stopped.signalCode === null) {
+    const exited = once(stopped, "exit");
+    kill(stopped, "SIGTERM");
+    const timer = setTimeout(() => kill(stopped, "SIGKILL"), 2_000);
+    await exited;
+    clearTimeout(timer);
+  }
+  // xvfb-run ends before its display does, which has files to remove.
+  for (let i = 0; i < 40 && kill(stopped, 0); i++) await new Promise((resolve) => setTimeout(resolve, 50));
+  kill(stopped, "SIGKILL");
+}
+
+/** Sends a signal to a program and the processes that it started; whether there are any. */
+function kill({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return pid !== undefined && process.kill(-pid, signal);
+  } catch {
+    return false;
+  }
+}
+
+// ---- Main --------------------------------------------------------------------------------------------------------
+
+const legs = NAMES.filter((name) => options.browser.includes(name));
+bundle();
+for (const leg of legs) await run(leg);
+if (options.results === undefined) {
+  const summary = join(root, "tests/summary.mjs");
+  const { status } = spawnSync("node", [summary, results, "", options.filter, ...legs], { stdio: "inherit" });
+  process.exit(status ?? 1);
+}
+process.exit(0);
