@@ -28,7 +28,8 @@ function currentAdapter(): Adapter | undefined {
 function nodeFFIOf({ getBuiltinModule }: NodeSystem): NodeFFI | undefined {
   const { isBuiltin } = getBuiltinModule("node:module") as typeof import("node:module");
   const ffi = () => getBuiltinModule("node:ffi") as NodeFFI;
-  if (!isBuiltin("node:ffi")) return undefined;
+  // Cloudflare's workerd says yes to every name.
+  if (!isBuiltin("node:ffi") || isBuiltin("node:no-such-module")) return undefined;
   return {
     get dlopen() {
       return ffi().dlopen;

@@ -4,27 +4,61 @@
  * @module
  */
 
-/** The globals in use that not every runtime has. */
-interface Globals {
-  readonly Deno?: Pick<typeof Deno, "permissions">;
+/** The globals that tell the runtime. */
+export interface RuntimeGlobals {
+  readonly Deno?: { readonly version: { readonly deno: string } };
+  readonly Bun?: { readonly version: string };
   readonly process?: {
-    readonly platform: string;
-    readonly arch: string;
-    readonly versions: Readonly<Record<string, string>>;
+    readonly versions?: Readonly<Record<string, string>>;
     readonly getBuiltinModule?: (name: string) => unknown;
   };
+}
+
+/** The globals in use that not every runtime has. */
+interface Globals extends RuntimeGlobals {
+  readonly Deno?: typeof Deno;
+  readonly process?: RuntimeGlobals["process"] & { readonly platform: string; readonly arch: string };
   setImmediate(callback: () => void): unknown;
 }
 
 const globals = globalThis as unknown as Globals;
 
-/** What a user is told whose runtime lacks something that this module needs. */
-export function tooOld(missing: string): Error {
-  return new Error(`@kcapi/streams needs a newer runtime (of Node 22.3 or later): this one has no "${missing}"`);
+/** The oldest release of each runtime, which `tests/oldest_test.ts` runs. */
+export const OLDEST = { Deno: "2.5.0", Bun: "1.2.20", Node: "22.3.0" } as const;
+
+/** The error of a runtime that does not serve. */
+export function unsupportedRuntime(what: string): Error {
+  const { Deno, Bun, Node } = OLDEST;
+  return new Error(`@kcapi/streams needs Deno ${Deno}, Bun ${Bun} or Node ${Node}, or a later release: ${what}`);
 }
 
-// Deno has it, and takes long to tell.
-if (globals.Deno === undefined && globals.process?.getBuiltinModule === undefined) throw tooOld("getBuiltinModule");
+/** @throws {Error} If the runtime is too old, or none of those that this module knows. */
+export function checkRuntime({ Deno, Bun, process }: RuntimeGlobals): void {
+  const [name, version] = Deno
+    ? ["Deno", Deno.version.deno] as const
+    : Bun
+    ? ["Bun", Bun.version] as const
+    : ["Node", process?.versions?.node] as const;
+  if (version !== undefined && isOlder(version, OLDEST[name])) throw unsupportedRuntime(`this is ${name} ${version}`);
+  // Deno has process too, but loads it at its first use, which takes long.
+  if (!Deno && process?.getBuiltinModule === undefined) {
+    throw unsupportedRuntime(
+      "this is a browser, or a worker without Node's modules: it has no process.getBuiltinModule (in Cloudflare Workers " +
+        "the flag nodejs_compat adds it)",
+    );
+  }
+}
+
+function isOlder(version: string, oldest: string): boolean {
+  const [a, b] = [version, oldest].map((each) => each.split(".").map((part) => parseInt(part, 10))) as [
+    number[],
+    number[],
+  ];
+  const differing = b.findIndex((part, i) => part !== a[i]);
+  return differing >= 0 && a[differing]! < b[differing]!;
+}
+
+checkRuntime(globals);
 
 /** The runtime by its name in `process.versions`. A function: in Deno, the first use of `process` takes long. */
 function runtimeName(): "deno" | "bun" | "node" | "unknown" {
@@ -49,7 +83,9 @@ export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
   return name === "deno" ? "rustcrypto" : name === "bun" ? "boringssl" : "openssl";
 }
 
-/** Whether 64-bit BigInts are compiled to machine words, as in V8. JavaScriptCore (Bun) allocates an object for each. */
+/**
+ * Whether 64-bit BigInts are compiled to machine words, as in V8. JavaScriptCore (Bun) allocates an object for each.
+ */
 export function hasFastBigInts(): boolean {
   return runtimeName() !== "bun";
 }

@@ -68,8 +68,9 @@ export class StreamPair {
     this.writable = new WritableStream<BytesLike>({
       start: (controller) => {
         this.#writer = controller;
+        // Bun has no signal here before 1.4: abort() then waits for the write in progress.
         // The sink's abort() comes only after the write in progress, which may wait for a reader.
-        controller.signal.addEventListener("abort", () => this.#aborted(controller.signal.reason));
+        controller.signal?.addEventListener("abort", () => this.#aborted(controller.signal.reason));
       },
       write: (chunk) => this.#write(chunk),
       close: () => this.#close(),

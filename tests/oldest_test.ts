@@ -1,0 +1,171 @@
+/**
+ * The oldest releases of the runtimes, and runtimes that are none of the three: what runs there, and what the others
+ * are told. `tests/nodes` has the programs.
+ */
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { checkRuntime, OLDEST, type RuntimeGlobals } from "../src/runtime/mod.ts";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+  engine,
+  runtime,
+  spawn,
+  tempDir,
+  test,
+} from "./deps.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const modules = join(root, "node_modules");
+const tsc = join(modules, ".bin/tsc");
+const platform = `linux-${process.arch}`;
+const programs = {
+  Deno: join(modules, `oldest-deno-${platform}`, "deno"),
+  Bun: join(modules, `oldest-bun-${platform}`, "bin/bun"),
+  Node: join(modules, `oldest-node-${platform}`, "bin/node"),
+};
+const workerd = join(modules, `workerd-${platform}`, "bin/workerd");
+
+/** One runtime starts the others. What it is makes no difference. */
+const isOnce = runtime === "bun" && engine === "userspace";
+const once = test.if(
+  isOnce && process.arch === "x64",
+  "runs on bun-userspace on x86-64, for which the programs are there",
+);
+
+/** The modules and a program as JavaScript, which the oldest Node takes. */
+async function compile(directory: string): Promise<void> {
+  const options = "--ignoreConfig --rootDir . --rewriteRelativeImportExtensions --target es2024 --lib esnext,dom " +
+    "--module nodenext --types bun,deno,node --skipLibCheck --outDir";
+  const files = ["tests/children/minimum.ts", "src/cli.ts", "src/workers/cipher_worker.ts"];
+  const { code, stdout } = await spawn([tsc, ...options.split(" "), directory, ...files], { cwd: root });
+  assertEquals(code, 0, stdout);
+  writeFileSync(join(directory, "package.json"), '{ "type": "module" }');
+}
+
+/** What runs a module in each: Deno and Bun the sources, Node what was compiled. */
+async function commands(): Promise<Record<keyof typeof OLDEST, (module: string) => string[]>> {
+  const compiled = join(tempDir(), "compiled");
+  mkdirSync(compiled);
+  await compile(compiled);
+  return {
+    Deno: (module) => [programs.Deno, "run", "--no-config", "--no-check", "-A", join(root, `${module}.ts`)],
+    Bun: (module) => [programs.Bun, join(root, `${module}.ts`)],
+    Node: (module) => [programs.Node, join(compiled, `${module}.js`)],
+  };
+}
+
+once("the oldest releases run each part of the API, with the results of this one", async () => {
+  const expected = JSON.parse((await spawn([process.execPath, join(root, "tests/children/minimum.ts")])).stdout);
+  for (const [name, command] of Object.entries(await commands())) {
+    const version = await spawn([programs[name as keyof typeof OLDEST], "--version"]);
+    assertStringIncludes(version.stdout, OLDEST[name as keyof typeof OLDEST]);
+    const { code, stdout, stderr } = await spawn(command("tests/children/minimum"), { env: { NO_COLOR: "1" } });
+    assertEquals(code, 0, `${name}: ${stderr}`);
+    const results = JSON.parse(stdout);
+    assertEquals(results.probe, name.toLowerCase());
+    for (const [what, result] of Object.entries(results)) {
+      if (what !== "probe") assertEquals(result, expected[what], `${name}: ${what}`);
+    }
+    // The others lack ciphers that this one has.
+    for (const what of Object.keys(expected)) assert(what in results || what.includes("xts"), `${name}: ${what}`);
+  }
+});
+
+once("the oldest releases run the tool: a file is sealed, unsealed from a pipe, and read from the middle", async () => {
+  const directory = tempDir();
+  const [input, key, sealed] = ["input", "key", "sealed"].map((name) => join(directory, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const content = new Uint8Array(200_000).map((_, i) => i);
+  writeFileSync(input, content);
+  writeFileSync(key, new Uint8Array(32).fill(7));
+  for (const [name, command] of Object.entries(await commands())) {
+    const run = async (args: string[], stdin?: Uint8Array) => {
+      const { code, output, stderr } = await spawn([...command("src/cli"), ...args], { input: stdin ?? "" });
+      assertEquals(code, 0, `${name} ${args.join(" ")}: ${stderr}`);
+      return output;
+    };
+    const file = await run(["seal", "--key-file", key, "--in", input]);
+    writeFileSync(sealed, file);
+    assertEquals(Uint8Array.from(await run(["unseal", "--key-file", key], file)), content, name);
+    const range = await run(["unseal", "--key-file", key, "--in", sealed, "--range", "100000-100099"]);
+    assertEquals(Uint8Array.from(range), content.slice(100_000, 100_100), name);
+  }
+});
+
+/** In workerd: exit code, and what the worker printed. The date is from before Node's modules became a default. */
+async function inWorkerd(...flags: string[]) {
+  const directory = tempDir();
+  const bundle = ["build", "--target", "node", "--outfile", join(directory, "worker.js"), "tests/children/workerd.ts"];
+  const built = await spawn([process.execPath, ...bundle], { cwd: root });
+  assertEquals(built.code, 0, built.stderr);
+  const config = join(directory, "config.capnp");
+  writeFileSync(
+    config,
+    `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (services = [(name = "main", worker = (
+  modules = [(name = "worker", esModule = embed "worker.js")],
+  compatibilityDate = "2026-06-01", compatibilityFlags = ${JSON.stringify(flags)}))]);`,
+  );
+  const { code, stdout, stderr } = await spawn([workerd, "test", config]);
+  return { code, output: stdout + stderr };
+}
+
+const hasWorkerd = existsSync(workerd);
+const withWorkerd = test.if(isOnce && hasWorkerd, "needs workerd, and runs on bun-userspace");
+
+withWorkerd("workerd (Cloudflare Workers) with Node's modules runs the userspace engine", async () => {
+  const { code, output } = await inWorkerd("nodejs_compat");
+  assertEquals(code, 0, output);
+  const line = output.split("\n").find((line) => line.startsWith("{"))!;
+  assertEquals(JSON.parse(line), {
+    hex: "66e94bd4ef8a2c3b884cfa59ca342b2e", // AES-128 of zeros under a key of zeros
+    length: 300_000,
+    text: "attack at dawn",
+    ffi: "missing",
+    kernel: [],
+  });
+});
+
+withWorkerd("workerd without Node's modules says what the module needs", async () => {
+  const { code, output } = await inWorkerd();
+  assertEquals(code, 1);
+  assertStringIncludes(output, "@kcapi/streams needs Deno 2.5.0, Bun 1.2.20 or Node 22.3.0, or a later release");
+  assertStringIncludes(output, "nodejs_compat");
+});
+
+// Fakes: each real one is a program of 100 MB.
+test("runtimes that are too old are refused with their name and version, browsers with what they lack", () => {
+  const node = (version: string, getBuiltinModule: RuntimeGlobals["process"] = {}) => ({
+    process: { versions: { node: version }, ...getBuiltinModule },
+  });
+  const modules = { getBuiltinModule: () => undefined };
+  const refused: [string, RuntimeGlobals][] = [
+    ["this is Deno 2.4.4", { Deno: { version: { deno: "2.4.4" } } }],
+    ["this is Deno 1.46.3", { Deno: { version: { deno: "1.46.3" } } }],
+    ["this is Bun 1.2.19", { Bun: { version: "1.2.19" }, ...node("24.3.0", modules) }],
+    ["this is Bun 1.1.45", { Bun: { version: "1.1.45" }, ...node("22.6.0") }],
+    ["this is Node 22.2.0", node("22.2.0")],
+    ["this is Node 20.20.0", node("20.20.0", modules)],
+    ["this is a browser", {}],
+    ["this is a browser", { process: { versions: {} } }], // a bundler's
+    ["this is a browser", { process: {} }],
+  ];
+  for (const [text, globals] of refused) {
+    const { message } = assertThrows(() => checkRuntime(globals), Error);
+    assertStringIncludes(message, `needs Deno ${OLDEST.Deno}, Bun ${OLDEST.Bun} or Node ${OLDEST.Node}`);
+    assertStringIncludes(message, text);
+  }
+  checkRuntime({ Deno: { version: { deno: OLDEST.Deno } } });
+  checkRuntime({ Deno: { version: { deno: "3.0.0-rc.1" } } });
+  checkRuntime({ Bun: { version: OLDEST.Bun }, ...node("24.3.0", modules) });
+  checkRuntime({ Bun: { version: "1.3.0-canary.5+abc" }, ...node("24.3.0", modules) });
+  for (const version of [OLDEST.Node, "22.10.0", "100.0.0"]) checkRuntime(node(version, modules));
+});
