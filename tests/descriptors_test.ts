@@ -1,6 +1,6 @@
 /**
- * The descriptors of the kernel engine stay with this process: a program that it starts gets none of them, and so cannot
- * encrypt under a key that it was never given.
+ * The descriptors of the kernel engine stay with this process: a program that it starts gets none of them, and so
+ * cannot encrypt under a key that it was never given.
  */
 import { readdirSync, readlinkSync } from "node:fs";
 import { load } from "../ffi/mod.ts";

@@ -1,6 +1,6 @@
 /**
- * Systems that refuse something, for real: by seccomp filters, limits, files of /proc that are not there, a kernel that may load no
- * modules. Each runs `children/refused.ts` there, which checks the bytes and what is left open.
+ * Systems that refuse something, for real: by seccomp filters, limits, files of /proc that are not there, a kernel that
+ * may load no modules. Each runs `children/refused.ts` there, which checks the bytes and what is left open.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -1,6 +1,6 @@
 /**
- * Every way out releases everything: descriptors, memory and keys, each way a thousand times; and nothing secret shows in
- * what is printed.
+ * Every way out releases everything: descriptors, memory and keys, each way a thousand times; and nothing secret shows
+ * in what is printed.
  */
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -56,8 +56,8 @@ function watch<T extends object>(value: T): T {
 let keyedOnce: CipherHandle | undefined;
 
 /**
- * Keyed once, for opening a cipher takes longer than all else; by the first test that needs it, for all files may be loaded
- * before a test runs that unloads the cipher's module. The ways over names open their own.
+ * Keyed once, for opening a cipher takes longer than all else; by the first test that needs it, for all files may be
+ * loaded before a test runs that unloads the cipher's module. The ways over names open their own.
  */
 const keyed = () => keyedOnce ??= CipherHandle.open("cbc(aes)", { key, engine });
 

@@ -160,8 +160,8 @@ export function probe(): ProbeReport {
  * The kernel lists an algorithm only once somebody asked for it. This function asks for the usual ones, which may load
  * modules; others that are missing here may open all the same. Where /proc/crypto cannot be read (in Deno without
  * `--allow-all`, and on systems other than Linux), there are only the usual ones and the userspace engine's, and
- * `probe().problems` says so. Algorithms that this module does not stream (AEADs, hashes) and those that only the kernel
- * itself may use are left out.
+ * `probe().problems` says so. Algorithms that this module does not stream (AEADs, hashes) and those that only the
+ * kernel itself may use are left out.
  *
  * @returns The list.
  *
