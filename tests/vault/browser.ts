@@ -1,12 +1,13 @@
 /// <reference lib="dom" />
 /**
- * The vault's page in a real browser: `node tests/vault/browser.ts RUNTIME [SCREENSHOT]`
+ * The vault's page in a real browser: `node tests/vault/browser.ts RUNTIME [PART [SCREENSHOT]]`
  *
- * Debian's Chromium, without a head, against the server of a runtime. With a SCREENSHOT it leaves a picture of the page.
+ * Uses Debian's Chromium, headless, and the server of a runtime. PART is "use", "trouble" or "all". Writes a picture of the page to SCREENSHOT, and next to it
+ * pictures of its other states.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -16,10 +17,12 @@ import { CHROMIUM, RUNTIMES, Server, until } from "./server.ts";
 const CONTENT = Buffer.from(Array.from({ length: 3_000_000 }, (_, i) => (i * i) >> 7));
 const WAV = wav(1200);
 
-const [runtime, screenshot] = process.argv.slice(2);
+const [runtime, part = "all", screenshot] = process.argv.slice(2);
 const known = RUNTIMES.find((name) => name === runtime);
-if (!known) throw new Error(`Usage: browser.ts ${RUNTIMES.join("|")} [SCREENSHOT]`);
-if (!CHROMIUM) throw new Error("There is no Chromium: tests/vault/install");
+if (!known || !/^(use|trouble|all)$/.test(part)) {
+  throw new Error(`Usage: browser.ts ${RUNTIMES.join("|")} [use|trouble|all [SCREENSHOT]]`);
+}
+if (!CHROMIUM) throw new Error("Chromium is missing: run tests/vault/install");
 
 const directory = mkdtempSync(join(tmpdir(), "vault-browser-"));
 const server = new Server(known, directory);
@@ -57,19 +60,35 @@ async function run(page: Page): Promise<void> {
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
 
   await page.goto(server.url);
-  await page.getByText("Nothing here yet").waitFor();
-  await uploads(page);
-  await drops(page);
-  await downloads(page);
-  await seeks(page);
-  await cancels(page);
-  await deletes(page);
-  await fitsAPhone(page);
-  assert.deepEqual(problems, [], "what the page, or the policy, complained about");
+  await page.getByText("No files yet").waitFor();
+  if (part !== "trouble") {
+    await uploads(page);
+    await drops(page);
+    await downloads(page);
+    await seeks(page);
+    await cancels(page);
+    await deletes(page);
+    await fitsAPhone(page);
+    await showsNames(page);
+    await showsASmallPicture(page);
+    await refreshesOnFocus(page);
+    assert.equal(problems.join("\n"), "", "errors of the page, and violations of its policy");
+  }
+  if (part !== "use") {
+    await storesMany(page);
+    await asksOnceAboutMany(page);
+    await pages(page);
+    assert.equal(problems.join("\n"), "", "errors of the page, and violations of its policy");
+    // From here on requests fail, which Chromium reports as errors.
+    await recoversFromAStaleTab(page);
+    await listsDamage(page);
+    await survivesWithoutAServer(page);
+    assert.equal(problems.filter((problem) => !problem.startsWith("Failed to load resource")).join("\n"), "");
+  }
   if (screenshot) await picture(page, screenshot);
 }
 
-/** By the file chooser, slowly enough for the progress to be seen, and a screen reader told. */
+/** With the file chooser, slowly enough for the progress to be visible. A screen reader hears of the end. */
 async function uploads(page: Page): Promise<void> {
   const file = join(directory, "Plans & notes.bin");
   writeFileSync(file, CONTENT);
@@ -91,7 +110,7 @@ async function uploads(page: Page): Promise<void> {
   await page.getByRole("heading", { name: "2 files" }).waitFor();
 }
 
-/** What is dropped on the page is stored; under a name that is there, only if one says so. */
+/** Stores files that are dropped on the page. Replaces a stored file only if the user agrees. */
 async function drops(page: Page): Promise<void> {
   const drop = async (text: string) => {
     const dataTransfer = await page.evaluateHandle((text) => {
@@ -104,12 +123,14 @@ async function drops(page: Page): Promise<void> {
   const stored = async () => await (await fetch(`${server.url}/files/dropped.txt`)).text();
   await drop("first");
   await page.getByRole("heading", { name: "3 files" }).waitFor();
-  page.once("dialog", (dialog) => dialog.dismiss());
   await drop("refused");
+  await page.getByRole("dialog", { name: "Replace this file?" }).getByText("5 bytes stored, 7 bytes new").waitFor();
+  await page.getByRole("button", { name: "Skip" }).click();
+  await page.getByRole("heading", { name: "Uploads" }).waitFor({ state: "hidden" });
   assert.equal(await stored(), "first");
-  page.once("dialog", (dialog) => dialog.accept());
   await drop("the second");
-  await page.getByText("10 bytes").waitFor();
+  await page.getByRole("button", { name: "Replace" }).click();
+  await page.getByText("10 bytes", { exact: true }).waitFor();
   assert.equal(await stored(), "the second");
   page.once("dialog", (dialog) => dialog.accept());
   await page.getByRole("button", { name: "Delete dropped.txt" }).click();
@@ -124,7 +145,7 @@ async function downloads(page: Page): Promise<void> {
   assert.ok(readFileSync(path).equals(CONTENT), "what was downloaded is not what was uploaded");
 }
 
-/** Far ahead in twenty minutes of sound: the server is asked for a range, and reads some of the file, not all that lies before. */
+/** Seeks far ahead in twenty minutes of sound: the browser asks for a range, and the server reads only part of the file. */
 async function seeks(page: Page): Promise<void> {
   const ranges: string[] = [];
   let length = 0;
@@ -147,7 +168,7 @@ async function seeks(page: Page): Promise<void> {
   await page.getByRole("dialog").waitFor({ state: "hidden" });
 }
 
-/** Runs in the page: until the media plays on from where it is. */
+/** Runs in the page. Resolves when the media plays on from its position. */
 async function playing(media: HTMLMediaElement): Promise<void> {
   const start = media.currentTime;
   await media.play();
@@ -168,7 +189,7 @@ async function cancels(page: Page): Promise<void> {
   assert.ok(await cancel.evaluate((element) => element === document.activeElement));
   await page.keyboard.press("Enter");
   await cancel.waitFor({ state: "detached" });
-  // The server keeps nothing of it. Before that the rest would go out at once, were it no longer held back.
+  // The server keeps nothing of it. The throttle stays until then: without it, the whole file would be sent at once.
   await until(() => server.files().length === 2);
   await throttle(page, -1);
   await page.reload();
@@ -183,7 +204,7 @@ async function deletes(page: Page): Promise<void> {
   assert.equal(server.files().length, 1);
 }
 
-/** Nothing is wider than a small phone, in the dark, and what is to be touched is large enough. */
+/** On a small phone, in dark mode, the page is not wider than the screen, and the buttons are large enough to touch. */
 async function fitsAPhone(page: Page): Promise<void> {
   await page.setViewportSize({ width: 320, height: 640 });
   await page.emulateMedia({ colorScheme: "dark" });
@@ -197,8 +218,236 @@ async function fitsAPhone(page: Page): Promise<void> {
   await page.emulateMedia({ colorScheme: "light" });
 }
 
-/** The page with what people have, and an upload that goes on. */
+/** Waits for a condition in the page and on the server. */
+async function eventually(condition: () => Promise<boolean>): Promise<void> {
+  for (let i = 0; !await condition(); i++) {
+    if (i > 1000) throw new Error(`did not come true: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+async function put(name: string, body: string | Buffer<ArrayBuffer>): Promise<void> {
+  const response = await fetch(`${server.url}/files/${encodeURIComponent(name)}`, { method: "PUT", body });
+  assert.ok(response.ok, `${response.status}`);
+  await response.arrayBuffer();
+}
+
+async function stored(name: string): Promise<string> {
+  return await (await fetch(`${server.url}/files/${encodeURIComponent(name)}`)).text();
+}
+
+/** Chooses files of a size, each under its name. */
+async function choose(page: Page, names: string[], size = 10): Promise<void> {
+  const files = names.map((name) => ({ name, mimeType: "", buffer: Buffer.alloc(size, name) }));
+  await page.getByLabel("Choose files to store").setInputFiles(files);
+}
+
+/** Empties the vault, and reloads the page. */
+async function clear(page: Page): Promise<void> {
+  for (const { name } of (await (await fetch(`${server.url}/files`)).json()).files) {
+    await fetch(`${server.url}/files/${encodeURIComponent(name)}`, { method: "DELETE" });
+  }
+  await page.reload();
+  await page.getByText("No files yet").waitFor();
+}
+
+/** Codes for characters that turn the direction of text; "1 byte"; on a small screen a long name keeps its ending. */
+async function showsNames(page: Page): Promise<void> {
+  await clear(page);
+  const spoof = "photo\u202egnp.exe", long = `${"A very long name of a file ".repeat(5)}final.tar.gz`;
+  await put(spoof, "1");
+  await put(long, "");
+  await page.setViewportSize({ width: 320, height: 640 });
+  await page.reload();
+  await page.getByText("1 byte", { exact: true }).waitFor();
+  const [longName, spoofName] = await page.locator("#files .name").all();
+  assert.equal(await spoofName!.textContent(), "photo[U+202E]gnp.exe");
+  await page.getByRole("link", { name: "Download photo[U+202E]gnp.exe" }).waitFor();
+  assert.equal(
+    await page.locator("#files").evaluate((list) =>
+      /[\u202a-\u202e]/.test(list.innerHTML.replaceAll(/ (href|download)="[^"]*"/g, ""))
+    ),
+    false,
+  );
+  const end = longName!.locator(".end");
+  assert.ok((await end.textContent())!.endsWith(".tar.gz"));
+  assert.ok(
+    await end.evaluate((element) => {
+      const box = element.getBoundingClientRect(), row = element.closest("div")!.getBoundingClientRect();
+      return box.width > 0 && box.right <= row.right + 1 && box.right <= innerWidth;
+    }),
+    "the ending of a long name is cut off",
+  );
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "wider than the screen");
+  let asked = "";
+  page.once("dialog", (dialog) => {
+    asked = dialog.message();
+    return dialog.dismiss();
+  });
+  await page.getByRole("button", { name: "Delete photo" }).click();
+  assert.equal(asked, "Delete photo[U+202E]gnp.exe?");
+  if (screenshot) await page.screenshot({ path: beside("narrow") });
+  await page.setViewportSize({ width: 1100, height: 760 });
+}
+
+/** Shows a picture of 1 × 1 pixels in that size. */
+async function showsASmallPicture(page: Page): Promise<void> {
+  await put("dot.gif", Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64"));
+  await page.reload();
+  await page.getByRole("button", { name: "Show dot.gif" }).click();
+  const image = page.getByRole("dialog").locator("img");
+  await eventually(() => image.evaluate((element: HTMLImageElement) => element.complete && element.naturalWidth === 1));
+  assert.equal((await image.boundingBox())!.width, 1);
+  await page.keyboard.press("Escape");
+}
+
+/** A file that another tab stored is listed when the window gets the focus, which stays on the same button. */
+async function refreshesOnFocus(page: Page): Promise<void> {
+  await page.getByRole("button", { name: "Delete dot.gif" }).focus();
+  await put("another tab", "x");
+  await page.evaluate(() => dispatchEvent(new Event("focus")));
+  await page.getByRole("button", { name: "Delete another tab" }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement!.getAttribute("aria-label")), "Delete dot.gif");
+}
+
+/** Many small files need one list, at the end. */
+async function storesMany(page: Page): Promise<void> {
+  await clear(page);
+  let lists = 0;
+  const count = (request: { url(): string }) => lists += Number(new URL(request.url()).pathname === "/files");
+  page.on("request", count);
+  await choose(page, Array.from({ length: 40 }, (_, i) => `small ${i}`));
+  await page.getByRole("heading", { name: "40 files" }).waitFor();
+  await page.getByRole("heading", { name: "Uploads" }).waitFor({ state: "hidden" });
+  await eventually(() => Promise.resolve(lists > 0));
+  page.off("request", count);
+  assert.equal(lists, 1);
+
+  // Progress of the whole, and an end to all of it.
+  await throttle(page, 100_000);
+  await choose(page, ["big 1", "big 2", "big 3", "big 4"], 1_000_000);
+  await page.getByRole("progressbar", { name: "All uploads, stored so far" }).waitFor();
+  await page.getByText(/^0 of 4 files · \d+ kB of 4\.0 MB$/).waitFor();
+  if (screenshot) await page.screenshot({ path: beside("many") });
+  await page.getByRole("button", { name: "Cancel all" }).click();
+  await page.getByRole("heading", { name: "Uploads" }).waitFor({ state: "hidden" });
+  await until(() => server.files().length === 40);
+  await throttle(page, -1);
+}
+
+async function asksOnceAboutMany(page: Page): Promise<void> {
+  await clear(page);
+  const names = ["a", "b", "c"];
+  for (const name of names) await put(name, "old");
+  await page.reload();
+  await page.getByRole("heading", { name: "3 files" }).waitFor();
+  const dialog = page.getByRole("dialog", { name: "Replace 3 files?" });
+  await choose(page, [...names, "new"]);
+  await dialog.waitFor();
+  assert.deepEqual(await dialog.locator(".name").allTextContents(), names);
+  if (screenshot) await page.screenshot({ path: beside("conflicts") });
+  await dialog.getByRole("button", { name: "Skip all" }).click();
+  await page.getByRole("heading", { name: "4 files" }).waitFor();
+  assert.deepEqual(await Promise.all(names.map(stored)), ["old", "old", "old"]);
+  await choose(page, names);
+  await dialog.getByRole("button", { name: "Replace all" }).click();
+  await page.getByRole("heading", { name: "4 files, 40 bytes" }).waitFor();
+  await page.getByRole("heading", { name: "Uploads" }).waitFor({ state: "hidden" });
+  assert.deepEqual(await Promise.all(names.map(stored)), names.map((name) => name.repeat(10)));
+}
+
+/** Files that another tab stored, or replaced, are neither overwritten unasked nor a dead end. */
+async function recoversFromAStaleTab(page: Page): Promise<void> {
+  await clear(page);
+  await put("stale", "by another tab");
+  await put("large", "by another tab");
+  await choose(page, ["stale", "large"], 3_000_000);
+  const dialog = page.getByRole("dialog", { name: "Replace 2 files?" });
+  await dialog.waitFor();
+  assert.equal(await dialog.getByText("14 bytes stored, 3.0 MB new").count(), 2);
+  assert.equal(await stored("stale"), "by another tab");
+  await dialog.getByRole("button", { name: "Replace all" }).click();
+  await page.getByRole("heading", { name: "2 files, 6.0 MB" }).waitFor();
+  assert.equal((await stored("large")).length, 3_000_000);
+
+  // What the user agreed to replace is what the page shows, not what came after it.
+  await put("stale", "newer");
+  await choose(page, ["stale"]);
+  const single = page.getByRole("dialog", { name: "Replace this file?" });
+  await single.getByText("3.0 MB stored, 10 bytes new").waitFor();
+  await page.getByRole("button", { name: "Replace" }).click();
+  await single.getByText("5 bytes stored, 10 bytes new").waitFor();
+  await page.getByRole("button", { name: "Skip" }).click();
+  await page.getByRole("heading", { name: "Uploads" }).waitFor({ state: "hidden" });
+  assert.equal(await stored("stale"), "newer");
+
+  // Nor is it deleted.
+  await put("stale", "newest");
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Delete stale" }).click();
+  await page.getByText("stale was not deleted: another version was stored meanwhile").waitFor();
+  assert.equal(await stored("stale"), "newest");
+}
+
+/** A list of two pages. */
+async function pages(page: Page): Promise<void> {
+  await clear(page);
+  for (let i = 0; i < 120; i++) await put(`page ${String(i).padStart(3, "0")}`, "x");
+  await page.reload();
+  await page.getByRole("heading", { name: "120 files, 120 bytes" }).waitFor();
+  assert.equal(await page.locator("#files li").count(), 100);
+  await page.getByRole("button", { name: "Show more" }).click();
+  await page.getByRole("button", { name: "Delete page 119" }).waitFor();
+  assert.equal(await page.locator("#files li").count(), 120);
+  assert.equal(await page.getByRole("button", { name: "Show more" }).isVisible(), false);
+  for (let i = 0; i < 120; i++) {
+    await fetch(`${server.url}/files/page%20${String(i).padStart(3, "0")}`, { method: "DELETE" });
+  }
+}
+
+async function listsDamage(page: Page): Promise<void> {
+  await clear(page);
+  await put("good", "x");
+  const [good] = server.files();
+  await put("bad", "x");
+  const id = server.files().find((name) => name !== good)!;
+  truncateSync(join(server.stored, id), 50);
+  await page.reload();
+  await page.getByText("Damaged, and cannot be opened").waitFor();
+  if (screenshot) await page.screenshot({ path: beside("damaged") });
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: `Delete ${id}` }).click();
+  await page.getByText("Damaged, and cannot be opened").waitFor({ state: "detached" });
+  assert.deepEqual(server.files(), [good]);
+}
+
+/** Without its server the page says so, and goes on when it is back. */
+async function survivesWithoutAServer(page: Page): Promise<void> {
+  const { port } = server;
+  await server.stop();
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Delete good" }).click();
+  await page.getByText("good was not deleted: The server cannot be reached").waitFor();
+  await choose(page, ["one", "two"]);
+  await page.getByText("The connection broke", { exact: true }).nth(1).waitFor();
+  if (screenshot) await page.screenshot({ path: beside("failed") });
+  await server.start("--port", String(port));
+  await page.getByRole("button", { name: "Retry one" }).click();
+  await page.getByRole("heading", { name: "2 files" }).waitFor();
+  await page.getByRole("button", { name: "Retry two" }).click();
+  await page.getByRole("heading", { name: "3 files" }).waitFor();
+  await page.getByRole("heading", { name: "Uploads" }).waitFor({ state: "hidden" });
+}
+
+/** The path of another picture. */
+function beside(state: string): string {
+  return screenshot!.replace(/(\.\w+)?$/, `-${state}$1`);
+}
+
+/** The page with files of several kinds, and an upload in progress. */
 async function picture(page: Page, path: string): Promise<void> {
+  await clear(page);
+  await put("long.wav", WAV);
   const names: [string, number][] = [["Interview.mp3", 9_431_040], ["Lecture 3 – Streams.mp4", 48_213_120], [
     "Contract.pdf",
     183_204,
@@ -223,16 +472,16 @@ async function picture(page: Page, path: string): Promise<void> {
   await page.getByRole("button", { name: "Cancel Holiday.webm" }).click();
 }
 
-/** Bytes per second of what the page sends; -1: as fast as it goes. */
+/** Limits what the page sends, in bytes per second; -1: no limit. */
 async function throttle(page: Page, uploadThroughput: number): Promise<void> {
-  network ??= await page.context().newCDPSession(page); // what another session asked for would go on
+  network ??= await page.context().newCDPSession(page); // another session would keep its own limit
   const conditions = { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput };
   await network.send("Network.enable");
   await network.send("Network.emulateNetworkConditions", conditions);
 }
 
-/** A tone of so many seconds. */
-function wav(seconds: number): Buffer {
+/** A sound file: a tone of some seconds. */
+function wav(seconds: number): Buffer<ArrayBuffer> {
   const rate = 22_050;
   const data = seconds * rate * 2;
   const file = Buffer.alloc(44 + data);
