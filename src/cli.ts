@@ -8,12 +8,12 @@
  */
 
 import { realpathSync } from "node:fs";
-import { NAME, VERSION } from "./cli/about.ts";
+import { NAME } from "./cli/about.ts";
 import { parse, unknown } from "./cli/arguments.ts";
-import { COMMANDS } from "./cli/commands.ts";
+import { commandOf } from "./cli/commands.ts";
 import { complain, print } from "./cli/descriptors.ts";
 import { failureOf, wrongUsage } from "./cli/failures.ts";
-import { help, overview } from "./cli/help.ts";
+import { help } from "./cli/help.ts";
 import { process } from "./cli/process.ts";
 import { withCleanup } from "./cli/signals.ts";
 
@@ -44,19 +44,23 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-async function dispatch([name, ...args]: readonly string[]): Promise<number> {
-  if (name === "--version") return await print(`${NAME} ${VERSION}\n`);
-  if (name === "--help" || name === "-h" || name === "help") return await print(overview(COMMANDS));
-  const command = COMMANDS.find((command) => command.name === name);
-  if (!command) throw wrongUsage(`${problemOf(name)} (see ${NAME} --help)`);
+/** Options in the place of a command. */
+const OPTIONS: Readonly<Record<string, string>> = {
+  "--help": "help",
+  "-h": "help",
+  "--version": "version",
+  "-V": "version",
+};
+
+async function dispatch([first, ...args]: readonly string[]): Promise<number> {
+  const name = first !== undefined && Object.hasOwn(OPTIONS, first) ? OPTIONS[first] : first;
+  if (name === undefined) throw wrongUsage(`no command (see ${NAME} --help)`);
+  if (name.startsWith("-")) {
+    throw wrongUsage(`${unknown("option", name, ["--help", "--version"])} (see ${NAME} --help)`);
+  }
+  const command = commandOf(name);
   const given = parse(command, args);
   return given.has("help") ? await print(help(command)) : await command.run(given);
-}
-
-function problemOf(name: string | undefined): string {
-  if (name === undefined) return "no command";
-  if (name.startsWith("-")) return unknown("option", name, ["--help", "--version"]);
-  return unknown("command", name, COMMANDS.map(({ name }) => name));
 }
 
 // Node has no import.meta.main before 24.2.

@@ -123,6 +123,30 @@ independent("keygen makes a key of its own each time, for the user alone, and wr
   assertNotEquals(new Uint8Array(output), bytesOf(path("new")));
 });
 
+independent(
+  "what was never sealed, and a format with another key length, are told apart by the first byte",
+  async () => {
+    const path = await files();
+    const key = ["--key-file", path("key"), "-o", path("out")];
+    const results = await runEach([
+      ["unseal", ...key, "-i", path("in")],
+      ["unseal", ...key, "-i", path("in"), "--range=0-9"],
+      ["unseal", ...key, "-i", path("sealed"), "--format", "AES128_GCM_HKDF_4KB"],
+      ["unseal", ...key, "-i", path("sealed"), "--format", "AES128_CTR_HMAC_SHA256_64KB", "--range=0-9"],
+    ], path("."));
+    const says = [
+      "/in was not sealed: its first byte is not that of a header",
+      "/in was not sealed: its first byte is not that of a header",
+      "/sealed was sealed in a format of AES-256, not of AES-128: use another --format",
+      "/sealed was sealed in a format of AES-256, not of AES-128: use another --format",
+    ];
+    results.forEach(({ code, stderr }, i) => {
+      assertEquals(code, 3);
+      assertStringIncludes(stderr, says[i]!);
+    });
+  },
+);
+
 independent("keygen writes the whole key or no file, and syncs the directory", async () => {
   const directory = tempDir();
   // 1,024 of the 4,096 bytes can be written. In Bun and Node, SIGXFSZ is ignored anyway.

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn as spawnProcess, spawnSync } from "node:child_
 import { pbkdf2Sync } from "node:crypto";
 import {
   chmodSync,
+  chownSync,
   constants as fsConstants,
   linkSync,
   lstatSync,
@@ -38,6 +39,7 @@ import {
 } from "./deps.ts";
 import { type Bytes, bytes, concat, reference } from "./support.ts";
 
+const NO_THROW = { throwIfNoEntry: false } as const;
 const IV = "000102030405060708090a0b0c0d0e0f";
 
 interface Place {
@@ -136,6 +138,48 @@ test("data goes from standard input to standard output, secrets come from descri
   assertEquals(plain.length % 16, 1);
 });
 
+independent(
+  "OpenSSL's and WebCrypto's names of ciphers are those of the kernel, with the length of the key",
+  async () => {
+    const { at } = await place(96);
+    const names = [["aes256", "cbc(aes)"], ["AES-CTR", "ctr(aes)"], ["aes-256-ecb", "ecb(aes)"]];
+    for (const [name = "", cipher = ""] of names) {
+      const args = ["encrypt", "-i", at("plain"), "--key-file", at("key"), ...name.endsWith("ecb") ? [] : ["--iv", IV]];
+      await run(...args, "-c", name, "-o", at("one"));
+      await run(...args, "-c", cipher, "-o", at("other"));
+      assertEquals(read(at("one")), read(at("other")));
+    }
+  },
+);
+
+independent("what openssl enc made without -iter, with -a or with -nosalt is refused with what to do", async () => {
+  const { at, names } = await place(1000);
+  const openssl = async (...args: string[]) => {
+    const pass = ["-pbkdf2", "-pass", `file:${at("passphrase")}`, "-in", at("plain")];
+    assertEquals((await spawn(["openssl", "enc", "-aes-256-cbc", ...pass, ...args])).code, 0);
+  };
+  // A fixed salt: with a random one, a wrong key finds good padding once in 256 times. OpenSSL 3 does not write it.
+  const salt = "0102030405060708";
+  await openssl("-out", at("bare"), "-S", salt);
+  writeFileSync(at("default"), concat([Buffer.from("Salted__"), Buffer.from(salt, "hex"), read(at("bare"))]));
+  await openssl("-out", at("text"), "-a");
+  await openssl("-out", at("unsalted"), "-nosalt");
+  const before = names();
+  const options = ["--passphrase-file", "passphrase"];
+  const results = await runEach([
+    ["decrypt", ...options, "-i", "default", "-o", "new"],
+    ["decrypt", ...options, "-c", "aes-256-ctr", "-i", "default", "-o", "new"],
+    ["decrypt", ...options, "-i", "text", "-o", "new"],
+    ["decrypt", ...options, "-i", "unsalted", "-o", "new"],
+    ["decrypt", ...options, "-i", "default", "-o", "back", "--iter", "10000"],
+  ], at(""));
+  const says = ["--iter 10000", "--iter 10000", "decode it first, with openssl base64 -d", "-nosalt", ""];
+  assertEquals(results.map(({ code }) => code), [3, 2, 3, 3, 0], results.map(({ stderr }) => stderr).join());
+  results.forEach(({ stderr }, i) => assertStringIncludes(stderr, says[i]!));
+  assertEquals(names(), ["back", ...before]);
+  assertEquals(read(at("back")), read(at("plain")));
+});
+
 independent("data goes through descriptors that do not block", async () => {
   const { at, plain } = await place(500_000);
   // Sets O_NONBLOCK on both ends, then is the tool; the neighbours are slow.
@@ -228,12 +272,14 @@ independent("a run that is refused or fails says why in one line, and leaves eve
   writeFileSync(at("old"), "old");
   symlinkSync("plain", at("symlink"));
   linkSync(at("plain"), at("hardlink"));
+  symlinkSync("nowhere", at("dangling"));
   writeFileSync(at("cut"), read(at("cbc")).subarray(0, 50_000));
   writeFileSync(at("odd"), read(at("cbc")).subarray(0, 50_001));
   writeFileSync(at("salt cut"), "Salted__1234");
   writeFileSync(at("wrong key"), bytes(32, 3));
   writeFileSync(at("long key"), bytes(33, 3));
   writeFileSync(at("no key"), bytes(5000));
+  writeFileSync(at("base64"), Buffer.from(read(at("salted"))).toString("base64"));
   writeFileSync(at("hex key"), `${"0f".repeat(32)}\n`);
   writeFileSync(at("empty"), "");
   writeFileSync(at("too long"), "x".repeat(1024));
@@ -254,6 +300,8 @@ independent("a run that is refused or fails says why in one line, and leaves eve
     [["encrypt", ...key, "-i", "symlink", "-o", "hardlink"], 1, "cannot write hardlink: it is the input"],
     [["encrypt", ...key, "-i", "plain", "-o", "key"], 1, "cannot write key: it is the key"],
     [["encrypt", ...passphrase, "-i", "plain", "-o", "passphrase"], 1, "cannot write passphrase: it is the passphrase"],
+    [["encrypt", ...key, "-i", "plain", "-o", "old", "--no-clobber"], 1, "cannot write old: it exists"],
+    [["encrypt", ...key, "-i", "plain", "-o", "dangling", "--no-clobber"], 1, "cannot write dangling: it exists"],
     [["encrypt", ...key, "-i", "plain", "-o", "/dev/full"], 1, "cannot write /dev/full: no space left on device"],
     [["encrypt", "--key-file", "missing", "--iv", IV, ...files], 1, "cannot open missing: no such file or directory"],
     [
@@ -282,6 +330,14 @@ independent("a run that is refused or fails says why in one line, and leaves eve
     ],
     [["decrypt", ...passphrase.with(3, "11"), "-i", "salted", "-o", "new"], 3, "wrong key or passphrase"],
     [["decrypt", ...passphrase, "-i", "cbc", "-o", "old"], 3, 'cbc does not begin with "Salted__"'],
+    [["decrypt", ...passphrase, "-i", "base64", "-o", "old"], 3, "base64 is Base64, as openssl enc -a writes it"],
+    [["decrypt", "--passphrase-file", "passphrase", "-i", "salted", "-o", "old"], 3, "for its files, --iter 10000"],
+    [
+      ["decrypt", "--passphrase-file", "passphrase", "-c", "ctr(aes)", "-i", "salted", "-o", "old"],
+      2,
+      "--iter is missing",
+    ],
+    [["encrypt", "--passphrase-file", "passphrase", "--padding", "none", ...files], 2, "for its files, --iter 10000"],
     [
       ["decrypt", ...passphrase, "-i", "salt cut", "-o", "old"],
       3,
@@ -320,6 +376,11 @@ independent("a run that is refused or fails says why in one line, and leaves eve
     [["correct horse battery 5eC8e7"], 2, "unknown command (see"],
     [["--key=5eC8e7"], 2, "unknown option (see"],
     [["encrypt", ...files, "--key=5eC8e7"], 2, 'unknown option "--key"'],
+    [["encrypt", ...files, "--key"], 2, 'unknown option "--key": did you mean --key-file?'],
+    [["encrypt", ...files, "--passphrase"], 2, 'unknown option "--passphrase": did you mean --passphrase-file?'],
+    [["help", "encrpt"], 2, 'unknown command "encrpt": did you mean encrypt?'],
+    [["help", "seal", "unseal"], 2, "more than one COMMAND"],
+    [["version", "5eC8e7"], 2, "an argument that is no option"],
     [["encrypt", ...files, "-K5eC8e7"], 2, 'unknown option "-K"'],
     [["encrypt", ...files, "5eC8e7"], 2, "an argument that is no option"],
     [["encrypt", ...files, "--iv-prefix=5eC8e7"], 2, "'--iv-prefix' does not take an argument"],
@@ -371,12 +432,17 @@ independent("a run that is refused or fails says why in one line, and leaves eve
     [["encrypt", "--passphrase-file", "too long", ...files], 2, "the passphrase has more than 1023 bytes"],
     [["encrypt", "--passphrase-file", "zero", ...files], 2, "the passphrase has a zero byte"],
     [["encrypt", ...key, "-c", "gcm(aes)", ...files], 2, "AEAD"],
+    [["encrypt", ...key, "-c", "aes-256-gcm", ...files], 2, "AEAD, which also authenticates: use kcapi-streams seal"],
+    [["encrypt", ...key, "-c", "AES-GCM", ...files], 2, "AEAD, which also authenticates: use kcapi-streams seal"],
+    [["encrypt", ...key, "-c", "des3", ...files], 2, "the key has 32 bytes, des3 takes 24"],
+    [["encrypt", ...key, "-c", "aes128", ...files], 2, "the key has 32 bytes, aes128 takes 16"],
+    [["encrypt", ...key, "-c", "camellia-192-ctr", ...files], 2, "camellia-192-ctr takes 24"],
     [["speed", "--seconds", "0"], 2, "--seconds expects a number above 0"],
     [["speed", "--size", "0"], 2, "--size expects a whole number from 1"],
     // Engines
     [["encrypt", ...key, "-c", "cbc(rot13)", ...files], 4, "cbc(rot13)"],
   ];
-  const before = new Map(names().map((name) => [name, name === "directory" ? "" : read(at(name))]));
+  const before = new Map(names().map((name) => [name, statSync(at(name), NO_THROW)?.isFile() ? read(at(name)) : ""]));
   const results = await runEach(cases.map(([args]) => args), at(""));
   for (const [i, [args, code, says]] of cases.entries()) {
     const { stdout, stderr, ...result } = results[i]!;
@@ -412,6 +478,84 @@ independent("a file that may not be written is not replaced", async () => {
   assertEquals([code, stderr], [1, `kcapi-streams: cannot write ${at("cbc")}: permission denied\n`]);
   assertEquals(names(), before);
 });
+
+independent("a directory that may not be written is named as the cause", async () => {
+  const { at, names } = await place(16);
+  mkdirSync(at("closed"), 0o555);
+  const before = names();
+  const drop = process.getuid!() === 0 ? ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] : [];
+  const args = ["encrypt", "-i", "plain", "-o", "closed/new", "--key-file", "key", "--iv", IV];
+  const { code, stderr } = await spawn([...drop, ...tool, ...args], { cwd: at("") });
+  assertEquals([code, stderr], [
+    1,
+    "kcapi-streams: cannot write closed/new: no file can be created in closed: permission denied\n",
+  ]);
+  assertEquals(names(), before);
+});
+
+independent("--no-clobber writes a new file", async () => {
+  const { at, names } = await place(1000);
+  const before = names();
+  await run("encrypt", "-i", at("plain"), "-o", at("new"), "--key-file", at("key"), "--iv", IV, "--no-clobber");
+  assertEquals(read(at("new")), read(at("cbc")));
+  assertEquals(names(), [...before, "new"].sort());
+});
+
+independent("--no-clobber does not replace a file that appears while the tool works", async () => {
+  const { at, names } = await place(16);
+  const secret = ["--key-file", at("key"), "--iv", IV];
+  const [command, ...rest] = [...tool, "encrypt", ...secret, "-o", at("new"), "--no-clobber"];
+  const child = spawnProcess(command!, rest, { stdio: ["pipe", "ignore", "pipe"] });
+  const stderr = textOf(child);
+  const status = exitStatus(child);
+  await until(() => temporary(names()) !== undefined);
+  writeFileSync(at("new"), "new");
+  child.stdin!.end("plaintext");
+  const message = `kcapi-streams: cannot write ${at("new")}: it exists, and --no-clobber is given\n`;
+  assertEquals([await status, stderr()], [1, message]);
+  assertEquals([readFileSync(at("new"), "utf8"), temporary(names())], ["new", undefined]);
+});
+
+const asRoot = process.getuid!() === 0 ? independent : test.if(false, "needs root");
+
+asRoot("a file that is replaced keeps its owner and group", async () => {
+  const { at } = await place(16);
+  writeFileSync(at("old"), "old");
+  chownSync(at("old"), 12_345, 23_456);
+  chmodSync(at("old"), 0o664);
+  await run("decrypt", "-i", at("cbc"), "-o", at("old"), "--key-file", at("key"), "--iv", IV);
+  const { uid, gid, mode } = statSync(at("old"));
+  assertEquals([uid, gid, mode & 0o777], [12_345, 23_456, 0o664]);
+  // Without the right to do that, the tool's own group may do what everybody may.
+  chownSync(at("old"), 0, 23_456);
+  const drop = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown"];
+  const args = ["decrypt", "-i", at("cbc"), "-o", at("old"), "--key-file", at("key"), "--iv", IV];
+  const { code, stderr } = await spawn([...drop, ...tool, ...args]);
+  assertEquals([code, stderr], [0, ""]);
+  const after = statSync(at("old"));
+  assertEquals([after.uid, after.gid, after.mode & 0o777], [0, process.getgid!(), 0o644]);
+});
+
+const canUnshare = spawnSync("unshare", ["--mount", "true"]).status === 0;
+
+(canUnshare ? independent : test.if(false, "no mount namespace can be made here"))(
+  "an output on which something is mounted is refused before the work",
+  async () => {
+    const { at, names } = await place(16);
+    writeFileSync(at("a file"), "mounted");
+    writeFileSync(at("the output"), "");
+    const before = names();
+    // The input never ends: only what is found out before the work can end the tool.
+    const encryption = `exec "$@" encrypt -i /dev/zero -o "the output" --key-file key --iv ${IV}`;
+    const script = `mount --bind "a file" "the output" && ${encryption}`;
+    const { code, stderr } = await spawn(["unshare", "--mount", "sh", "-c", script, "-", ...tool], { cwd: at("") });
+    assertEquals([code, stderr], [
+      1,
+      "kcapi-streams: cannot write the output: it is a mount point, which cannot be replaced (use > the output)\n",
+    ]);
+    assertEquals(names(), before);
+  },
+);
 
 // A file system of 1 MiB, if one can be mounted. In a namespace of its own it is gone with the process that sees it.
 const onSmallDisk = [
@@ -645,6 +789,21 @@ withPassphrases("a passphrase is asked for without an echo, twice to encrypt, an
   assertEquals(read(at("back")), plain);
 });
 
+withPassphrases("control characters and arrow keys do not become part of a passphrase", async () => {
+  const { at, plain } = await place(1000);
+  const options = "--iter 10 -i plain -o new";
+  const encryption = new Terminal(`${toolInShell} encrypt ${options}; echo "code $?"`, at(""));
+  await encryption.expect("Passphrase: ");
+  // Ctrl-Z, an arrow (in both forms), Delete, F5, Tab, Ctrl-A and Escape
+  encryption.type("corr\x1aect\x1b[A\x1bOB ho\x1b[3~r\x1b[15~s\te\x01\x1b\r");
+  await encryption.expect("The same again: ");
+  encryption.type("correct horse\r");
+  await encryption.expect("code 0");
+  await encryption.end();
+  await run("decrypt", "--iter", "10", "--passphrase-file", at("passphrase"), "-i", at("new"), "-o", at("back"));
+  assertEquals(read(at("back")), plain);
+});
+
 withPassphrases("passphrases that differ, and Ctrl-C where one is asked for, write nothing", async () => {
   const { at, names } = await place(16);
   const before = names();
@@ -652,6 +811,7 @@ withPassphrases("passphrases that differ, and Ctrl-C where one is asked for, wri
     ["one\r", "two\r", 2, "the passphrases differ"],
     ["\r", undefined, 2, "the passphrase is empty"],
     ["one\x03", undefined, 130, ""],
+    ["one\x1c", undefined, 131, ""], // Ctrl-\\
   ];
   for (const [first, second, code, says] of answers) {
     const terminal = new Terminal(`${toolInShell} encrypt -i plain -o new; echo "code $?"; stty`, at(""));
@@ -689,9 +849,15 @@ onTerminal("a terminal sees how far the work is, and the engine; ciphertext it d
   const secret = `--key-file key --iv ${IV} --engine ${engine}`;
   const work = new Terminal(`${toolInShell} encrypt ${secret} -i plain -o new`, at(""));
   assertEquals(await work.end(), 0);
-  const line = new RegExp(`encrypt: [\\d.]+ [kM]B, \\d+ %, \\d+:\\d\\d left, \\d+ MB/s, ${engine} engine\r`);
+  const line = new RegExp(
+    `encrypt: [\\d.]+ [kM]B, \\d+ %, \\d+:\\d\\d left, \\d+ MB/s, ${engine} engine\x1b\\[\\?7h\r`,
+  );
   assert(line.test(work.shown), work.shown);
   assert(new RegExp(`encrypt: 8.00 MB in \\d+.\\d s, \\d+ MB/s, ${engine} engine\r\n$`).test(work.shown), work.shown);
+  // Between these, a terminal that is too narrow does not begin a new line (DECAWM).
+  assertEquals(work.shown.split("encrypt: ").slice(0, -2).filter((before) => !before.endsWith("\x1b[?7l")), []);
+  const quiet = new Terminal(`${toolInShell} encrypt ${secret} -i plain -o new --quiet`, at(""));
+  assertEquals([await quiet.end(), quiet.shown], [0, ""]);
   const refused = new Terminal(`${toolInShell} encrypt ${secret} -i plain`, at(""));
   assertEquals(await refused.end(), 2);
   assertStringIncludes(refused.shown, "standard output is a terminal");
@@ -703,10 +869,11 @@ test("ciphers lists what the engines have: as a table, and as JSON", async () =>
   const [table, json] = await runEach([["ciphers"], ["ciphers", "--json"]], tempDir());
   assertEquals([table!.code, json!.code], [0, 0]);
   probe(); // has the kernel load the usual modules here, too
-  const ciphers = listCiphers();
+  const ciphers = listCiphers().filter(({ engines }) => engines.length > 0);
   const listed: typeof ciphers = JSON.parse(json!.stdout);
   assertEquals(listed.map(({ name, engines }) => [name, engines]), ciphers.map(({ name, engines }) => [name, engines]));
   const rows = table!.stdout.split("\n").slice(1, -1).map((line) => line.trimEnd().split(/ {2,}/));
+  assertEquals(rows.filter(([, , , , kernel, userspace]) => kernel !== "yes" && userspace !== "yes"), []);
   assertEquals(rows.map(([name]) => name), [...new Set(ciphers.map(({ name }) => name))]);
   const [, use, keyBits, ivBits, ...engines] = rows.find(([name]) => name === "xts(aes)")!;
   assertEquals([use, keyBits, ivBits], ["sectors", "256-512", "128"]);
@@ -759,15 +926,40 @@ test("speed measures both engines, and draws a chart", async () => {
 });
 
 independent("each command has help, which names all its options; the manual has them all", async () => {
-  const commands = ["encrypt", "decrypt", "ciphers", "doctor", "speed", "completions", "man"];
-  const [overview, manual, version, ...helps] = await runEach(
-    [["--help"], ["man"], ["--version"], ...commands.map((name) => [name, "--help"])],
+  const commands = [
+    "seal",
+    "unseal",
+    "keygen",
+    "encrypt",
+    "decrypt",
+    "ciphers",
+    "doctor",
+    "speed",
+    "completions",
+    "man",
+  ];
+  commands.push("help", "version");
+  const [overview, manual, version, ...others] = await runEach(
+    [
+      ["--help"],
+      ["man"],
+      ["--version"],
+      ...commands.map((name) => [name, "--help"]),
+      ...commands.map((name) => ["help", name]),
+      ...["-V", "version"].map((name) => [name]),
+      ...["-h", "help"].map((name) => [name]),
+    ],
     tempDir(),
   );
+  const helps = others.slice(0, commands.length);
+  assertEquals(others.slice(commands.length, -4).map(({ stdout }) => stdout), helps.map(({ stdout }) => stdout));
+  const expected = [version, version, overview, overview].map((result) => result!.stdout);
+  assertEquals(others.slice(-4).map(({ stdout }) => stdout), expected);
   assert(/^kcapi-streams \d+\.\d+\.\d+\n$/.test(version!.stdout));
   for (const [i, name] of commands.entries()) {
     const { code, stdout } = helps[i]!;
-    assertEquals([code, stdout.split("\n")[0]], [0, `Usage: kcapi-streams ${name} [OPTION…]`]);
+    const usage = `Usage: kcapi-streams ${name} [OPTION…]${name === "help" ? " [COMMAND]" : ""}`;
+    assertEquals([code, stdout.split("\n")[0]], [0, usage]);
     assert(stdout.split("\n").every((line) => line.length <= 80), stdout);
     assertStringIncludes(overview!.stdout, `\n  ${name} `);
     for (const [option] of stdout.matchAll(/--[a-z-]+(?= )/g)) {
@@ -806,6 +998,8 @@ independent("bash completes commands, options, ciphers, engines and file names",
     [["decrypt", "--in", "a"], ["a file"]],
     [["decrypt", "--iv", ""], []],
     [["nonsense", "--"], []],
+    [["help", "un"], ["unseal"]],
+    [["he"], ["help"]],
   ];
   const script = [
     completions!.stdout,

@@ -618,7 +618,7 @@ function spyOnSyscalls(): { numbers: number[] } & Disposable {
   return { numbers, [Symbol.dispose]: () => library[Symbol.dispose]() };
 }
 
-withKeys("the tool encrypts by --keyring, decrypts by --key-serial, and as with the key in a file", async () => {
+withKeys("the tool encrypts by --kernel-key, decrypts by --key-serial, and as with the key in a file", async () => {
   const directory = tempDir();
   const payload = newKey();
   await using key = await loadKey("logon", payload);
@@ -627,7 +627,7 @@ withKeys("the tool encrypts by --keyring, decrypts by --key-serial, and as with 
   writeFileSync(join(directory, "in"), bytes(5120));
   const files = (from: string, to: string) => ["-c", ALGORITHM, "--sector-size", "512", "-i", from, "-o", to];
   const results = await runEach([
-    ["encrypt", ...files("in", "one"), "--keyring", `logon:${description}`],
+    ["encrypt", ...files("in", "one"), "--kernel-key", `logon:${description}`],
     ["encrypt", ...files("in", "two"), "--key-file", "key"],
     ["decrypt", ...files("two", "back"), "--key-serial", `${key.serial}`],
     ["decrypt", ...files("two", "not"), "--key-serial", "1"],
@@ -641,24 +641,24 @@ withKeys("the tool encrypts by --keyring, decrypts by --key-serial, and as with 
   assert(/^kernel's keyring: +works$/m.test(results[4]!.stdout), results[4]!.stdout);
 });
 
-test("the tool refuses --keyring and --key-serial where they are wrong or with another key, and never shows a value", async () => {
+test("the tool refuses --kernel-key and --key-serial where they are wrong or with another key, and never shows a value", async () => {
   const encrypt = (...args: string[]) => ["encrypt", "-c", "ctr(aes)", "--iv-prefix", ...args];
   const cases: [string[], string][] = [
-    [encrypt("--keyring", "logon:hunter2", "--key-serial", "7"), "--keyring and --key-serial are both given"],
-    [encrypt("--keyring", "logon:hunter2", "--key-file", "x"), "--key-file and --keyring are both given"],
+    [encrypt("--kernel-key", "logon:hunter2", "--key-serial", "7"), "--kernel-key and --key-serial are both given"],
+    [encrypt("--kernel-key", "logon:hunter2", "--key-file", "x"), "--key-file and --kernel-key are both given"],
     [encrypt("--key-serial", "7", "--passphrase-fd", "3"), "--key-serial and --passphrase-fd are both given"],
-    [encrypt("--keyring", "hunter2"), "--keyring expects logon, user, encrypted or trusted"],
-    [encrypt("--keyring", "keyring:hunter2"), "--keyring expects logon"],
-    [encrypt("--keyring", "user:"), "--keyring expects logon"],
+    [encrypt("--kernel-key", "hunter2"), "--kernel-key expects logon, user, encrypted or trusted"],
+    [encrypt("--kernel-key", "keyring:hunter2"), "--kernel-key expects logon"],
+    [encrypt("--kernel-key", "user:"), "--kernel-key expects logon"],
     [encrypt("--key-serial", "0"), "--key-serial expects a whole number from 1"],
     [encrypt("--key-serial", "0x10"), "--key-serial expects a whole number"],
     [
-      encrypt("--keyring", "user:hunter2", "--engine", "userspace"),
+      encrypt("--kernel-key", "user:hunter2", "--engine", "userspace"),
       '"engine" expected "auto" or "fastest" or "kernel"',
     ],
-    [encrypt("--keyring", "user:hunter2", "--iter", "9"), "--iter is for passphrases"],
-    [encrypt("--keyring", "user:hunter2", "-c", "aes-128-ctr").toSpliced(1, 2), "use ctr(aes), not aes-128-ctr"],
-    [["seal", "--keyring", "user:hunter2"], "unknown option"],
+    [encrypt("--kernel-key", "user:hunter2", "--iter", "9"), "--iter is for passphrases"],
+    [encrypt("--kernel-key", "user:hunter2", "-c", "aes-128-ctr").toSpliced(1, 2), "use ctr(aes), not aes-128-ctr"],
+    [["seal", "--kernel-key", "user:hunter2"], "unknown option"],
   ];
   const results = await runEach(cases.map(([args]) => args), tempDir());
   results.forEach(({ code, stderr }, i) => {

@@ -26,6 +26,8 @@ export interface Command {
   readonly name: string;
   readonly summary: string;
   readonly text?: string;
+  /** What its one argument besides the options is called, and what it may be; it may be left out. */
+  readonly operand?: { readonly name: string; readonly choices: readonly string[] };
   readonly options: readonly Option[];
   readonly run: (given: Arguments) => number | Promise<number>;
 }
@@ -33,9 +35,11 @@ export interface Command {
 /** The options given. */
 export class Arguments {
   readonly #values: ReadonlyMap<string, readonly string[]>;
+  readonly operand: string | undefined;
 
-  constructor(values: ReadonlyMap<string, readonly string[]>) {
+  constructor(values: ReadonlyMap<string, readonly string[]>, operand?: string) {
     this.#values = values;
+    this.operand = operand;
   }
 
   has(name: string): boolean {
@@ -68,7 +72,7 @@ export function wholeNumber(name: string, text: string, least: number, most: num
   throw wrongUsage(`--${name} expects a whole number from ${least} to ${most}`);
 }
 
-export function parse({ name, options }: Command, args: readonly string[]): Arguments {
+export function parse({ name, options, operand }: Command, args: readonly string[]): Arguments {
   let tokens;
   try {
     ({ tokens } = parseArgs({
@@ -78,6 +82,7 @@ export function parse({ name, options }: Command, args: readonly string[]): Argu
         ...(short ? { short } : {}),
       }])),
       tokens: true,
+      allowPositionals: operand !== undefined,
     }));
   } catch (error) {
     throw wrongUsage(`${problemOf(error, options)} (see ${NAME} ${name} --help)`);
@@ -96,7 +101,9 @@ export function parse({ name, options }: Command, args: readonly string[]): Argu
     }
     values.set(option.name, [...earlier ?? [], value]);
   }
-  return new Arguments(values);
+  const operands = tokens.flatMap((token) => token.kind === "positional" ? [token.value] : []);
+  if (operands.length > 1) throw wrongUsage(`more than one ${operand!.name} (see ${NAME} ${name} --help)`);
+  return new Arguments(values, operands[0]);
 }
 
 /**
@@ -107,7 +114,8 @@ export function unknown(what: string, given: string, known: readonly string[]): 
   if (!/^[\w-]{1,20}$/.test(given)) return `unknown ${what}`;
   const distances = known.map((name) => edits(given.toLowerCase(), name));
   const least = Math.min(...distances);
-  const nearest = least <= Math.max(1, given.length / 3) ? known[distances.indexOf(least)] : undefined;
+  const nearest = known.find((name) => name.startsWith(`${given}-`)) ??
+    (least <= Math.max(1, given.length / 3) ? known[distances.indexOf(least)] : undefined);
   return `unknown ${what} "${given}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
 }
 

@@ -7,11 +7,13 @@
 import { DEFAULT_ITERATIONS } from "./crypt.ts";
 import { DEFAULT_CIPHER } from "./plan.ts";
 import { DEFAULT_SIZES } from "./speed.ts";
-import { NAME } from "./about.ts";
-import type { Command, Option } from "./arguments.ts";
+import { NAME, VERSION } from "./about.ts";
+import { type Command, type Option, unknown } from "./arguments.ts";
 import { completions, SHELLS } from "./completions.ts";
 import { crypt } from "./crypt.ts";
 import { print } from "./descriptors.ts";
+import { wrongUsage } from "./failures.ts";
+import { help, overview } from "./help.ts";
 import { manual } from "./manual.ts";
 import { DEFAULT_FORMAT, FORMAT_NAMES } from "../sealed/format.ts";
 import { keygen, sealFile, unsealFile } from "./seal.ts";
@@ -28,8 +30,8 @@ const IN: Option = { name: "in", short: "i", value: "FILE", text: "read FILE (de
 const OUT: Option = { name: "out", short: "o", value: "FILE", text: "write FILE (default, and -: standard output)" };
 const KEY_FILE: Option = { name: "key-file", value: "FILE", text: "the key: all bytes of FILE, as they are" };
 const KEY_FD: Option = { name: "key-fd", value: "N", text: "the key: all bytes of descriptor N" };
-const KEYRING: Option = {
-  name: "keyring",
+const KERNEL_KEY: Option = {
+  name: "kernel-key",
   value: "TYPE:DESCRIPTION",
   text: "the key: one of the kernel's keyring (logon, user, encrypted or trusted), which never enters the process",
 };
@@ -38,6 +40,8 @@ const KEY_SERIAL: Option = {
   value: "N",
   text: "the key: the one of this serial in the kernel's keyring",
 };
+const NO_CLOBBER: Option = { name: "no-clobber", text: "do not replace a file that exists" };
+const QUIET: Option = { name: "quiet", short: "q", text: "do not show the progress" };
 const ENGINE: Option = {
   name: "engine",
   value: "ENGINE",
@@ -48,6 +52,7 @@ const ENGINE: Option = {
 const CRYPT_OPTIONS: readonly Option[] = [
   IN,
   OUT,
+  NO_CLOBBER,
   {
     name: "cipher",
     short: "c",
@@ -57,7 +62,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
   },
   KEY_FILE,
   KEY_FD,
-  KEYRING,
+  KERNEL_KEY,
   KEY_SERIAL,
   { name: "passphrase-file", value: "FILE", text: "the passphrase: the first line of FILE" },
   { name: "passphrase-fd", value: "N", text: "the passphrase: the first line of descriptor N" },
@@ -78,12 +83,14 @@ const CRYPT_OPTIONS: readonly Option[] = [
   },
   { name: "sector", value: "N", text: "the number of the first sector (default: 0)" },
   ENGINE,
+  QUIET,
   HELP,
 ];
 
 const SEAL_OPTIONS: readonly Option[] = [
   IN,
   OUT,
+  NO_CLOBBER,
   KEY_FILE,
   KEY_FD,
   {
@@ -100,6 +107,7 @@ const SEAL_OPTIONS: readonly Option[] = [
     text: `Tink's name of the format; not stored (default: ${DEFAULT_FORMAT})`,
   },
   ENGINE,
+  QUIET,
 ];
 
 const SEAL_TEXT = "The key is one of at least 32 bytes, such as keygen makes, for any number of files. The format is " +
@@ -221,4 +229,29 @@ export const COMMANDS: readonly Command[] = [
     options: [HELP],
     run: () => print(manual(COMMANDS)),
   },
+  {
+    name: "help",
+    summary: "shows the help, or that of a command",
+    operand: {
+      name: "COMMAND",
+      get choices() {
+        return COMMANDS.map(({ name }) => name);
+      },
+    },
+    options: [HELP],
+    run: (given) => print(given.operand === undefined ? overview(COMMANDS) : help(commandOf(given.operand))),
+  },
+  {
+    name: "version",
+    summary: "shows the version",
+    options: [HELP],
+    run: () => print(`${NAME} ${VERSION}\n`),
+  },
 ];
+
+/** The command of that name. */
+export function commandOf(name: string): Command {
+  const command = COMMANDS.find((command) => command.name === name);
+  if (command) return command;
+  throw wrongUsage(`${unknown("command", name, COMMANDS.map(({ name }) => name))} (see ${NAME} --help)`);
+}

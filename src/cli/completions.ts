@@ -34,7 +34,9 @@ function bash(commands: readonly Command[]): string {
     const quoted = option.choices.map((choice) => `'${choice}'`).join(" ");
     return `    ${names(option)}) choices=(${quoted}) ;;`;
   });
-  const cases = commands.map(({ name, options }) => `    ${name}) options='${words(options)}' ;;`);
+  const cases = commands.map(({ name, options, operand }) =>
+    `    ${name}) options='${[...operand?.choices ?? [], words(options)].join(" ")}' ;;`
+  );
   return `# bash completions for ${NAME}: source this
 _kcapi_streams() {
   local word=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} choices=() choice options
@@ -77,9 +79,11 @@ function zsh(commands: readonly Command[]): string {
     return names.map((each) => quoted(`${others}${each}[${escaped(text)}]${value(option)}`)).join(" ");
   };
   const list = commands.map(({ name, summary }) => quoted(`${name}:${escaped(summary)}`)).join(" ");
-  const cases = commands.map(({ name, options }) =>
-    `    ${name}) _arguments ${options.map(argument).join(" \\\n      ")} ;;`
-  );
+  const cases = commands.map(({ name, options, operand }) => {
+    const specs = options.map(argument);
+    if (operand) specs.push(quoted(`1:${operand.name}:(${operand.choices.map(escaped).join(" ")})`));
+    return `    ${name}) _arguments ${specs.join(" \\\n      ")} ;;`;
+  });
   return `#compdef ${NAME}
 # zsh completions for ${NAME}: source this, or put it into a directory of fpath as _${NAME}
 _kcapi_streams() {
@@ -111,8 +115,11 @@ function fish(commands: readonly Command[]): string {
     `# fish completions for ${NAME}: source this`,
     `complete -c ${NAME} -f`,
     ...["help", "version"].map((name) => `complete -c ${NAME} -n __fish_use_subcommand -l ${name}`),
-    ...commands.flatMap(({ name, summary, options }) => [
+    ...commands.flatMap(({ name, summary, options, operand }) => [
       `complete -c ${NAME} -n __fish_use_subcommand -a ${name} -d ${escaped(summary)}`,
+      ...operand
+        ? [`complete -c ${NAME} -n '__fish_seen_subcommand_from ${name}' -a ${escaped(operand.choices.join(" "))}`]
+        : [],
       ...options.map((option) => line(name, option)),
     ]),
     "",

@@ -7,12 +7,14 @@
 import { Buffer } from "node:buffer";
 import { type CipherStreamOptions, decrypt, encrypt, type KernelKey } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
+import { Secret } from "../secret.ts";
+import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
 import { fill } from "./descriptors.ts";
-import { Failure, fileFailure, wrongUsage } from "./failures.ts";
+import { codeOf, Failure, failureOf, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
 import { openOutput, refuseTerminal } from "./output.ts";
-import { asUsage, ivSizeOf, type Plan, planOf, sizesOf } from "./plan.ts";
+import { asUsage, ivSizeOf, pads, type Plan, planOf, sizesOf } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
 import { kernelKeyOf, readSecret } from "./secrets.ts";
 
@@ -23,6 +25,7 @@ type Direction = "encrypt" | "decrypt";
 
 /** OpenSSL's format: these bytes, a salt, the ciphertext. */
 const MAGIC = Buffer.from("Salted__");
+const MAGIC_AS_BASE64 = "U2FsdGVkX1";
 const SALT_SIZE = 8;
 
 export async function crypt(direction: Direction, given: Arguments): Promise<number> {
@@ -34,23 +37,27 @@ export async function crypt(direction: Direction, given: Arguments): Promise<num
   const { header, ...options } = secret?.kind === "passphrase"
     ? await derived(direction, given, plan, secret.bytes, input)
     : await keyed(direction, given, plan, kernelKey ?? secret!.bytes, input);
-  const precious = { input: input.stats, ...(secret?.stats && { [secret.kind]: secret.stats }) };
+  const protectedFiles = { input: input.stats, ...(secret?.stats && { [secret.kind]: secret.stats }) };
   // Ciphertext is for everyone the umask admits; plaintext is the user's own until he says otherwise.
-  const output = await openOutput(given.file("out"), precious, direction === "encrypt" ? 0o666 : 0o600);
+  const output = await openOutput(given, protectedFiles, direction === "encrypt" ? 0o666 : 0o600);
   const start = direction === "encrypt" ? encrypt : decrypt;
   const chunks = chunksOf(input, output.free);
   const pieces = asUsage(() => start(plan.cipher, { ...plan, ...options }, chunks));
   if ("fill" in options.key) options.key.fill(0);
   secret?.bytes.fill(0);
   const size = input.size === undefined ? undefined : input.size - (direction === "decrypt" ? header.length : 0);
-  await pump(
-    pieces,
-    output,
-    new Progress(direction, pieces, size, given),
-    direction === "encrypt" ? header : undefined,
-  );
+  const progress = new Progress(direction, pieces, size, given);
+  try {
+    await pump(pieces, output, progress, direction === "encrypt" ? header : undefined);
+  } catch (error) {
+    const mayNeedIterations = codeOf(error) === "EBADMSG" && secret?.kind === "passphrase" && !given.has("iter");
+    throw mayNeedIterations ? new Failure(3, `${failureOf(error).message}; ${OPENSSL_ITERATIONS}`) : error;
+  }
   return 0;
 }
+
+const OPENSSL_ITERATIONS =
+  "openssl enc -pbkdf2 takes 10,000 rounds if it is not told how many: for its files, --iter 10000";
 
 /** The key and the IV, and what stands in front of the ciphertext. */
 interface Keying extends Pick<CipherStreamOptions, "iv"> {
@@ -109,21 +116,32 @@ async function derived(
     if (given.has(name)) throw wrongUsage(`--${name} is for keys: a passphrase gives the IV, too`);
   }
   const iterations = given.integer("iter", 1, 2 ** 31 - 1) ?? DEFAULT_ITERATIONS;
+  if (!given.has("iter") && !pads(plan)) {
+    throw wrongUsage(
+      `--iter is missing: a wrong number of rounds would not show, because nothing is padded (${NAME}'s default is ` +
+        `--iter ${DEFAULT_ITERATIONS}; ${OPENSSL_ITERATIONS})`,
+    );
+  }
   const { keySize, ivSize } = sizesOf(plan);
   const header = direction === "encrypt"
     ? new Uint8Array([...MAGIC, ...crypto.getRandomValues(new Uint8Array(SALT_SIZE))])
     : await readHeader(input, MAGIC.length + SALT_SIZE, "OpenSSL's header");
-  if (!MAGIC.equals(header.subarray(0, MAGIC.length))) {
-    throw new Failure(3, `${input.name} does not begin with "Salted__": it was not encrypted with a passphrase`);
-  }
+  if (!MAGIC.equals(header.subarray(0, MAGIC.length))) throw new Failure(3, whyNotSalted(input.name, header));
   const salt = header.subarray(MAGIC.length);
   const secret = await crypto.subtle.importKey("raw", passphrase, "PBKDF2", false, ["deriveBits"]);
   const parameters = { name: "PBKDF2", hash: "SHA-256", salt, iterations };
-  const bytes = new Uint8Array(await crypto.subtle.deriveBits(parameters, secret, 8 * (keySize + ivSize)));
-  const key = bytes.slice(0, keySize);
-  const iv = bytes.slice(keySize);
-  bytes.fill(0);
+  using bytes = Secret.adopt(await crypto.subtle.deriveBits(parameters, secret, 8 * (keySize + ivSize)));
+  const key = Secret.from(bytes.bytes.subarray(0, keySize)).bytes;
+  const iv = bytes.bytes.slice(keySize);
   return ivSize > 0 ? { key, iv, header } : { key, header };
+}
+
+function whyNotSalted(name: string, header: Bytes): string {
+  if (Buffer.from(header).toString("latin1").startsWith(MAGIC_AS_BASE64)) {
+    return `${name} is Base64, as openssl enc -a writes it: decode it first, with openssl base64 -d`;
+  }
+  return `${name} does not begin with "Salted__": it was encrypted with a key, by another program, or by openssl enc ` +
+    "-nosalt, whose passphrases are not supported (openssl enc -p shows the key and the IV)";
 }
 
 async function readHeader(input: Input, size: number, what: string): Promise<Bytes> {

@@ -26,7 +26,7 @@ export function overview(commands: readonly Command[]): string {
     "Commands:",
     list(commands.map(({ name, summary }) => [name, summary])),
     "",
-    list([["COMMAND --help", "help for a command"], ["--version", "the version"]]),
+    list([["--help, -h", "the same as help"], ["--version, -V", "the same as version"]]),
     "",
     "Exit codes:",
     list(EXIT_CODES),
@@ -34,9 +34,9 @@ export function overview(commands: readonly Command[]): string {
   ].join("\n");
 }
 
-export function help({ name, summary, text, options }: Command): string {
+export function help({ name, summary, text, operand, options }: Command): string {
   return [
-    `Usage: ${NAME} ${name} [OPTION…]`,
+    `Usage: ${NAME} ${name} [OPTION…]${operand ? ` [${operand.name}]` : ""}`,
     "",
     ...wrap(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}.`, ""),
     ...(text ? ["", ...wrap(text, "")] : []),

@@ -16,6 +16,8 @@ export interface Input {
   readonly stats: fs.BigIntStats;
   /** Its length in bytes, where that is known. */
   readonly size: number | undefined;
+  /** The first byte, once it has been read. */
+  firstByte?: number | undefined;
 }
 
 /** Opens the input, which must not be what the secret was read from. */
@@ -58,6 +60,7 @@ export async function* chunksOf(input: Input, free: (memory: ArrayBuffer) => Pro
       throw fileFailure(`cannot read ${input.name}`, error);
     }
     if (chunk.length === 0) return;
+    input.firstByte ??= chunk[0]!;
     await free(buffers[turn]!.buffer);
     next = read(buffers[turn]!);
     yield chunk;

@@ -20,8 +20,10 @@ export function manual(commands: readonly Command[]): string {
     `.TP\n${short ? `\\fB\\-${short}\\fR, ` : ""}\\fB\\-\\-${roff(name)}\\fR${value ? ` \\fI${value}\\fR` : ""}\n${
       roff(text)
     }\n`;
-  const sections = commands.map(({ name, summary, text, options: list }) =>
-    `.SS ${name}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${list.map(options).join("")}`
+  const sections = commands.map(({ name, summary, text, operand, options: list }) =>
+    `.SS ${name}${operand ? ` [${operand.name}]` : ""}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${
+      list.map(options).join("")
+    }`
   );
   const exitCodes = EXIT_CODES.map(([code, meaning]) => `.TP\n.B ${code}\n${roff(meaning)}\n`);
   const examples = EXAMPLES.map(([what, line]) => `.PP\n${roff(what)}:\n.PP\n.nf\n.RS\n${roff(line)}\n.RE\n.fi\n`);
@@ -53,15 +55,16 @@ ${roff(SECURITY_TEXT)}
 }
 
 const FILES_TEXT =
-  "Output to a file goes to a temporary file in the same directory, which takes the file's name at the " +
-  "end: a run that fails or is interrupted leaves what was there before. A file that is replaced hands its permissions " +
-  "down; a new one with ciphertext gets those of the umask, one with plaintext is the user's alone. While it works, " +
-  "the tool shows its progress if standard error is a terminal.";
+  "Output to a file goes to a temporary file in the same directory, which is renamed at the end: a run that fails or is " +
+  "interrupted changes nothing. A file that is replaced keeps its permissions and, where the system allows it, its owner " +
+  "and group; --no-clobber replaces none. New ciphertext gets the permissions of the umask, new plaintext is readable for " +
+  "the user alone. While it works, the tool shows its progress if standard error is a terminal.";
 
 const SECURITY_TEXT =
-  "What is sealed is authenticated; that there is no more is known at its end. Of encrypt and decrypt, nothing is: whoever can change the ciphertext can change the plaintext, and a wrong key " +
-  "shows only where there is padding, and then not always. Never use an IV twice with the same key. Secrets are never " +
-  "taken from the command line or the environment, where other users could see them.";
+  "seal authenticates data; unseal reports a truncation at the end. encrypt and decrypt do not authenticate: whoever can " +
+  "change the ciphertext can change the plaintext, and a wrong key shows only where there is padding, and then not " +
+  "always. Never use an IV twice with the same key. The tool takes no secrets from the command line or the environment, " +
+  "where other users could see them.";
 
 const COMPATIBILITY: readonly (readonly [tool: string, text: string])[] = [
   [
@@ -96,7 +99,7 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
   ],
   [
     "The same with a key in the kernel's keyring, which neither the tool nor its user ever has",
-    `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --keyring logon:kcapi:backup --iv-prefix -o home.tar.enc`,
+    `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --kernel-key logon:kcapi:backup --iv-prefix -o home.tar.enc`,
   ],
   [
     "The payload of a LUKS volume (aes-xts-plain64)",

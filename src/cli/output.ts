@@ -13,8 +13,8 @@ import type { Bytes } from "../bytes.ts";
 import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
 import { isNonblocking, isSameFile, openFile, writeAll } from "./descriptors.ts";
-import { Failure, fileFailure, wrongUsage } from "./failures.ts";
-import { atEnd, atEndOrSignal } from "./signals.ts";
+import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
+import { atEnd, atEndOrSignal, procFile } from "./signals.ts";
 
 /** Where output goes; one write is under way while the next piece is made. */
 export interface Output {
@@ -51,61 +51,130 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
       try {
         await publish();
       } catch (error) {
-        throw fileFailure(`cannot write ${name}`, error);
+        throw error instanceof Failure ? error : fileFailure(`cannot write ${name}`, error);
       }
     },
   };
 }
 
 /**
- * Opens the output. A file is written under a temporary name beside its own and gets that at the end; what is no file
- * (a device, a pipe) is written as it is.
+ * Opens the output. A file is written under a temporary name in the same directory, and renamed at the end. Anything
+ * else, such as a device or a pipe, is written directly.
  *
- * @param precious What must not be overwritten: the input, and where the secret came from.
- * @param mode Permissions of a new file, less the umask. A file that is replaced hands its own down.
+ * @param protectedFiles What must not be overwritten: the input, and where the secret came from.
+ * @param mode Permissions of a new file, less the umask. A file keeps its own when it is replaced.
  */
 export async function openOutput(
-  path: string | undefined,
-  precious: Readonly<Record<string, fs.BigIntStats>>,
+  given: Arguments,
+  protectedFiles: Readonly<Record<string, fs.BigIntStats>>,
   mode: number,
 ): Promise<Output> {
+  const path = given.file("out");
   const name = path ?? "standard output";
   try {
     const stats = path === undefined
       ? fs.fstatSync(1, { bigint: true })
       : fs.statSync(path, { bigint: true, throwIfNoEntry: false });
-    for (const [what, other] of Object.entries(precious)) {
+    for (const [what, other] of Object.entries(protectedFiles)) {
       if (stats && isSameFile(other, stats)) throw new Failure(1, `cannot write ${name}: it is the ${what}`);
     }
     if (path === undefined) return outputTo(1, name);
     if (stats?.isDirectory()) throw new Failure(1, `cannot write ${name}: it is a directory`);
     if (stats && !stats.isFile()) return outputTo(await openFile(path, "w"), name);
-    if (stats) fs.accessSync(path, fs.constants.W_OK); // or a rename would replace what may not be written
-    return openTemporary(path, mode, stats && Number(stats.mode & 0o777n));
+    if (given.has("no-clobber")) {
+      if (fs.lstatSync(path, { throwIfNoEntry: false })) throw existsFailure(path);
+      return openTemporary(path, path, mode, undefined, true);
+    }
+    if (!stats) return openTemporary(path, path, mode, undefined, false);
+    // A rename would replace what may not be written. Deno's access() judges by the mode alone, also for root.
+    fs.closeSync(fs.openSync(path, fs.constants.O_WRONLY));
+    const target = fs.realpathSync(path); // of a symbolic link, the file it leads to is replaced
+    if (isMountPoint(target)) {
+      throw new Failure(1, `cannot write ${name}: it is a mount point, which cannot be replaced (use > ${name})`);
+    }
+    return openTemporary(path, target, 0o600, stats, false);
   } catch (error) {
     throw error instanceof Failure ? error : fileFailure(`cannot write ${name}`, error);
   }
 }
 
-function openTemporary(path: string, mode: number, finalMode: number | undefined): Output {
-  // Of a symbolic link, the file it leads to is replaced.
-  const target = finalMode === undefined ? path : fs.realpathSync(path);
+function existsFailure(path: string): Failure {
+  return new Failure(1, `cannot write ${path}: it exists, and --no-clobber is given`);
+}
+
+/** Whether something is mounted there, as containers do with single files. */
+function isMountPoint(path: string): boolean {
+  return procFile("mountinfo").split("\n").some((line) =>
+    line.split(" ")[4]?.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8))) === path
+  );
+}
+
+function openTemporary(
+  path: string,
+  target: string,
+  mode: number,
+  replaced: fs.BigIntStats | undefined,
+  mustBeNew: boolean,
+): Output {
   const directory = dirname(target);
   const suffix = Buffer.from(crypto.getRandomValues(new Uint8Array(6))).toString("hex");
   const temporary = join(directory, `.${NAME}-${suffix}`);
   const keep = atEndOrSignal(() => fs.unlinkSync(temporary));
-  const fd = fs.openSync(temporary, "wx", finalMode === undefined ? mode : 0o600);
+  const fd = createFile(path, temporary, mode);
   const leaveOpen = atEnd(() => fs.closeSync(fd));
   return outputTo(fd, path, async () => {
-    if (finalMode !== undefined) fs.fchmodSync(fd, finalMode);
-    // Or a crash of the system soon after could leave the name with nothing behind it.
+    if (replaced) handDown(fd, replaced);
+    // Without this, a crash of the system soon after could leave the name without the data.
     await promisify(fs.fsync)(fd);
     leaveOpen();
     fs.closeSync(fd);
-    fs.renameSync(temporary, target);
+    if (mustBeNew) renameToNew(temporary, target);
+    else fs.renameSync(temporary, target);
     keep();
     syncDirectory(directory);
   });
+}
+
+function createFile(path: string, temporary: string, mode: number): number {
+  try {
+    return fs.openSync(temporary, "wx", mode);
+  } catch (error) {
+    const isDirectory = ["EACCES", "EPERM", "EROFS"].includes(codeOf(error) ?? "");
+    throw isDirectory
+      ? fileFailure(`cannot write ${path}: no file can be created in ${dirname(temporary)}`, error)
+      : error;
+  }
+}
+
+/** Gives a file the owner, the group and the permissions of the one that it replaces, as far as the system lets us. */
+function handDown(fd: number, { uid, gid, mode }: fs.BigIntStats): void {
+  const permissions = Number(mode & 0o777n);
+  const { uid: ownUid, gid: ownGid } = fs.fstatSync(fd, { bigint: true });
+  const hasOwner = uid === ownUid || succeeds(() => fs.fchownSync(fd, Number(uid), Number(ownGid)));
+  const owner = Number(hasOwner ? uid : ownUid);
+  const hasGroup = gid === ownGid || succeeds(() => fs.fchownSync(fd, owner, Number(gid)));
+  // Another group may do no more than everybody.
+  fs.fchmodSync(fd, hasGroup ? permissions : permissions & (~0o070 | (permissions & 0o007) << 3));
+}
+
+function succeeds(action: () => void): boolean {
+  try {
+    action();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A rename that replaces nothing. File systems without hard links only have one that does. */
+function renameToNew(from: string, to: string): void {
+  try {
+    fs.linkSync(from, to);
+  } catch (error) {
+    if (codeOf(error) === "EEXIST" || fs.lstatSync(to, { throwIfNoEntry: false })) throw existsFailure(to);
+    return fs.renameSync(from, to);
+  }
+  fs.unlinkSync(from);
 }
 
 /** Makes a rename last; not every file system can, and the file is complete without. */

@@ -10,7 +10,7 @@ import { ReadStream } from "node:tty";
 import type { Bytes } from "../bytes.ts";
 import { fill, writeAll } from "./descriptors.ts";
 import { Failure, wrongUsage } from "./failures.ts";
-import { atEndOrSignal, INTERRUPTED } from "./signals.ts";
+import { atEndOrSignal, SIGNALS } from "./signals.ts";
 
 /** OpenSSL cuts longer passphrases without a word. */
 const LONGEST_PASSPHRASE = 1023;
@@ -61,20 +61,66 @@ async function ask(prompt: string): Promise<Bytes> {
   }
 }
 
-/** In raw mode, the keys that edit a line and end the tool are ours to see to. */
+/** The keys of raw mode with a meaning of their own. */
+const KEY = {
+  ctrlC: 3,
+  ctrlD: 4,
+  backspace: 8,
+  enter: 13,
+  newline: 10,
+  ctrlU: 21,
+  escape: 27,
+  ctrlBackslash: 28,
+  delete: 127,
+};
+
+/** Other control characters than these are not taken: the bell tells. */
 async function readLine(fd: number): Promise<Bytes> {
   const line = new Uint8Array(LONGEST_PASSPHRASE + 1);
-  const byte = new Uint8Array(1);
   let length = 0;
-  for (;;) {
-    const isEnd = (await fill(fd, byte)).length === 0;
-    const key = byte[0]!;
-    if (key === 3) throw new Failure(INTERRUPTED, ""); // Ctrl-C
-    if (isEnd || key === 10 || key === 13 || key === 4) return line.subarray(0, length); // Enter, Ctrl-D
-    if (key === 21) length = 0; // Ctrl-U
-    else if (key === 8 || key === 127) length = withoutLastCharacter(line, length); // Backspace
-    else if (length < line.length) line[length++] = key;
+  for (let key = await readKey(fd);; key = await readKey(fd)) {
+    switch (key) {
+      case undefined:
+      case KEY.ctrlD:
+      case KEY.enter:
+      case KEY.newline:
+        return line.subarray(0, length);
+      case KEY.ctrlC:
+        throw new Failure(128 + SIGNALS.SIGINT, "");
+      case KEY.ctrlBackslash:
+        throw new Failure(128 + SIGNALS.SIGQUIT, "");
+      case KEY.ctrlU:
+        length = 0;
+        break;
+      case KEY.backspace:
+      case KEY.delete:
+        length = withoutLastCharacter(line, length);
+        break;
+      default:
+        if (key < 32) await writeAll(fd, BELL);
+        else if (length < line.length) line[length++] = key;
+    }
   }
+}
+
+const BELL = Uint8Array.of(7);
+
+/**
+ * The next byte that was typed; undefined at the end. An arrow or function key sends ESC [ … or ESC O …: the result is
+ * one ESC for all of it. Another ESC, as of Esc or Alt, is skipped.
+ */
+async function readKey(fd: number): Promise<number | undefined> {
+  const key = await readByte(fd);
+  if (key !== KEY.escape) return key;
+  const kind = await readByte(fd);
+  if (kind !== 0x5b && kind !== 0x4f) return kind;
+  // Parameters, and a final byte from @ to ~ (ECMA-48).
+  for (let byte = await readByte(fd); byte !== undefined && byte < 0x40;) byte = await readByte(fd);
+  return key;
+}
+
+async function readByte(fd: number): Promise<number | undefined> {
+  return (await fill(fd, new Uint8Array(1)))[0];
 }
 
 /** UTF-8: a character is a first byte and those after it of the form 10xxxxxx. */

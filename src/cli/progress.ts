@@ -34,6 +34,10 @@ export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progres
   progress.finish();
 }
 
+/** A terminal that is too narrow shows the start of the line, instead of a line more at each update (DECAWM). */
+const CUT_LINES = "\x1b[?7l";
+const WRAP_LINES = "\x1b[?7h";
+
 /** How far the work is, in one line on standard error that is kept up to date, if it is to be shown. */
 export class Progress {
   readonly #what: string;
@@ -46,7 +50,7 @@ export class Progress {
 
   constructor(what: string, pieces: WithEngine, size: number | undefined, given: Arguments) {
     // Plaintext on the same terminal would be garbled.
-    this.#isShown = isatty(2) && (given.file("out") !== undefined || !isatty(1));
+    this.#isShown = !given.has("quiet") && isatty(2) && (given.file("out") !== undefined || !isatty(1));
     this.#what = what;
     this.#pieces = pieces;
     this.#size = size;
@@ -57,7 +61,7 @@ export class Progress {
     const now = performance.now();
     if (!this.#isShown || now - this.#shown < 200) return;
     this.#shown = now;
-    this.#show(this.#line(now));
+    this.#show(`${CUT_LINES}${this.#line(now)}${WRAP_LINES}`);
   }
 
   clear(): void {

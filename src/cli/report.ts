@@ -18,7 +18,8 @@ const USES: Readonly<Record<CipherInfo["kind"], string>> = {
 
 export function ciphers(given: Arguments): Promise<number> {
   probe(); // has the kernel load the usual modules: it lists no others
-  const all = listCiphers();
+  // Without those that the kernel has and offers to no process, such as ecb(cipher_null).
+  const all = listCiphers().filter(({ engines }) => engines.length > 0);
   if (given.has("json")) return print(`${JSON.stringify(all, undefined, 2)}\n`);
   // The first of a name is the one that is used.
   const rows = all.filter(({ name }, i) => all[i - 1]?.name !== name).map((cipher) => [

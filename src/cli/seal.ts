@@ -8,10 +8,11 @@ import * as fs from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { type EngineChoice, openSealed, seal, type SealedFormatName, type SealOptions, unseal } from "../../mod.ts";
+import { checkFormat, FORMAT_NAMES } from "../sealed/format.ts";
 import { checkSealOptions } from "../sealed/options.ts";
 import type { Arguments } from "./arguments.ts";
 import { writeAll } from "./descriptors.ts";
-import { Failure, fileFailure, wrongUsage } from "./failures.ts";
+import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
 import { openOutput, type Output, refuseTerminal, syncDirectory } from "./output.ts";
 import { asUsage } from "./plan.ts";
@@ -65,25 +66,44 @@ export async function sealFile(given: Arguments): Promise<number> {
 export async function unsealFile(given: Arguments): Promise<number> {
   const range = rangeOf(given.get("range"));
   await withOptions(given, 0o600, async (options, input, output) => {
-    if (range) return await unsealRange(range, options, input, output, given);
-    const pieces = asUsage(() => unseal({ ...options, inPlace: true }, chunksOf(input, output.free)));
-    await pump(pieces, output, new Progress("unseal", pieces, input.size, given));
+    try {
+      if (range) return await unsealRange(range, options, input, output, given);
+      const pieces = asUsage(() => unseal({ ...options, inPlace: true }, chunksOf(input, output.free)));
+      await pump(pieces, output, new Progress("unseal", pieces, input.size, given));
+    } catch (error) {
+      throw (codeOf(error) === "EBADMSG" ? headerFailure(input, options.format) : undefined) ?? error;
+    }
   });
   return 0;
 }
+
+/** What the first byte tells, which is public: the header's length, and so the AES key's. Undefined if it is right. */
+function headerFailure({ name, firstByte }: Input, format: SealedFormatName | undefined): Failure | undefined {
+  const { headerSize, keySize } = checkFormat(format);
+  if (firstByte === undefined || firstByte === headerSize) return undefined;
+  const others = FORMAT_NAMES.filter((other) => checkFormat(other).headerSize === firstByte);
+  if (others.length === 0) return new Failure(3, `${name} was not sealed: its first byte is not that of a header`);
+  const bits = 8 * checkFormat(others[0]).keySize;
+  return new Failure(
+    3,
+    `${name} was sealed in a format of AES-${bits}, not of AES-${8 * keySize}: use another --format`,
+  );
+}
+
+type FileOptions = SealOptions & { readonly format: SealedFormatName | undefined };
 
 /** Reads the key, which is zeroed at the end, and opens the input and the output. */
 async function withOptions(
   given: Arguments,
   mode: number,
-  run: (options: SealOptions, input: Input, output: Output) => Promise<void>,
+  run: (options: FileOptions, input: Input, output: Output) => Promise<void>,
 ): Promise<void> {
   const key = await readKey(given);
   const associatedData = await readAssociatedData(given);
   const input = await openInput(given.file("in"), key);
   if (given.has("range") && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
-  const precious = { input: input.stats, ...(key.stats && { key: key.stats }) };
-  const output = await openOutput(given.file("out"), precious, mode);
+  const protectedFiles = { input: input.stats, ...(key.stats && { key: key.stats }) };
+  const output = await openOutput(given, protectedFiles, mode);
   try {
     await run(
       {
@@ -142,7 +162,8 @@ const readAt = promisify(fs.read) as (
   position: number,
 ) => Promise<{ bytesRead: number }>;
 
-async function readRange({ fd, name }: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+async function readRange(input: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+  const { fd, name } = input;
   const bytes = new Uint8Array(end - start);
   let length = 0;
   try {
@@ -151,6 +172,7 @@ async function readRange({ fd, name }: Input, start: number, end: number): Promi
       if (bytesRead === 0) throw new Failure(3, `${name} was cut while it was read`);
       length += bytesRead;
     }
+    if (start === 0) input.firstByte ??= bytes[0];
   } catch (error) {
     throw error instanceof Failure ? error : fileFailure(`cannot read ${name}`, error);
   }

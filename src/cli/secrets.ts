@@ -23,7 +23,7 @@ export interface Secret {
 /** More than any cipher takes. */
 export const LONGEST_KEY = 4096;
 
-const NAMES = ["key-file", "key-fd", "keyring", "key-serial", "passphrase-file", "passphrase-fd"];
+const NAMES = ["key-file", "key-fd", "kernel-key", "key-serial", "passphrase-file", "passphrase-fd"];
 
 /** What the key or the passphrase is taken from, if an option tells. */
 function sourceOf(given: Arguments): string | undefined {
@@ -36,9 +36,9 @@ function sourceOf(given: Arguments): string | undefined {
 export function kernelKeyOf(given: Arguments): KernelKey | undefined {
   const name = sourceOf(given);
   if (name === "key-serial") return { serial: given.integer(name, 1)! };
-  if (name !== "keyring") return undefined;
+  if (name !== "kernel-key") return undefined;
   const [, type, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(given.get(name)!) ?? [];
-  if (!type) throw wrongUsage("--keyring expects logon, user, encrypted or trusted, a colon and a description");
+  if (!type) throw wrongUsage("--kernel-key expects logon, user, encrypted or trusted, a colon and a description");
   return { type, description } as KernelKey;
 }
 

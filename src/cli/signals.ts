@@ -8,10 +8,7 @@ import * as fs from "node:fs";
 import { process } from "./process.ts";
 
 /** The signals that end a process, and that a process can handle. SIGALRM and the like are never sent to the tool. */
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGTERM: 15, SIGXCPU: 24, SIGXFSZ: 25 } as const;
-
-/** The exit code of a tool that Ctrl-C has ended. */
-export const INTERRUPTED = 128 + SIGNALS.SIGINT;
+export const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGTERM: 15, SIGXCPU: 24, SIGXFSZ: 25 } as const;
 
 const closings = new Set<() => void>();
 const undoings = new Set<() => void>();
