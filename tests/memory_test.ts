@@ -17,7 +17,9 @@ import {
 } from "./deps.ts";
 
 const SOURCE = fileURLToPath(new URL("./checking_kcapi.c", import.meta.url));
-const CHILD = [...runtimeArgv, fileURLToPath(new URL("./children/checked.ts", import.meta.url))];
+/** In one thread V8 has freed all buffers when a collection ends; otherwise only a second collection makes sure of that. */
+const COLLECT = { deno: ["--v8-flags=--single-threaded-gc"], bun: [], node: ["--single-threaded-gc"] }[runtime];
+const CHILD = [...runtimeArgv, ...COLLECT, fileURLToPath(new URL("./children/checked.ts", import.meta.url))];
 
 const hasCompiler = await spawn(["cc", "--version"]).then(({ code }) => code === 0, () => false);
 /** The sanitizer's own library, which the runtime must be started with; undefined where the compiler has none. */

@@ -74,7 +74,6 @@ function announce(memory: Uint8Array): void {
 
 function collectGarbage(): void {
   collectNow();
-  collectNow(); // V8 frees buffers in a thread of its own, which the next collection waits for
   graves = sizes.flatMap((size) => Array.from({ length: 3 }, () => new Uint8Array(size).fill(0xee)));
 }
 
