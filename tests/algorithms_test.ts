@@ -22,6 +22,7 @@ import {
   engine,
   ownsKernel,
   spawn,
+  takes,
   test,
 } from "./deps.ts";
 import { bytes, collect, concat, cut, opens, plain64, streamOf, WINDOW } from "./support.ts";
@@ -263,7 +264,8 @@ async function assertOutcome(what: string, actual: Promise<Bytes>, expected: Byt
 const cutsOfAnySize = fc.array(fc.integer({ min: 1, max: 150 }), { minLength: 1, maxLength: 8 });
 
 test("every algorithm there is gives the bytes of one op, or an error, however its input is cut", async () => {
-  for (const [name, key] of await algorithms()) {
+  for (const [i, [name, key]] of [...await algorithms()].entries()) {
+    if (!takes(i)) continue;
     for (const direction of ["encrypt", "decrypt"] as const) {
       // Of whole blocks and of sectors, whatever the algorithm; and of a length that few of them take.
       const property = fc.asyncProperty(fc.integer({ min: 1, max: 8 }), cutsOfAnySize, async (length, cuts) => {

@@ -101,7 +101,7 @@ test("encrypt and decrypt give any file back, with each kind of secret and IV", 
   }
 });
 
-test("--key-bits chooses the length of the key that a passphrase gives, OpenSSL's names the same", async () => {
+independent("--key-bits chooses the length of the key that a passphrase gives, OpenSSL's names the same", async () => {
   const { at, plain } = await place(1000);
   const passphrase = ["--passphrase-file", at("passphrase"), "--iter", "10", "--engine", engine];
   await run("encrypt", ...passphrase, "--key-bits", "192", "-i", at("plain"), "-o", at("192"));
@@ -112,7 +112,7 @@ test("--key-bits chooses the length of the key that a passphrase gives, OpenSSL'
   assertEquals(read(at("back")), plain);
 });
 
-test("salts and IVs are random: the same input is never encrypted twice to the same output", async () => {
+independent("salts and IVs are random: the same input is never encrypted twice to the same output", async () => {
   const { at } = await place(1000);
   for (
     const form of [["--passphrase-file", at("passphrase"), "--iter", "1"], ["--key-file", at("key"), "--iv-prefix"]]
@@ -126,7 +126,7 @@ test("salts and IVs are random: the same input is never encrypted twice to the s
   }
 });
 
-test("data goes from standard input to standard output, secrets come from descriptors", async () => {
+independent("data goes from standard input to standard output, secrets come from descriptors", async () => {
   const { at, plain } = await place(300_001);
   const quoted = tool.map((word) => `'${word}'`).join(" ");
   const script = `${quoted} encrypt --engine ${engine} --iter 10 --passphrase-fd 7 7<passphrase <plain |
@@ -211,7 +211,7 @@ independent("a slow reader gets what it would have got at once, in whatever drop
   assertEquals(read(at("out")), read(at("at once")));
 });
 
-test("memory does not grow with the input", async () => {
+independent("memory does not grow with the input", async () => {
   const { at } = await place(16);
   writeFileSync(at("small"), "");
   writeFileSync(at("large"), "");
@@ -255,7 +255,7 @@ independent("a new ciphertext has the umask's permissions, a new plaintext is th
   assertEquals(statSync(at("p")).mode & 0o777, 0o600);
 });
 
-test("a file that is replaced keeps its permissions, a symbolic link to it stays one", async () => {
+independent("a file that is replaced keeps its permissions, a symbolic link to it stays one", async () => {
   const { at, plain } = await place(1000);
   writeFileSync(at("old"), "old");
   chmodSync(at("old"), 0o664);

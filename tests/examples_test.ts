@@ -11,7 +11,7 @@ import { bytes } from "./support.ts";
 test("examples/file.ts brings a file back", async () => {
   const file = join(tempDir(), "file");
   writeFileSync(file, bytes(1_000_001));
-  for (const algorithm of ["cbc(aes)", "ctr(aes)"]) {
+  for (const algorithm of engine === "kernel" ? ["ctr(aes)"] : ["cbc(aes)", "ctr(aes)"]) {
     const { code, stdout } = await spawn([...runtimeCommand("../examples/file.ts"), file, algorithm]);
     assertEquals(code, 0);
     assertStringIncludes(stdout, "the bytes came back");
@@ -19,7 +19,7 @@ test("examples/file.ts brings a file back", async () => {
   }
 });
 
-test("examples/pipeline.ts composes with CompressionStream and @std/streams", async () => {
+test("examples/pipeline.ts composes with CompressionStream and @std/streams", { engine: "userspace" }, async () => {
   const map = fileURLToPath(new URL("imports.json", import.meta.url));
   const { imports } = JSON.parse(readFileSync(map, "utf8"));
   const standins = new URL(imports["@std/streams"], new URL("imports.json", import.meta.url)).href;

@@ -4,7 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, encrypt, EncryptionStream } from "../mod.ts";
-import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
+import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, takes, tempDir, test } from "./deps.ts";
 import { type Bytes, bytes, concat, cut, reference, streamOf, turns, WINDOW } from "./support.ts";
 
 const KEY = bytes(32, 2);
@@ -118,6 +118,7 @@ for (const [name, { padding, run }] of Object.entries(SCENARIOS)) {
     const files = openFiles();
     let aborted = 0;
     for (let point = 0;; point++) {
+      if (!takes(point)) continue;
       const { error, output, isFirst } = await abortAt(point, run);
       assertEquals(output, expected.subarray(0, output.length), `aborted at microtask ${point}`);
       assertEquals(openFiles(), files, `aborted at microtask ${point}`);
@@ -143,15 +144,22 @@ function childCommand(name: string): string[] {
 const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).join(" ");
 
 /**
- * Runs the command after `--` in a process of its own, and sends it a signal every half a millisecond from its first
- * output on. Prints what it prints, and on standard error how many signals were sent.
+ * Runs the command after `--` in a process of its own. From its first output on, sends it SIGUSR1 a thousand times, one each
+ * half a millisecond, and then SIGUSR2. Goes on with both for as long as it runs: it ends when it has heard enough.
+ * Prints what it prints, and on standard error how many signals were sent.
  */
 const BOMBARD = `
   my $pid = open(my $out, "-|", @ARGV) or die;
   $| = 1; print scalar <$out>;
   my $sent = 0;
   my $killer = fork();
-  if (!$killer) { while (kill "USR1", $pid) { $sent++; select undef, undef, undef, 0.0005; last if $sent > 20000; if ($sent % 100 == 0) { print STDERR "$sent\\n" } } exit }
+  if (!$killer) {
+    while (kill "USR1", $pid) {
+      $sent++; select undef, undef, undef, 0.0005;
+      if ($sent % 1000 == 0) { print STDERR "$sent\\n"; kill "USR2", $pid; }
+    }
+    exit;
+  }
   print while <$out>; kill "KILL", $killer; waitpid $killer, 0; close $out; exit($? >> 8 || $? & 127);
 `;
 
@@ -160,34 +168,37 @@ test("signals by the thousand change no byte: calls that they interrupt go on", 
     env: { KCAPI_TEST_ENGINE: engine },
     timeout: 100_000,
   });
-  const sent = Number(stderr.match(/^\d+$/gm)?.at(-1)); // the runtime may have words of its own there
+  const sent = Number(stderr.match(/^\d+$/gm)?.at(-1)); // the runtime may print lines of its own there
   assertEquals([code, stdout], [0, "ready\nright\n"], stderr.slice(0, 2_000));
   assert(sent >= 1_000, `${sent} signals were sent: ${stderr.slice(0, 2_000)}`);
 });
 
 // ---- kill -9 ------------------------------------------------------------------------------------------------------
 
-test("kill -9 of a file job leaves the file as it was, or whole, and never a half", async () => {
-  const dir = tempDir();
-  const [keyFile, input, output] = ["key", "input", "output"].map((name) => join(dir, name)) as [
-    string,
-    string,
-    string,
-  ];
-  const data = bytes(6_000_000, 9);
-  writeFileSync(keyFile, KEY);
-  writeFileSync(input, data);
-  const job = [
-    ...childCommand("../../src/cli.ts"),
-    ...["encrypt", "--cipher", "ctr(aes)", "--key-file", keyFile, "--iv", "00".repeat(16)],
-    ...["--engine", engine, "--in", input, "--out", output],
-  ];
-  const wanted = hash(reference("encrypt", "ctr(aes)", { key: KEY, iv: new Uint8Array(16) }, data));
-  const states = new Set<string>();
-  // Killed as soon as something new is in the directory, and some steps after that; 0: not at all.
-  for (const steps of [1, 2, 40, 0]) {
-    writeFileSync(output, "old");
-    const script = `${quoted(job)} >&2 & pid=$!
+test(
+  "kill -9 of a file job leaves the file as it was, or whole, and never a half",
+  { engine: "userspace" },
+  async () => {
+    const dir = tempDir();
+    const [keyFile, input, output] = ["key", "input", "output"].map((name) => join(dir, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const data = bytes(6_000_000, 9);
+    writeFileSync(keyFile, KEY);
+    writeFileSync(input, data);
+    const job = [
+      ...childCommand("../../src/cli.ts"),
+      ...["encrypt", "--cipher", "ctr(aes)", "--key-file", keyFile, "--iv", "00".repeat(16)],
+      ...["--engine", engine, "--in", input, "--out", output],
+    ];
+    const wanted = hash(reference("encrypt", "ctr(aes)", { key: KEY, iv: new Uint8Array(16) }, data));
+    const states = new Set<string>();
+    // Killed as soon as something new is in the directory, and some steps after that; 0: not at all.
+    for (const steps of [1, 2, 40, 0]) {
+      writeFileSync(output, "old");
+      const script = `${quoted(job)} >&2 & pid=$!
       while kill -0 $pid 2>/dev/null; do
         set -- '${dir}'/* '${dir}'/.[!.]*
         n=0; for f; do [ -e "$f" ] && n=$((n+1)); done
@@ -195,17 +206,18 @@ test("kill -9 of a file job leaves the file as it was, or whole, and never a hal
         [ ${steps} -gt 0 ] && [ "\${seen:-0}" -ge ${steps} ] && kill -9 $pid && break
       done
       wait $pid; echo $?`;
-    const { stdout, stderr } = await spawn(["sh", "-c", script], { timeout: 60_000 });
-    const found = hash(readFileSync(output));
-    const isOld = found === hash(new TextEncoder().encode("old"));
-    assert(isOld || found === wanted, `killed after ${steps} steps, the output is neither old nor whole (${stderr})`);
-    if (steps === 0) assertEquals([stdout.trim(), isOld], ["0", false], stderr);
-    states.add(`${stdout.trim()} ${isOld ? "old" : "new"}`);
-    assert(existsSync(input));
-  }
-  // It was killed in the midst of it at least once.
-  assert(states.has("137 old"), [...states].join());
-});
+      const { stdout, stderr } = await spawn(["sh", "-c", script], { timeout: 60_000 });
+      const found = hash(readFileSync(output));
+      const isOld = found === hash(new TextEncoder().encode("old"));
+      assert(isOld || found === wanted, `killed after ${steps} steps, the output is neither old nor whole (${stderr})`);
+      if (steps === 0) assertEquals([stdout.trim(), isOld], ["0", false], stderr);
+      states.add(`${stdout.trim()} ${isOld ? "old" : "new"}`);
+      assert(existsSync(input));
+    }
+    // It was killed in the midst of it at least once.
+    assert(states.has("137 old"), [...states].join());
+  },
+);
 
 function hash(data: Uint8Array): string {
   return createHash("sha256").update(data).digest("hex");

@@ -16,11 +16,11 @@ import {
 import { join } from "node:path";
 import { Readable, Writable } from "node:stream";
 import { DecryptionStream, EncryptionStream } from "../mod.ts";
-import { assertEquals, engine, runtime, spawn, tempDir, test } from "./deps.ts";
+import { assertEquals, engine, runtime, spawn, tempDir, test, times } from "./deps.ts";
 import { type Bytes, bytes } from "./support.ts";
 
 const MiB = 1 << 20;
-const SIZE = 64 * MiB;
+const SIZE = times(8, 64) * MiB;
 const KEY = bytes(32, 301);
 const IV = bytes(16, 302);
 
@@ -108,7 +108,7 @@ for (
   ]] as const
 ) {
   test.if(hasOpenSSL, "no openssl command")(
-    `a file of 64 MiB through ${algorithm} equals openssl's, and comes back`,
+    `a file of ${SIZE / MiB} MiB through ${algorithm} equals openssl's, and comes back`,
     async () => {
       const directory = tempDir();
       const [plain, encrypted, expected, decrypted] = ["plain", "encrypted", "expected", "decrypted"]

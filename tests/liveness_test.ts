@@ -7,10 +7,10 @@
 import process from "node:process";
 import fc from "fast-check";
 import { type CipherStreamOptions, encrypt, EncryptionStream, openSealed, seal, unseal } from "../mod.ts";
-import { assert, assertEquals, assertStrictEquals, engine, openFiles, test } from "./deps.ts";
+import { assert, assertEquals, assertStrictEquals, engine, openFiles, test, times } from "./deps.ts";
 import { type Bytes, bytes, collectGarbage, concat, outcomes, reference, turns } from "./support.ts";
 
-const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? 200);
+const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? times(60, 200));
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const IV = bytes(16, 2);
 

@@ -15,7 +15,7 @@ import {
   EncryptionStream,
   KcapiError,
 } from "../mod.ts";
-import { assert, assertEquals, assertInstanceOf, engine, test } from "./deps.ts";
+import { assert, assertEquals, assertInstanceOf, engine, test, times } from "./deps.ts";
 import {
   type Bytes,
   bytes,
@@ -30,7 +30,7 @@ import {
 } from "./support.ts";
 
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
-const RUNS = Number(process.env.FC_RUNS ?? 100);
+const RUNS = Number(process.env.FC_RUNS ?? times(40, 100));
 
 console.log(`random_test: seed ${SEED}`);
 

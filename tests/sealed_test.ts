@@ -43,6 +43,7 @@ import {
   runtime,
   spawn,
   tempDir,
+  times,
 } from "./deps.ts";
 import { interpose } from "./native_calls.ts";
 import { contractOf } from "./pool.ts";
@@ -50,7 +51,7 @@ import { type Bytes, bytes, caught, collect, concat, cut, fromHex, streamOf } fr
 
 const { test, once, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
-const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? (pool ? 50 : 200));
+const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? (pool ? times(20, 50) : times(60, 200)));
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 console.log(`sealed_test: seed ${SEED}`);
 

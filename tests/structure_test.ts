@@ -75,7 +75,7 @@ function findings(rooms: readonly string[], pattern: RegExp, inside = true): str
   return files.flatMap(([file, source]) => [...source.matchAll(pattern)].map(([what]) => `${file}: ${what}`));
 }
 
-test("every file has its room, and uses only its own and those before it", () => {
+test("every file has its room, and uses only its own and those before it", { engine: "userspace" }, () => {
   assert(sources.size > 20);
   assert([...imports.values()].flat().length > 50);
   for (const [file, others] of imports) {
@@ -88,21 +88,21 @@ test("every file has its room, and uses only its own and those before it", () =>
   }
 });
 
-test("no files import each other in a circle, of types neither", () => {
+test("no files import each other in a circle, of types neither", { engine: "userspace" }, () => {
   const three = { "a.ts": ["b.ts", "d.ts"], "b.ts": ["c.ts"], "c.ts": ["a.ts"], "d.ts": [] };
   assertEquals(circleOf("b.ts", new Map(Object.entries(three))), ["b.ts", "c.ts", "a.ts", "b.ts"]);
   assertEquals(circleOf("d.ts", new Map(Object.entries(three))), undefined);
   for (const file of imports.keys()) assertEquals(circleOf(file, imports), undefined);
 });
 
-test("no file is longer than 500 lines", () => {
+test("no file is longer than 500 lines", { engine: "userspace" }, () => {
   for (const file of sources.keys()) {
     const lines = readFileSync(join(root, file), "utf8").split("\n").length - 1;
     assert(lines <= 500, `${file} has ${lines}`);
   }
 });
 
-test("imports are found however they are written", () => {
+test("imports are found however they are written", { engine: "userspace" }, () => {
   const source = `
     import { a } from "./a.ts"; import type { B } from './b.ts'; export * from "../c.ts"; import "./d.ts";
     export { type E } from "./e/e.ts"; await import(\`./f.ts\`); type G = typeof import("./g.ts"); import {
@@ -120,7 +120,7 @@ const RUNTIME =
 /** The APIs that call libraries. */
 const FFI = /\bdlopen\s*\(|["'`](?:bun:ffi|node:ffi)["'`]/g;
 
-test("only ffi/ and src/runtime/ name Deno or Bun, and only ffi/ uses their FFI", () => {
+test("only ffi/ and src/runtime/ name Deno or Bun, and only ffi/ uses their FFI", { engine: "userspace" }, () => {
   for (
     const use of [
       'Deno.open("x")',
@@ -141,13 +141,13 @@ test("only ffi/ and src/runtime/ name Deno or Bun, and only ffi/ uses their FFI"
   assertEquals(findings(["ffi"], FFI, false), []);
 });
 
-test("ffi/ knows no cipher: libkcapi's names, and nothing of what they are for", () => {
+test("ffi/ knows no cipher: libkcapi's names, and nothing of what they are for", { engine: "userspace" }, () => {
   const cipher = /(?<!kcapi_)cipher|\baes\b|algorithm|\biv\b|\bsector|\bpadding/gi;
   assert("const cipher = 1".match(cipher) && !"kcapi_cipher_init".match(cipher));
   assertEquals(findings(["ffi"], cipher), []);
 });
 
-test("engines know no stream: they never wait, and name nothing of web streams", () => {
+test("engines know no stream: they never wait, and name nothing of web streams", { engine: "userspace" }, () => {
   const stream = /\b(?:[A-Z]\w*Stream\w*|Promise|async|await|AbortSignal)\b/g;
   for (
     const word of ["ReadableStream", "CipherStream", "await x", "Promise<void>"]
