@@ -14,12 +14,6 @@ function report(report: Report): Promise<void> {
 const stray = (error: unknown) => void report({ kind: "stray", text: describeError(error) });
 globalThis.addEventListener("error", (event) => stray((event as ErrorEvent).error ?? (event as ErrorEvent).message));
 globalThis.addEventListener("unhandledrejection", (event) => stray((event as PromiseRejectionEvent).reason));
-const { log } = console;
-console.log = (...values: unknown[]) => {
-  log(...values);
-  void report({ kind: "log", text: values.map(String).join(" ") });
-};
-
 try {
   await import("kcapi:tests");
   await runTests(report, new URL(location.href).searchParams.get("filter") ?? "");

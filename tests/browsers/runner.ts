@@ -30,8 +30,12 @@ export function describeError(error: unknown): string {
   return (stack.includes(error.message) ? stack : `${error}\n${stack}`) + cause;
 }
 
-/** Runs the tests with `filter` in their names, one after another. A test begins when its start has been reported. */
+/**
+ * Runs the tests with `filter` in their names, one after another. A test begins when its start has been reported. What
+ * it logs is reported, too.
+ */
 export async function runTests(report: (report: Report) => Promise<void>, filter: string): Promise<void> {
+  console.log = (...values: unknown[]) => void report({ kind: "log", text: values.map(String).join(" ") });
   for (const { name, body } of tests) {
     if (!name.includes(filter)) continue;
     if (!body) {
