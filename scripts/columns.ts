@@ -88,7 +88,6 @@ const NOT_YET: ReadonlySet<string> = new Set([
   "tests/docs_test.ts",
   "tests/faults_test.ts",
   "tests/flow_test.ts",
-  "tests/instrument.mjs",
   "tests/kernel/af-alg",
   "tests/kernel/boot",
   "tests/kernel/fetch",

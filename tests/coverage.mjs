@@ -1,8 +1,8 @@
-/** Prints what `tests/coverage` has found: per runtime and file, the lines that were run on one engine or the other. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+/** Prints the results of `tests/coverage`: for each runtime and file, the lines that neither engine's leg ran. */
+import { readdirSync, readFileSync } from "node:fs";
 import { relative, resolve } from "node:path";
 
-/** What `deno coverage` has written: file, line, and how often that was run. */
+/** The lines of an lcov report: file, line, and how often it was run. */
 function* readLcov(path) {
   let file;
   for (const record of readFileSync(path, "utf8").split("\n")) {
@@ -12,16 +12,6 @@ function* readLcov(path) {
     } else if (kind === "DA" && /^(src|ffi)\//.test(file)) {
       const [line, times] = rest.split(",").map(Number);
       yield [file, line, times];
-    }
-  }
-}
-
-/** The same of what statements have noted (tests/instrument.mjs). */
-function* readNotes(directory) {
-  for (const note of readdirSync(directory).filter((name) => /^(src|ffi):.*\.notes$/.test(name))) {
-    const file = note.replace(".notes", "").replaceAll(":", "/");
-    for (const [line, state] of readFileSync(`${directory}/${note}`).entries()) {
-      if (state > 0) yield [file, line + 1, state - 1];
     }
   }
 }
@@ -43,11 +33,7 @@ for (const runtime of process.argv.slice(2)) {
   for (const engine of engines) {
     const directory = `coverage/${runtime}/${engine}`;
     let isEmpty = true;
-    for (
-      const [file, line, times] of existsSync(`${directory}/lcov.info`)
-        ? readLcov(`${directory}/lcov.info`)
-        : readNotes(directory)
-    ) {
+    for (const [file, line, times] of readLcov(`${directory}/lcov.info`)) {
       const lines = files.get(file) ?? new Map();
       files.set(file, lines.set(line, (lines.get(line) ?? 0) + times));
       isEmpty = false;
