@@ -1,8 +1,8 @@
 /**
- * The command line tool, `kcapi-streams`: files through the ciphers of the kernel.
+ * The command line tool, `kcapi-streams`, which encrypts and decrypts files.
  *
- * Its rooms are in `cli/`, over the public API. Secrets come from files, descriptors or the terminal, never from the command
- * line or the environment; output appears under its name only when it is complete.
+ * Its parts are in `cli/` and use the public API. Secrets come from files, descriptors or the terminal, never from the
+ * command line or the environment. An output file appears under its name only when it is complete.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { realpathSync } from "node:fs";
 import { NAME } from "./cli/about.ts";
 import { parse, unknown } from "./cli/arguments.ts";
 import { commandOf } from "./cli/commands.ts";
-import { complain, print } from "./cli/descriptors.ts";
+import { print, printError } from "./cli/descriptors.ts";
 import { failureOf, wrongUsage } from "./cli/failures.ts";
 import { help } from "./cli/help.ts";
 import { process } from "./cli/process.ts";
@@ -20,8 +20,8 @@ import { withCleanup } from "./cli/signals.ts";
 /**
  * Runs the tool.
  *
- * It uses the process's standard input, output and error. While it has a temporary file or asks for a passphrase, it handles
- * the signals that end a process, such as SIGINT and SIGTERM: it cleans up, and ends the process.
+ * It uses the process's standard input, output and error. While it has a temporary file or asks for a passphrase, it
+ * handles the signals that end a process, such as SIGINT and SIGTERM: it cleans up, and ends the process.
  *
  * @param args The arguments, the command's name first, such as `["encrypt", "--in", "a", "--out", "b"]`.
  * @returns The exit code.
@@ -39,7 +39,7 @@ export async function main(args: readonly string[]): Promise<number> {
     return await withCleanup(() => dispatch(args));
   } catch (error) {
     const { exitCode, message } = failureOf(error);
-    if (message) complain(`${NAME}: ${message.replace(/\s*\n\s*/g, " ")}\n`);
+    if (message) printError(`${NAME}: ${message.replace(/\s*\n\s*/g, " ")}\n`);
     return exitCode;
   }
 }
@@ -52,15 +52,15 @@ const OPTIONS: Readonly<Record<string, string>> = {
   "-V": "version",
 };
 
-async function dispatch([first, ...args]: readonly string[]): Promise<number> {
+async function dispatch([first, ...words]: readonly string[]): Promise<number> {
   const name = first !== undefined && Object.hasOwn(OPTIONS, first) ? OPTIONS[first] : first;
   if (name === undefined) throw wrongUsage(`no command (see ${NAME} --help)`);
   if (name.startsWith("-")) {
     throw wrongUsage(`${unknown("option", name, ["--help", "--version"])} (see ${NAME} --help)`);
   }
   const command = commandOf(name);
-  const given = parse(command, args);
-  return given.has("help") ? await print(help(command)) : await command.run(given);
+  const args = parse(command, words);
+  return args.has("help") ? await print(help(command)) : await command.run(args);
 }
 
 // Node has no import.meta.main before 24.2.

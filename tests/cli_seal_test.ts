@@ -210,7 +210,7 @@ independent("associated data that is not UTF-8 comes from a file, and is refused
     [...unseal, "--associated-data-file", path("long")],
   ], path("."));
   assertEquals([other!.code, both!.code, long!.code], [3, 2, 2]);
-  assertStringIncludes(both!.stderr, "--associated-data and --associated-data-file are both given");
+  assertStringIncludes(both!.stderr, "--associated-data and --associated-data-file exclude each other");
   assertStringIncludes(long!.stderr, "at most 1048576 bytes");
   for (const option of ["associated-data", "in", "out", "key-file"]) {
     const script = `exec "$@" --${option} "$(printf '\\377')"`;

@@ -390,13 +390,13 @@ independent("a run that is refused or fails says why in one line, and leaves eve
     [
       ["encrypt", ...key, "--passphrase-file", "passphrase", ...files],
       2,
-      "--key-file and --passphrase-file are both given",
+      "--key-file and --passphrase-file exclude each other",
     ],
     [["encrypt", ...files], 2, "no secret: give --key-file, --key-fd, --passphrase-file or --passphrase-fd"],
     [["encrypt", "--key-fd", "0", "-o", "new"], 2, "--key-fd 0 is standard input, which is the data"],
     [["encrypt", "--key-fd", "5eC8e7", ...files], 2, "--key-fd expects a whole number"],
     [["encrypt", ...key.slice(0, 2), ...files], 2, "cbc(aes) needs --iv or --iv-prefix"],
-    [["encrypt", ...key, "--iv-prefix", ...files], 2, "--iv and --iv-prefix are both given"],
+    [["encrypt", ...key, "--iv-prefix", ...files], 2, "--iv and --iv-prefix exclude each other"],
     [
       ["encrypt", ...key.slice(0, 2), "--iv", "5eC8e", ...files],
       2,
@@ -416,7 +416,7 @@ independent("a run that is refused or fails says why in one line, and leaves eve
     ],
     [["encrypt", ...passphrase.with(3, "0"), ...files], 2, "--iter expects a whole number from 1 to 2147483647"],
     [["encrypt", ...key, "--padding", "zero", ...files], 2, "--padding expects pkcs7 or none"],
-    [["encrypt", ...key.with(5, "quantum"), ...files], 2, "--engine expects auto or fastest or kernel or userspace"],
+    [["encrypt", ...key.with(5, "quantum"), ...files], 2, "--engine expects auto or kernel or userspace"],
     [
       ["encrypt", ...key, "-c", "ctr(aes)", "--padding", "pkcs7", ...files],
       2,
@@ -511,7 +511,7 @@ independent("--no-clobber does not replace a file that appears while the tool wo
   await until(() => temporary(names()) !== undefined);
   writeFileSync(at("new"), "new");
   child.stdin!.end("plaintext");
-  const message = `kcapi-streams: cannot write ${at("new")}: it exists, and --no-clobber is given\n`;
+  const message = `kcapi-streams: cannot write ${at("new")}: it exists (--no-clobber)\n`;
   assertEquals([await status, stderr()], [1, message]);
   assertEquals([readFileSync(at("new"), "utf8"), temporary(names())], ["new", undefined]);
 });

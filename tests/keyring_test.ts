@@ -647,9 +647,9 @@ withKeys("the tool encrypts by --kernel-key, decrypts by --key-serial, and as wi
 test("the tool refuses --kernel-key and --key-serial where they are wrong or with another key, and never shows a value", async () => {
   const encrypt = (...args: string[]) => ["encrypt", "-c", "ctr(aes)", "--iv-prefix", ...args];
   const cases: [string[], string][] = [
-    [encrypt("--kernel-key", "logon:hunter2", "--key-serial", "7"), "--kernel-key and --key-serial are both given"],
-    [encrypt("--kernel-key", "logon:hunter2", "--key-file", "x"), "--key-file and --kernel-key are both given"],
-    [encrypt("--key-serial", "7", "--passphrase-fd", "3"), "--key-serial and --passphrase-fd are both given"],
+    [encrypt("--kernel-key", "logon:hunter2", "--key-serial", "7"), "--kernel-key and --key-serial exclude each other"],
+    [encrypt("--kernel-key", "logon:hunter2", "--key-file", "x"), "--key-file and --kernel-key exclude each other"],
+    [encrypt("--key-serial", "7", "--passphrase-fd", "3"), "--key-serial and --passphrase-fd exclude each other"],
     [encrypt("--kernel-key", "hunter2"), "--kernel-key expects logon, user, encrypted or trusted"],
     [encrypt("--kernel-key", "keyring:hunter2"), "--kernel-key expects logon"],
     [encrypt("--kernel-key", "user:"), "--kernel-key expects logon"],

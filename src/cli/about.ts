@@ -1,5 +1,5 @@
 /**
- * The name of the tool, and its version.
+ * The name and the version of the tool.
  *
  * @module
  */

@@ -1,21 +1,21 @@
 /**
- * Commands and their options, and what is given of them on the command line.
+ * Commands and their options, and the parser of the command line.
  *
  * @module
  */
 
 import { parseArgs } from "node:util";
-import { edits } from "../edits.ts";
+import { editDistance } from "../edit_distance.ts";
 import { NAME } from "./about.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
 
 export interface Option {
   readonly name: string;
   readonly short?: string;
-  /** What its value is called; absent for a flag. Values called FILE are completed as file names. */
+  /** The name of its value in the help; absent for a flag. Shells complete FILE as a file name. */
   readonly value?: string;
   readonly choices?: readonly string[];
-  /** May be given several times. */
+  /** The option may be repeated. */
   readonly many?: boolean;
   readonly text: string;
   /** How to give a value that is not UTF-8; added to an error. */
@@ -26,13 +26,14 @@ export interface Command {
   readonly name: string;
   readonly summary: string;
   readonly text?: string;
-  /** What its one argument besides the options is called, and what it may be; it may be left out. */
+  /** An optional argument that is no option: its name in the help, and its choices. */
   readonly operand?: { readonly name: string; readonly choices: readonly string[] };
   readonly options: readonly Option[];
-  readonly run: (given: Arguments) => number | Promise<number>;
+  /** Returns the exit code. */
+  readonly run: (args: Arguments) => number | Promise<number>;
 }
 
-/** The options given. */
+/** The options and the operand of a command line. */
 export class Arguments {
   readonly #values: ReadonlyMap<string, readonly string[]>;
   readonly operand: string | undefined;
@@ -50,7 +51,7 @@ export class Arguments {
     return this.#values.get(name)?.[0];
   }
 
-  /** A file's name; absent, or `-`, is for standard input or output. */
+  /** The name of a file; undefined, also for `-`, stands for standard input or output. */
   file(name: string): string | undefined {
     const value = this.get(name);
     return value === "-" ? undefined : value;
@@ -72,11 +73,11 @@ export function wholeNumber(name: string, text: string, least: number, most: num
   throw wrongUsage(`--${name} expects a whole number from ${least} to ${most}`);
 }
 
-export function parse({ name, options, operand }: Command, args: readonly string[]): Arguments {
+export function parse({ name, options, operand }: Command, words: readonly string[]): Arguments {
   let tokens;
   try {
     ({ tokens } = parseArgs({
-      args: [...args],
+      args: [...words],
       options: Object.fromEntries(options.map(({ name, short, value }) => [name, {
         type: value ? "string" as const : "boolean" as const,
         ...(short ? { short } : {}),
@@ -107,29 +108,29 @@ export function parse({ name, options, operand }: Command, args: readonly string
 }
 
 /**
- * What was given where one of `known` was expected, and the nearest of them. It is quoted only where it looks like one: it
- * may be a secret in a wrong place.
+ * The error for a name that is not among `known`, with the nearest of them. It quotes only what looks like a name: a
+ * secret may stand in the wrong place.
  */
-export function unknown(what: string, given: string, known: readonly string[]): string {
-  if (!/^[\w-]{1,20}$/.test(given)) return `unknown ${what}`;
-  const distances = known.map((name) => edits(given.toLowerCase(), name));
+export function unknown(what: string, name: string, known: readonly string[]): string {
+  if (!/^[\w-]{1,20}$/.test(name)) return `unknown ${what}`;
+  const distances = known.map((each) => editDistance(name.toLowerCase(), each));
   const least = Math.min(...distances);
-  const nearest = known.find((name) => name.startsWith(`${given}-`)) ??
-    (least <= Math.max(1, given.length / 3) ? known[distances.indexOf(least)] : undefined);
-  return `unknown ${what} "${given}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
+  const nearest = known.find((each) => each.startsWith(`${name}-`)) ??
+    (least <= Math.max(1, name.length / 3) ? known[distances.indexOf(least)] : undefined);
+  return `unknown ${what} "${name}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
 }
 
-/** What is wrong with the arguments, without their values: one of them may be a secret in a wrong place. */
+/** What is wrong with the arguments. It quotes no values: a secret may stand in the wrong place. */
 function problemOf(error: unknown, options: readonly Option[]): string {
   const [sentence = ""] = (error as Error).message.split(/\.\s|\n/);
   switch (codeOf(error)) {
     case "ERR_PARSE_ARGS_UNKNOWN_OPTION": {
-      // Not every runtime tells the dashes of a short one.
+      // Bun leaves out the dash of a short one.
       const [, dashes, name] = /'(-*)([^'=]*)/.exec(sentence) ?? [];
       return unknown("option", `${dashes || "-"}${name}`, options.map(({ name }) => `--${name}`));
     }
     case "ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL":
-      return "an argument that is no option: files are given with --in and --out";
+      return "an argument that is no option: name files with --in and --out";
     default:
       return sentence.charAt(0).toLowerCase() + sentence.slice(1);
   }

@@ -1,5 +1,5 @@
 /**
- * The commands: their help, completions and manual page are made from this.
+ * The table of commands. Help, completions and the manual page are made from it.
  *
  * @module
  */
@@ -20,7 +20,7 @@ import { keygen, sealFile, unsealFile } from "./seal.ts";
 import { ciphers, doctor } from "./report.ts";
 import { speed } from "./speed.ts";
 
-const ENGINES = ["auto", "fastest", "kernel", "userspace"];
+const ENGINES = ["auto", "kernel", "userspace"];
 const USUAL_CIPHERS = ["cbc(aes)", "ctr(aes)", "xts(aes)", "ecb(aes)", "chacha20"];
 
 const HELP: Option = { name: "help", short: "h", text: "show this help" };
@@ -33,12 +33,12 @@ const KEY_FD: Option = { name: "key-fd", value: "N", text: "the key: all bytes o
 const KERNEL_KEY: Option = {
   name: "kernel-key",
   value: "TYPE:DESCRIPTION",
-  text: "the key: one of the kernel's keyring (logon, user, encrypted or trusted), which never enters the process",
+  text: "the key: a logon, user, encrypted or trusted key in the kernel's keyring, which never enters the process",
 };
 const KEY_SERIAL: Option = {
   name: "key-serial",
   value: "N",
-  text: "the key: the one of this serial in the kernel's keyring",
+  text: "the key: the key with this serial number in the kernel's keyring",
 };
 const NO_CLOBBER: Option = { name: "no-clobber", text: "do not replace a file that exists" };
 const QUIET: Option = { name: "quiet", short: "q", text: "do not show the progress" };
@@ -46,7 +46,7 @@ const ENGINE: Option = {
   name: "engine",
   value: "ENGINE",
   choices: ENGINES,
-  text: "kernel, userspace or auto: the kernel where it has the cipher (default: auto)",
+  text: "kernel, userspace, or auto: the kernel if it has the cipher (default: auto)",
 };
 
 const CRYPT_OPTIONS: readonly Option[] = [
@@ -58,7 +58,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
     short: "c",
     value: "NAME",
     choices: USUAL_CIPHERS,
-    text: `the kernel's name of the cipher, or OpenSSL's, such as aes-128-ctr (default: ${DEFAULT_CIPHER})`,
+    text: `the name of the cipher in the kernel or in OpenSSL, such as aes-128-ctr (default: ${DEFAULT_CIPHER})`,
   },
   KEY_FILE,
   KEY_FD,
@@ -67,9 +67,9 @@ const CRYPT_OPTIONS: readonly Option[] = [
   { name: "passphrase-file", value: "FILE", text: "the passphrase: the first line of FILE" },
   { name: "passphrase-fd", value: "N", text: "the passphrase: the first line of descriptor N" },
   { name: "iter", value: "N", text: `passphrase: rounds of PBKDF2 (default: ${DEFAULT_ITERATIONS})` },
-  { name: "key-bits", value: "N", text: "passphrase: length of the key to derive (default: the cipher's longest)" },
+  { name: "key-bits", value: "N", text: "passphrase: bits of the key to derive (default: the cipher's longest)" },
   { name: "iv", value: "HEX", text: "key: the IV" },
-  { name: "iv-prefix", text: "key: the IV stands in front of the ciphertext; encryption makes a random one" },
+  { name: "iv-prefix", text: "key: the IV is in front of the ciphertext; encryption makes a random one" },
   {
     name: "padding",
     value: "KIND",
@@ -79,7 +79,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
   {
     name: "sector-size",
     value: "N",
-    text: "sector modes (xts …): bytes in a sector, whose IV is its number (plain64)",
+    text: "sector modes (xts …): bytes of a sector; its IV is its number (plain64)",
   },
   { name: "sector", value: "N", text: "the number of the first sector (default: 0)" },
   ENGINE,
@@ -96,7 +96,7 @@ const SEAL_OPTIONS: readonly Option[] = [
   {
     name: "associated-data",
     value: "TEXT",
-    text: "what the data is bound to, such as its name; not stored",
+    text: "authenticated with the data, such as its name; not stored",
     otherBytes: ": give other bytes by --associated-data-file",
   },
   { name: "associated-data-file", value: "FILE", text: "the same: all bytes of FILE, as they are" },
@@ -104,18 +104,19 @@ const SEAL_OPTIONS: readonly Option[] = [
     name: "format",
     value: "FORMAT",
     choices: FORMAT_NAMES,
-    text: `Tink's name of the format; not stored (default: ${DEFAULT_FORMAT})`,
+    text: `the name of the format in Tink; not stored (default: ${DEFAULT_FORMAT})`,
   },
   ENGINE,
   QUIET,
 ];
 
-const SEAL_TEXT = "The key is one of at least 32 bytes, such as keygen makes, for any number of files. The format is " +
+const SEAL_TEXT =
+  "The key has at least 32 bytes; keygen makes one. It can be used for any number of files. The format is " +
   "Tink's streaming AEAD (AES-CTR-HMAC or AES-GCM-HKDF).";
 
 const SECRETS_TEXT =
-  `Without a key or passphrase option, the passphrase is asked for on the terminal. Passphrases make OpenSSL's format ` +
-  `(Salted__, PBKDF2-HMAC-SHA256): openssl enc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -aes-256-cbc. Keys make bare ` +
+  `Without a key or passphrase option, the terminal asks for the passphrase. A passphrase gives OpenSSL's format ` +
+  `(Salted__, PBKDF2-HMAC-SHA256): openssl enc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -aes-256-cbc. A key gives bare ` +
   `ciphertext, as openssl enc -K -iv and kcapi-enc do.`;
 
 export const COMMANDS: readonly Command[] = [
@@ -128,18 +129,18 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: "unseal",
-    summary: "verifies and decrypts what was sealed",
+    summary: "verifies and decrypts a sealed file",
     text:
-      `${SEAL_TEXT} Exits with 3 if anything is wrong: a file then does not appear under its name; what was written to ` +
-      "standard output before is true, but not all there was.",
+      `${SEAL_TEXT} Exits with 3 if the data is damaged or cut short. An output file then does not appear; what was ` +
+      "written to standard output is authentic, but not complete.",
     options: [
       ...SEAL_OPTIONS,
       {
         name: "range",
         value: "A-B",
         text:
-          "only the bytes from A to B, both included (A-: to the end; --range=-N: the last N), and no more is read than that " +
-          "takes, and the end",
+          "only the bytes from A to B, both included (A-: to the end; --range=-N: the last N). Reads no more than " +
+          "these, and the end",
       },
       HELP,
     ],
@@ -148,9 +149,9 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "keygen",
     summary: "makes a random key",
-    text: "A file is the user's alone, and is never written over.",
+    text: "Only the user can read the file. An existing file is never replaced.",
     options: [
-      { name: "bits", value: "N", text: "its length (default: 256)" },
+      { name: "bits", value: "N", text: "the length (default: 256)" },
       { name: "out", short: "o", value: "FILE", text: "write FILE (default: standard output, if that is no terminal)" },
       HELP,
     ],
@@ -159,39 +160,37 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "encrypt",
     summary: "encrypts a file or standard input",
-    text:
-      "Most people want seal, which also finds out whether the data was changed; this is for what others wrote or read, " +
-      `and for disks. ${SECRETS_TEXT}`,
+    text: "For new data use seal, which also detects changes. encrypt is for data that other programs read, and for " +
+      `disks. ${SECRETS_TEXT}`,
     options: CRYPT_OPTIONS,
-    run: (given) => crypt("encrypt", given),
+    run: (args) => crypt("encrypt", args),
   },
   {
     name: "decrypt",
     summary: "decrypts a file or standard input",
-    text:
-      `${SECRETS_TEXT} Nothing is authenticated: what was written to standard output before an error is unverified, ` +
-      "and only padding can show that a key is wrong.",
+    text: `${SECRETS_TEXT} decrypt does not authenticate: output before an error is unverified, and only padding can ` +
+      "show that a key is wrong.",
     options: CRYPT_OPTIONS,
-    run: (given) => crypt("decrypt", given),
+    run: (args) => crypt("decrypt", args),
   },
   {
     name: "ciphers",
     summary: "lists the ciphers, and which engines have them",
-    text: "Use tells how long an input may be: a stream is of any length, sectors need --sector-size, a message must " +
+    text: "USE tells how long the input may be: a stream has any length, sectors need --sector-size, a message must " +
       "fit the kernel's buffer (212,992 bytes).",
     options: [{ name: "json", text: "write JSON: an entry for each implementation" }, HELP],
     run: ciphers,
   },
   {
     name: "doctor",
-    summary: "tells whether the kernel engine works here, and if not, why and what would help",
+    summary: "tells whether the kernel engine works here, and if not, why and what to do",
     text: "Exits with 1 if the kernel engine is not usable.",
     options: [JSON_OPTION, HELP],
     run: doctor,
   },
   {
     name: "speed",
-    summary: "measures the kernel engine against the userspace engine",
+    summary: "measures the kernel engine and the userspace engine",
     options: [
       {
         name: "cipher",
@@ -217,10 +216,10 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "completions",
     summary: "writes the completions for bash, zsh or fish",
-    text: `To have them: source <(${NAME} completions), in zsh with --shell zsh; in fish ` +
+    text: `To load them: source <(${NAME} completions), in zsh with --shell zsh; in fish ` +
       `${NAME} completions --shell fish | source`,
     options: [{ name: "shell", value: "SHELL", choices: SHELLS, text: "the shell (default: bash)" }, HELP],
-    run: (given) => print(completions(given.get("shell") ?? "bash", COMMANDS)),
+    run: (args) => print(completions(args.get("shell") ?? "bash", COMMANDS)),
   },
   {
     name: "man",
@@ -239,7 +238,7 @@ export const COMMANDS: readonly Command[] = [
       },
     },
     options: [HELP],
-    run: (given) => print(given.operand === undefined ? overview(COMMANDS) : help(commandOf(given.operand))),
+    run: (args) => print(args.operand === undefined ? overview(COMMANDS) : help(commandOf(args.operand))),
   },
   {
     name: "version",

@@ -7,7 +7,7 @@
 import { NAME } from "./about.ts";
 import type { Command, Option } from "./arguments.ts";
 
-/** The shells there are completions for. */
+/** The shells that have completions. */
 export const SHELLS = ["bash", "zsh", "fish"];
 
 /** The completions for one of {@linkcode SHELLS}. */
@@ -15,12 +15,12 @@ export function completions(shell: string, commands: readonly Command[]): string
   return shell === "zsh" ? zsh(commands) : shell === "fish" ? fish(commands) : bash(commands);
 }
 
-/** Text within single quotes, which every shell takes as it is but for these quotes themselves. */
-function quoted(text: string): string {
+/** Text in single quotes, in which every shell only interprets the single quote itself. */
+function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** A function for bash; cipher names are quoted, for their parentheses mean something to it. */
+/** A function for bash. Cipher names are quoted because of their parentheses. */
 function bash(commands: readonly Command[]): string {
   const words = (options: readonly Option[]) =>
     options.flatMap(({ name, short }) => short ? [`--${name}`, `-${short}`] : [`--${name}`]).join(" ");
@@ -31,8 +31,8 @@ function bash(commands: readonly Command[]): string {
       return `    ${names(option)}) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;`;
     }
     if (!option.choices) return `    ${names(option)}) return ;;`;
-    const quoted = option.choices.map((choice) => `'${choice}'`).join(" ");
-    return `    ${names(option)}) choices=(${quoted}) ;;`;
+    const words = option.choices.map((choice) => `'${choice}'`).join(" ");
+    return `    ${names(option)}) choices=(${words}) ;;`;
   });
   const cases = commands.map(({ name, options, operand }) =>
     `    ${name}) options='${[...operand?.choices ?? [], words(options)].join(" ")}' ;;`
@@ -64,24 +64,24 @@ complete -F _kcapi_streams ${NAME}
 `;
 }
 
-/** A function for zsh. Its \_arguments takes brackets, colons and parentheses for its own unless they are escaped. */
+/** A function for zsh. Its \_arguments interprets brackets, colons and parentheses that are not escaped. */
 function zsh(commands: readonly Command[]): string {
-  const escaped = (text: string) => text.replace(/[[\]:()\\]/g, "\\$&");
+  const escape = (text: string) => text.replace(/[[\]:()\\]/g, "\\$&");
   const value = ({ value, choices }: Option) => {
     if (!value) return "";
-    const action = choices ? `(${choices.map(escaped).join(" ")})` : value === "FILE" ? "_files" : " ";
-    return `:${escaped(value)}:${action}`;
+    const action = choices ? `(${choices.map(escape).join(" ")})` : value === "FILE" ? "_files" : " ";
+    return `:${escape(value)}:${action}`;
   };
   const argument = (option: Option) => {
     const { name, short, many, text } = option;
     const names = short ? [`-${short}`, `--${name}`] : [`--${name}`];
     const others = many ? "*" : names.length > 1 ? `(${names.join(" ")})` : "";
-    return names.map((each) => quoted(`${others}${each}[${escaped(text)}]${value(option)}`)).join(" ");
+    return names.map((each) => quote(`${others}${each}[${escape(text)}]${value(option)}`)).join(" ");
   };
-  const list = commands.map(({ name, summary }) => quoted(`${name}:${escaped(summary)}`)).join(" ");
+  const list = commands.map(({ name, summary }) => quote(`${name}:${escape(summary)}`)).join(" ");
   const cases = commands.map(({ name, options, operand }) => {
     const specs = options.map(argument);
-    if (operand) specs.push(quoted(`1:${operand.name}:(${operand.choices.map(escaped).join(" ")})`));
+    if (operand) specs.push(quote(`1:${operand.name}:(${operand.choices.map(escape).join(" ")})`));
     return `    ${name}) _arguments ${specs.join(" \\\n      ")} ;;`;
   });
   return `#compdef ${NAME}
@@ -102,23 +102,23 @@ compdef _kcapi_streams ${NAME}
 `;
 }
 
-/** Lines for fish; it evaluates lists of words, so these are quoted within the quotes. */
+/** Lines for fish. It evaluates lists of words, so their words are quoted within the quotes. */
 function fish(commands: readonly Command[]): string {
-  const escaped = (text: string) => `'${text.replace(/['\\]/g, "\\$&")}'`;
+  const escape = (text: string) => `'${text.replace(/['\\]/g, "\\$&")}'`;
   const line = (command: string, { name, short, value, choices, text }: Option) => {
-    const takes = choices ? `-x -a ${escaped(choices.map(escaped).join(" "))}` : value === "FILE" ? "-r -F" : "-x";
+    const takes = choices ? `-x -a ${escape(choices.map(escape).join(" "))}` : value === "FILE" ? "-r -F" : "-x";
     return `complete -c ${NAME} -n '__fish_seen_subcommand_from ${command}' -l ${name}${short ? ` -s ${short}` : ""}${
       value ? ` ${takes}` : ""
-    } -d ${escaped(text)}`;
+    } -d ${escape(text)}`;
   };
   return [
     `# fish completions for ${NAME}: source this`,
     `complete -c ${NAME} -f`,
     ...["help", "version"].map((name) => `complete -c ${NAME} -n __fish_use_subcommand -l ${name}`),
     ...commands.flatMap(({ name, summary, options, operand }) => [
-      `complete -c ${NAME} -n __fish_use_subcommand -a ${name} -d ${escaped(summary)}`,
+      `complete -c ${NAME} -n __fish_use_subcommand -a ${name} -d ${escape(summary)}`,
       ...operand
-        ? [`complete -c ${NAME} -n '__fish_seen_subcommand_from ${name}' -a ${escaped(operand.choices.join(" "))}`]
+        ? [`complete -c ${NAME} -n '__fish_seen_subcommand_from ${name}' -a ${escape(operand.choices.join(" "))}`]
         : [],
       ...options.map((option) => line(name, option)),
     ]),

@@ -23,34 +23,34 @@ export const DEFAULT_ITERATIONS = 600_000;
 
 type Direction = "encrypt" | "decrypt";
 
-/** OpenSSL's format: these bytes, a salt, the ciphertext. */
+/** OpenSSL's format is these bytes, a salt, and the ciphertext. */
 const MAGIC = Buffer.from("Salted__");
 const MAGIC_AS_BASE64 = "U2FsdGVkX1";
 const SALT_SIZE = 8;
 
-export async function crypt(direction: Direction, given: Arguments): Promise<number> {
-  const plan = planOf(given);
-  if (direction === "encrypt") refuseTerminal(given);
-  const kernelKey = kernelKeyOf(given);
-  const secret = kernelKey ? undefined : await readSecret(given, direction === "encrypt");
-  const input = await openInput(given.file("in"), secret);
+export async function crypt(direction: Direction, args: Arguments): Promise<number> {
+  const plan = planOf(args);
+  if (direction === "encrypt") refuseTerminal(args);
+  const kernelKey = kernelKeyOf(args);
+  const secret = kernelKey ? undefined : await readSecret(args, direction === "encrypt");
+  const input = await openInput(args.file("in"), secret);
   const { header, ...options } = secret?.kind === "passphrase"
-    ? await derived(direction, given, plan, secret.bytes, input)
-    : await keyed(direction, given, plan, kernelKey ?? secret!.bytes, input);
+    ? await keyingFromPassphrase(direction, args, plan, secret.bytes, input)
+    : await keyingFromKey(direction, args, plan, kernelKey ?? secret!.bytes, input);
   const protectedFiles = { input: input.stats, ...(secret?.stats && { [secret.kind]: secret.stats }) };
-  // Ciphertext is for everyone the umask admits; plaintext is the user's own until he says otherwise.
-  const output = await openOutput(given, protectedFiles, direction === "encrypt" ? 0o666 : 0o600);
+  // New ciphertext gets the permissions of the umask, new plaintext is readable for the user alone.
+  const output = await openOutput(args, protectedFiles, direction === "encrypt" ? 0o666 : 0o600);
   const start = direction === "encrypt" ? encrypt : decrypt;
   const chunks = chunksOf(input, output.free);
   const pieces = asUsage(() => start(plan.cipher, { ...plan, ...options }, chunks));
   if ("fill" in options.key) options.key.fill(0);
   secret?.bytes.fill(0);
   const size = input.size === undefined ? undefined : input.size - (direction === "decrypt" ? header.length : 0);
-  const progress = new Progress(direction, pieces, size, given);
+  const progress = new Progress(direction, pieces, size, args);
   try {
     await pump(pieces, output, progress, direction === "encrypt" ? header : undefined);
   } catch (error) {
-    const mayNeedIterations = codeOf(error) === "EBADMSG" && secret?.kind === "passphrase" && !given.has("iter");
+    const mayNeedIterations = codeOf(error) === "EBADMSG" && secret?.kind === "passphrase" && !args.has("iter");
     throw mayNeedIterations ? new Failure(3, `${failureOf(error).message}; ${OPENSSL_ITERATIONS}`) : error;
   }
   return 0;
@@ -59,7 +59,7 @@ export async function crypt(direction: Direction, given: Arguments): Promise<num
 const OPENSSL_ITERATIONS =
   "openssl enc -pbkdf2 takes 10,000 rounds if it is not told how many: for its files, --iter 10000";
 
-/** The key and the IV, and what stands in front of the ciphertext. */
+/** The key, the IV, and the bytes in front of the ciphertext. */
 interface Keying extends Pick<CipherStreamOptions, "iv"> {
   readonly key: Bytes | KernelKey;
   readonly header: Bytes;
@@ -67,30 +67,30 @@ interface Keying extends Pick<CipherStreamOptions, "iv"> {
 
 const NOTHING: Bytes = new Uint8Array(0);
 
-/** A key from the user: bare ciphertext, or with `--iv-prefix` the IV in front of it. */
-async function keyed(
+/** A key gives bare ciphertext, with `--iv-prefix` behind its IV. */
+async function keyingFromKey(
   direction: Direction,
-  given: Arguments,
+  args: Arguments,
   plan: Plan,
   key: Bytes | KernelKey,
   input: Input,
 ): Promise<Keying> {
   for (const name of ["iter", "key-bits"]) {
-    if (given.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
+    if (args.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
   }
-  if (given.has("iv") && given.has("iv-prefix")) throw wrongUsage("--iv and --iv-prefix are both given");
+  if (args.has("iv") && args.has("iv-prefix")) throw wrongUsage("--iv and --iv-prefix exclude each other");
   const { cipher, keySize, sectorSize } = plan;
-  if (keySize !== undefined) checkKeySize(key, keySize, given.get("cipher")!, cipher);
+  if (keySize !== undefined) checkKeySize(key, keySize, args.get("cipher")!, cipher);
   const ivSize = ivSizeOf(plan, key);
-  const ivHex = given.get("iv");
+  const ivHex = args.get("iv");
   if (ivHex !== undefined) return { key, iv: fromHex(ivHex), header: NOTHING };
-  if (!given.has("iv-prefix")) {
+  if (!args.has("iv-prefix")) {
     if (ivSize > 0 && sectorSize === undefined) {
       throw wrongUsage(`${cipher} needs --iv or --iv-prefix (a sector mode: or --sector-size)`);
     }
     return { key, header: NOTHING };
   }
-  if (ivSize === 0) throw wrongUsage(`--iv-prefix is given, but ${cipher} has no IV`);
+  if (ivSize === 0) throw wrongUsage(`--iv-prefix is of no use: ${cipher} has no IV`);
   const iv = direction === "encrypt"
     ? crypto.getRandomValues(new Uint8Array(ivSize))
     : await readHeader(input, ivSize, "its IV");
@@ -99,24 +99,24 @@ async function keyed(
 
 function checkKeySize(key: Bytes | KernelKey, keySize: number, asked: string, cipher: string): void {
   if (!("length" in key)) {
-    throw wrongUsage(`the length of a key in the kernel cannot be told: use ${cipher}, not ${asked}`);
+    throw wrongUsage(`the length of a kernel key is unknown: use ${cipher}, not ${asked}`);
   }
   if (key.length !== keySize) throw wrongUsage(`the key has ${key.length} bytes, ${asked} takes ${keySize}`);
 }
 
-/** A passphrase: OpenSSL's format. PBKDF2 gives the key and behind it the IV. */
-async function derived(
+/** A passphrase gives OpenSSL's format. PBKDF2 derives the key and, behind it, the IV. */
+async function keyingFromPassphrase(
   direction: Direction,
-  given: Arguments,
+  args: Arguments,
   plan: Plan,
   passphrase: Bytes,
   input: Input,
 ): Promise<Keying> {
   for (const name of ["iv", "iv-prefix"]) {
-    if (given.has(name)) throw wrongUsage(`--${name} is for keys: a passphrase gives the IV, too`);
+    if (args.has(name)) throw wrongUsage(`--${name} is for keys: a passphrase gives the IV as well`);
   }
-  const iterations = given.integer("iter", 1, 2 ** 31 - 1) ?? DEFAULT_ITERATIONS;
-  if (!given.has("iter") && !pads(plan)) {
+  const iterations = args.integer("iter", 1, 2 ** 31 - 1) ?? DEFAULT_ITERATIONS;
+  if (!args.has("iter") && !pads(plan)) {
     throw wrongUsage(
       `--iter is missing: a wrong number of rounds would not show, because nothing is padded (${NAME}'s default is ` +
         `--iter ${DEFAULT_ITERATIONS}; ${OPENSSL_ITERATIONS})`,

@@ -1,5 +1,5 @@
 /**
- * Reading and writing descriptors, which may be pipes, devices, or set not to block.
+ * Reading and writing descriptors, which may be pipes, devices or non-blocking.
  *
  * @module
  */
@@ -27,8 +27,8 @@ const writeTo = promisify(fs.write) as (
   position: null,
 ) => Promise<{ bytesWritten: number }>;
 
-/** Tries again where a descriptor that some process has set not to block has nothing, or no room. */
-async function patiently<T>(action: () => Promise<T>): Promise<T> {
+/** Repeats an action on a non-blocking descriptor until it has data or room. */
+async function retryOnEagain<T>(action: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
       return await action();
@@ -39,7 +39,7 @@ async function patiently<T>(action: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Where a pipe does not block, it takes so many bytes whole or not at all (PIPE_BUF of limits.h). */
+/** A non-blocking pipe takes this many bytes whole or not at all (PIPE_BUF of limits.h). */
 const ATOMIC = 4096;
 
 /** The flags of open(2). */
@@ -55,8 +55,8 @@ export function isNonblocking(fd: number): boolean {
  * The readable descriptors that this process was started with, while the tool has not opened any itself. Undefined if
  * /proc cannot be read.
  *
- * Some descriptors belong to the runtime: sockets, epoll and the like, and pipes with both ends in this process. Deno has
- * files, too, with FD_CLOEXEC set.
+ * Some descriptors belong to the runtime: sockets, epoll and the like, and pipes with both ends in this process. Deno
+ * has files, too, with FD_CLOEXEC set.
  */
 export function inheritedDescriptors(): ReadonlySet<number> | undefined {
   let descriptors;
@@ -89,11 +89,11 @@ function describeDescriptor(fd: number) {
   }
 }
 
-/** Reads into `buffer` until it is full or the input ends; returns the bytes read. */
+/** Reads into `buffer` until it is full or the input ends, with `atOnce` once. Returns the bytes read. */
 export async function fill(fd: number, buffer: Bytes, atOnce = false): Promise<Bytes> {
   let length = 0;
   while (length < buffer.length) {
-    const { bytesRead } = await patiently(() => readFrom(fd, buffer, length, buffer.length - length, null));
+    const { bytesRead } = await retryOnEagain(() => readFrom(fd, buffer, length, buffer.length - length, null));
     length += bytesRead;
     if (bytesRead === 0 || atOnce) break;
   }
@@ -101,14 +101,14 @@ export async function fill(fd: number, buffer: Bytes, atOnce = false): Promise<B
 }
 
 /**
- * Writes all bytes. A write that would block must not be tried again unless it was too small to be split: not every
- * runtime tells how much of it was written.
+ * Writes all bytes. On a non-blocking descriptor it writes pieces that are never split: Deno does not tell how much of
+ * a piece was written before it would block.
  */
 export async function writeAll(fd: number, bytes: Uint8Array, nonblocking = isNonblocking(fd)): Promise<void> {
   for (let offset = 0; offset < bytes.length;) {
     const length = Math.min(bytes.length - offset, nonblocking ? ATOMIC : Infinity);
     const write = () => writeTo(fd, bytes, offset, length, null);
-    const { bytesWritten } = await (nonblocking ? patiently(write) : write());
+    const { bytesWritten } = await (nonblocking ? retryOnEagain(write) : write());
     offset += bytesWritten;
   }
 }
@@ -123,16 +123,16 @@ export async function print(text: string): Promise<number> {
   return 0;
 }
 
-/** Writes text to standard error; that this may fail must not hide why. */
-export function complain(text: string): void {
+/** Writes text to standard error. Its failure must not hide the error that it prints. */
+export function printError(text: string): void {
   try {
     fs.writeSync(2, text);
   } catch {
-    // Nobody listens.
+    // Nobody reads it.
   }
 }
 
-/** Not by openSync(): to open a named pipe may take as long as the other end likes. */
+/** Opens a file. Asynchronous, because opening a named pipe waits for its other end. */
 export async function openFile(path: string, flags: "r" | "w"): Promise<number> {
   try {
     const fd = await promisify(fs.open)(path, flags);

@@ -1,5 +1,5 @@
 /**
- * What ends the tool early: a line for the user, and an exit code.
+ * Errors as the user sees them: a line and an exit code.
  *
  * @module
  */
@@ -10,13 +10,13 @@ export const EXIT_CODES: readonly (readonly [code: string, meaning: string])[] =
   ["0", "done"],
   ["1", "a file cannot be read or written; doctor: the kernel engine is not usable"],
   ["2", "wrong usage"],
-  ["3", "the data does not fit: wrong key or passphrase, damaged, cut short, or of a wrong length"],
-  ["4", "the cipher or the engine is not to be had, or failed"],
+  ["3", "wrong data: wrong key or passphrase, damaged, cut short, or of a wrong length"],
+  ["4", "the cipher or the engine is not available, or failed"],
   ["129, 130, 131, 143", "ended by SIGHUP, SIGINT (Ctrl-C), SIGQUIT or SIGTERM"],
-  ["141", "whoever read the output went away"],
+  ["141", "the reader of the output closed it"],
 ];
 
-/** What ends the tool: a line for the user and an exit code. */
+/** An error with its line for the user and its exit code. */
 export class Failure extends Error {
   readonly exitCode: number;
 
@@ -34,16 +34,16 @@ export function codeOf(error: unknown): string | undefined {
   return (error as { code?: string } | undefined)?.code;
 }
 
-/** A file operation's error as a failure; runtimes word it differently around the system's own words. */
+/** The error of a file operation as a failure. Takes the system's words out of each runtime's message. */
 export function fileFailure(what: string, error: unknown): Failure {
-  // A reader that went away is nobody's mistake.
+  // A reader that closes the pipe, such as head(1), is no error.
   if (codeOf(error) === "EPIPE") return new Failure(141, "");
   const words = String((error as Error)?.message ?? error)
     .replace(/^E[A-Z0-9]+: /, "").replace(/ \(os error \d+\).*/s, "").replace(/, \w+( '.*)?$/s, "");
   return new Failure(1, `${what}: ${words.charAt(0).toLowerCase()}${words.slice(1)}`);
 }
 
-/** What a thrown value means to the user. */
+/** A thrown value as a failure. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (error instanceof KcapiError) {

@@ -15,7 +15,7 @@ function termOf({ name, short, value }: Option): string {
 
 export const PURPOSE =
   "Encrypts and decrypts files with the ciphers of the Linux kernel (AF_ALG, through libkcapi), or of the " +
-  "runtime where the kernel has none.";
+  "runtime if the kernel does not have the cipher.";
 
 export function overview(commands: readonly Command[]): string {
   return [

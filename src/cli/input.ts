@@ -1,5 +1,5 @@
 /**
- * Where the data comes from.
+ * The input.
  *
  * @module
  */
@@ -14,13 +14,13 @@ export interface Input {
   readonly fd: number;
   readonly name: string;
   readonly stats: fs.BigIntStats;
-  /** Its length in bytes, where that is known. */
+  /** Its length in bytes; undefined for what is no file. */
   readonly size: number | undefined;
   /** The first byte, once it has been read. */
   firstByte?: number | undefined;
 }
 
-/** Opens the input, which must not be what the secret was read from. */
+/** Opens the input, which must not be the file or pipe of the secret. */
 export async function openInput(path: string | undefined, secret?: Secret): Promise<Input> {
   const name = path ?? "standard input";
   const fd = path === undefined ? 0 : await openFile(path, "r");
@@ -37,18 +37,18 @@ export async function openInput(path: string | undefined, secret?: Secret): Prom
   return { fd, name, stats, size: stats.isFile() ? Number(stats.size) : undefined };
 }
 
-/** Memory in which input is read and, in place, becomes output. */
+/** Bytes of a buffer, into which input is read and in which it becomes output. */
 const CHUNK = 1 << 20;
 
 /**
- * The input in chunks, one of them read ahead. Three buffers take turns: while one is written and the next one worked
- * on, the third is read. `free` tells when a buffer's output was written.
+ * The input in chunks, with one read ahead. Three buffers take turns: one is written, one is encrypted or decrypted,
+ * and one is read. `free` resolves when the output in a buffer has been written.
  */
 export async function* chunksOf(input: Input, free: (memory: ArrayBuffer) => Promise<void>): AsyncGenerator<Bytes> {
   const buffers = [0, 1, 2].map(() => new Uint8Array(CHUNK));
   const read = (buffer: Bytes) => {
     const reading = fill(input.fd, buffer, true);
-    reading.catch(() => {}); // it is awaited below, unless the tool fails first
+    reading.catch(() => {}); // awaited below, unless the tool fails first
     return reading;
   };
   let next = read(buffers[0]!);

@@ -10,7 +10,7 @@ import type { Command, Option } from "./arguments.ts";
 import { EXIT_CODES } from "./failures.ts";
 import { PURPOSE } from "./help.ts";
 
-/** Text as roff: its special characters, and no line that looks like a request. */
+/** Escapes text for roff: special characters, and lines that look like a request. */
 function roff(text: string): string {
   return text.replaceAll("\\", "\\e").replaceAll("-", "\\-").replaceAll("…", "...").replace(/^(?=[.'])/gm, "\\&");
 }
@@ -43,7 +43,7 @@ ${sections.join("")}.SH EXIT STATUS
 ${exitCodes.join("")}.SH ENVIRONMENT
 .TP
 .B KCAPI_LIBRARY
-${roff("The path of libkcapi.so.1, to be tried before the system's.")}
+${roff("The path of a libkcapi.so.1 to use before the system's.")}
 .SH EXAMPLES
 ${examples.join("")}.SH COMPATIBILITY
 ${COMPATIBILITY.map(([tool, text]) => `.TP\n.B ${roff(tool)}\n${roff(text)}\n`).join("")}.SH SECURITY
@@ -55,54 +55,54 @@ ${roff(SECURITY_TEXT)}
 }
 
 const FILES_TEXT =
-  "Output to a file goes to a temporary file in the same directory, which is renamed at the end: a run that fails or is " +
-  "interrupted changes nothing. A file that is replaced keeps its permissions and, where the system allows it, its owner " +
-  "and group; --no-clobber replaces none. New ciphertext gets the permissions of the umask, new plaintext is readable for " +
-  "the user alone. While it works, the tool shows its progress if standard error is a terminal.";
+  "Output to a file goes to a temporary file in the same directory, which is renamed at the end: a run that fails or " +
+  "is interrupted changes nothing. A file that is replaced keeps its permissions and, if the system allows it, its " +
+  "owner and group; --no-clobber replaces none. New ciphertext gets the permissions of the umask, new plaintext is " +
+  "readable for the user alone. While it works, the tool shows its progress if standard error is a terminal.";
 
 const SECURITY_TEXT =
-  "seal authenticates data; unseal reports a truncation at the end. encrypt and decrypt do not authenticate: whoever can " +
-  "change the ciphertext can change the plaintext, and a wrong key shows only where there is padding, and then not " +
-  "always. Never use an IV twice with the same key. The tool takes no secrets from the command line or the environment, " +
-  "where other users could see them.";
+  "seal authenticates data; unseal reports a truncation at the end. encrypt and decrypt do not authenticate: an " +
+  "attacker who can change the ciphertext can change the plaintext, and a wrong key shows only where there is " +
+  "padding, and then not always. Never reuse an IV with the same key. The tool takes no secrets from the command " +
+  "line or the environment, where other users could see them.";
 
 const COMPATIBILITY: readonly (readonly [tool: string, text: string])[] = [
   [
     "openssl enc",
-    "Each reads what the other wrote, with -pbkdf2 -iter N (--iter N) or -K and -iv; -nopad is --padding none. OpenSSL's " +
-    "older way to a key, without -pbkdf2, is not supported.",
+    "Each reads the files of the other, with -pbkdf2 -iter N (--iter N) or with -K and -iv (--key-file and --iv). " +
+    "-nopad is --padding none. Files of openssl enc without -pbkdf2 are not supported.",
   ],
   [
     "kcapi-enc 1.4",
-    "With a key, it pads as we do where the input is not whole blocks of a block mode; what it makes of whole blocks is " +
-    "--padding none, and so are stream modes. Its passphrases are not supported.",
+    "With a key, it pads input that is not whole blocks, as the tool does. For whole blocks and for stream modes, " +
+    "use --padding none. Its passphrases are not supported.",
   ],
   [
     "LUKS, dm-crypt",
-    "-c 'xts(aes)' --sector-size 512 is aes-xts-plain64 with the volume key, from the payload's beginning on; --sector for " +
-    "a later sector.",
+    "-c 'xts(aes)' --sector-size 512 is aes-xts-plain64 with the volume key, from the start of the payload on. Use " +
+    "--sector to start at a later sector.",
   ],
 ];
 
 const EXAMPLES: readonly (readonly [string, string])[] = [
   [
-    "A key, and a backup sealed with it",
+    "Make a key, and seal a backup with it",
     `${NAME} keygen -o key; tar c /home | ${NAME} seal --key-file key -o home.sealed`,
   ],
-  ["The backup back", `${NAME} unseal --key-file key -i home.sealed | tar x`],
-  ["A part of a sealed file", `${NAME} unseal --key-file key -i film.sealed --range 1000000-1999999`],
-  ["A file with a passphrase, asked for on the terminal", `${NAME} encrypt -i notes -o notes.enc`],
-  ["The same file back, by OpenSSL", `openssl enc -d -aes-256-cbc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -in notes.enc`],
+  ["Restore that backup", `${NAME} unseal --key-file key -i home.sealed | tar x`],
+  ["Read a part of a sealed file", `${NAME} unseal --key-file key -i film.sealed --range 1000000-1999999`],
+  ["Encrypt a file with a passphrase, which the terminal asks for", `${NAME} encrypt -i notes -o notes.enc`],
+  ["Decrypt that file with OpenSSL", `openssl enc -d -aes-256-cbc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -in notes.enc`],
   [
-    "A backup with a key from a file, a random IV in front",
+    "Encrypt a backup with a key from a file and a random IV in front",
     `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --key-file key --iv-prefix -o home.tar.enc`,
   ],
   [
-    "The same with a key in the kernel's keyring, which neither the tool nor its user ever has",
+    "The same with a key in the kernel's keyring, which never enters the tool",
     `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --kernel-key logon:kcapi:backup --iv-prefix -o home.tar.enc`,
   ],
   [
-    "The payload of a LUKS volume (aes-xts-plain64)",
+    "Decrypt the payload of a LUKS volume (aes-xts-plain64)",
     `tail -c +2097153 volume | ${NAME} decrypt -c 'xts(aes)' --key-file key --sector-size 512 -o payload`,
   ],
 ];

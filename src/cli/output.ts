@@ -1,5 +1,5 @@
 /**
- * Where the data goes to: a file appears under its name only when it is complete.
+ * The output. A file appears under its name only when it is complete.
  *
  * @module
  */
@@ -16,12 +16,12 @@ import { isNonblocking, isSameFile, openFile, writeAll } from "./descriptors.ts"
 import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { atEnd, atEndOrSignal, procFile } from "./signals.ts";
 
-/** Where output goes; one write is under way while the next piece is made. */
+/** The output. One write is under way while the next piece is made. */
 export interface Output {
   write(bytes: Bytes): Promise<void>;
-  /** Resolves when nothing is being written from `memory`. */
+  /** Resolves when no write from `memory` is under way. */
   free(memory: ArrayBuffer): Promise<void>;
-  /** Waits for the last write; a file gets its name. */
+  /** Waits for the last write, and gives a file its name. */
   finish(): Promise<void>;
 }
 
@@ -41,7 +41,7 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
       await settle();
       memory = bytes.buffer;
       writing = writeAll(fd, bytes, nonblocking);
-      writing.catch(() => {}); // it is awaited by the next call, unless the tool fails first
+      writing.catch(() => {}); // awaited by the next call, unless the tool fails first
     },
     async free(asked) {
       if (asked === memory) await settle();
@@ -65,11 +65,11 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
  * @param mode Permissions of a new file, less the umask. A file keeps its own when it is replaced.
  */
 export async function openOutput(
-  given: Arguments,
+  args: Arguments,
   protectedFiles: Readonly<Record<string, fs.BigIntStats>>,
   mode: number,
 ): Promise<Output> {
-  const path = given.file("out");
+  const path = args.file("out");
   const name = path ?? "standard output";
   try {
     const stats = path === undefined
@@ -81,12 +81,12 @@ export async function openOutput(
     if (path === undefined) return outputTo(1, name);
     if (stats?.isDirectory()) throw new Failure(1, `cannot write ${name}: it is a directory`);
     if (stats && !stats.isFile()) return outputTo(await openFile(path, "w"), name);
-    if (given.has("no-clobber")) {
+    if (args.has("no-clobber")) {
       if (fs.lstatSync(path, { throwIfNoEntry: false })) throw existsFailure(path);
       return openTemporary(path, path, mode, undefined, true);
     }
     if (!stats) return openTemporary(path, path, mode, undefined, false);
-    // A rename would replace what may not be written. Deno's access() judges by the mode alone, also for root.
+    // A rename would replace a file that may not be written. In Deno, access() looks at the mode alone, also for root.
     fs.closeSync(fs.openSync(path, fs.constants.O_WRONLY));
     const target = fs.realpathSync(path); // of a symbolic link, the file it leads to is replaced
     if (isMountPoint(target)) {
@@ -99,7 +99,7 @@ export async function openOutput(
 }
 
 function existsFailure(path: string): Failure {
-  return new Failure(1, `cannot write ${path}: it exists, and --no-clobber is given`);
+  return new Failure(1, `cannot write ${path}: it exists (--no-clobber)`);
 }
 
 /** Whether something is mounted there, as containers do with single files. */
@@ -177,7 +177,7 @@ function renameToNew(from: string, to: string): void {
   fs.unlinkSync(from);
 }
 
-/** Makes a rename last; not every file system can, and the file is complete without. */
+/** Makes a rename durable. Not every file system can; the file is complete without it. */
 export function syncDirectory(directory: string): void {
   try {
     const fd = fs.openSync(directory, "r");
@@ -187,13 +187,13 @@ export function syncDirectory(directory: string): void {
       fs.closeSync(fd);
     }
   } catch {
-    // As it was before.
+    // The rename is not durable yet.
   }
 }
 
-/** What is no text is not for the terminal. */
-export function refuseTerminal(given: Arguments): void {
-  if (!given.file("out") && isatty(1)) {
-    throw wrongUsage("standard output is a terminal, which it would garble: use --out FILE or a pipe");
+/** Refuses to write bytes to a terminal. */
+export function refuseTerminal(args: Arguments): void {
+  if (!args.file("out") && isatty(1)) {
+    throw wrongUsage("standard output is a terminal: use --out FILE or a pipe");
   }
 }

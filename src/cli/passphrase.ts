@@ -1,5 +1,5 @@
 /**
- * Passphrases: what OpenSSL takes for one, and asking for it on the terminal.
+ * Passphrases: their check, and the prompt on the terminal.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { fill, writeAll } from "./descriptors.ts";
 import { Failure, wrongUsage } from "./failures.ts";
 import { atEndOrSignal, SIGNALS } from "./signals.ts";
 
-/** OpenSSL cuts longer passphrases without a word. */
+/** OpenSSL cuts longer passphrases without an error. */
 const LONGEST_PASSPHRASE = 1023;
 
 export function checkPassphrase(bytes: Bytes): Bytes {
@@ -34,7 +34,7 @@ export async function askPassphrase(confirm: boolean): Promise<Bytes> {
   return passphrase;
 }
 
-/** A line from the terminal, typed without an echo. */
+/** Reads a line from the terminal, without an echo. */
 async function ask(prompt: string): Promise<Bytes> {
   let fd: number;
   try {
@@ -61,7 +61,7 @@ async function ask(prompt: string): Promise<Bytes> {
   }
 }
 
-/** The keys of raw mode with a meaning of their own. */
+/** The control characters that have a meaning in raw mode. */
 const KEY = {
   ctrlC: 3,
   ctrlD: 4,
@@ -74,7 +74,7 @@ const KEY = {
   delete: 127,
 };
 
-/** Other control characters than these are not taken: the bell tells. */
+/** Reads a line. Rings the bell for a control character without a meaning, which does not become part of the line. */
 async function readLine(fd: number): Promise<Bytes> {
   const line = new Uint8Array(LONGEST_PASSPHRASE + 1);
   let length = 0;
@@ -123,7 +123,7 @@ async function readByte(fd: number): Promise<number | undefined> {
   return (await fill(fd, new Uint8Array(1)))[0];
 }
 
-/** UTF-8: a character is a first byte and those after it of the form 10xxxxxx. */
+/** The length without the last character. In UTF-8, the bytes after the first one of a character are 10xxxxxx. */
 function withoutLastCharacter(line: Bytes, length: number): number {
   do length--; while (length > 0 && (line[length]! & 0xc0) === 0x80);
   return Math.max(0, length);

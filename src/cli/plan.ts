@@ -1,5 +1,5 @@
 /**
- * What the options of a command say of a cipher.
+ * The options of a cipher.
  *
  * @module
  */
@@ -12,13 +12,13 @@ import type { Arguments } from "./arguments.ts";
 import { codeOf, Failure, wrongUsage } from "./failures.ts";
 import { LONGEST_KEY } from "./secrets.ts";
 
-/** What is used where nothing is named. */
+/** The cipher of `encrypt` and `decrypt` without `--cipher`. */
 export const DEFAULT_CIPHER = "cbc(aes)";
 
-/** What the options say of the cipher. */
+/** The checked options of a cipher. */
 export interface Plan {
   readonly cipher: string;
-  /** The key's length in bytes, where it was asked for. */
+  /** The length of the key in bytes, if the options name one. */
   readonly keySize: number | undefined;
   readonly engine: EngineChoice;
   readonly padding: Padding | undefined;
@@ -27,17 +27,17 @@ export interface Plan {
   readonly inPlace: true;
 }
 
-export function planOf(given: Arguments): Plan {
-  const sector = given.get("sector");
+export function planOf(args: Arguments): Plan {
+  const sector = args.get("sector");
   if (sector !== undefined && !/^\d{1,20}$/.test(sector)) throw wrongUsage("--sector expects a whole number");
-  const keyBits = given.integer("key-bits", 8, 8 * LONGEST_KEY);
+  const keyBits = args.integer("key-bits", 8, 8 * LONGEST_KEY);
   if (keyBits !== undefined && keyBits % 8 !== 0) throw wrongUsage("--key-bits expects a multiple of 8");
   return {
     keySize: keyBits && keyBits / 8,
-    ...cipherOf(given.get("cipher") ?? DEFAULT_CIPHER),
-    engine: (given.get("engine") ?? "auto") as EngineChoice,
-    padding: given.get("padding") as Padding | undefined,
-    sectorSize: given.integer("sector-size", 1),
+    ...cipherOf(args.get("cipher") ?? DEFAULT_CIPHER),
+    engine: (args.get("engine") ?? "auto") as EngineChoice,
+    padding: args.get("padding") as Padding | undefined,
+    sectorSize: args.integer("sector-size", 1),
     sector: sector === undefined ? undefined : BigInt(sector),
     inPlace: true,
   };
@@ -65,13 +65,13 @@ export function pads({ cipher, padding }: Plan): boolean {
   return (padding ?? (asUsage(() => padsByDefault(parseAlgorithm(cipher))) ? "pkcs7" : "none")) === "pkcs7";
 }
 
-/** The length of the IV that the cipher needs from us: with sectors, none. */
+/** The length of the IV that the cipher needs: 0 with sectors, whose number is the IV. */
 export function ivSizeOf({ cipher, engine, sectorSize }: Plan, key: Bytes | KernelKey): number {
   using handle = asUsage(() => CipherHandle.open(cipher, { key, engine }));
   return sectorSize === undefined ? handle.ivSize : 0;
 }
 
-/** The lengths to derive. The cipher itself tells which keys it takes, by refusing others. */
+/** The lengths of key and IV. Tries keys, the longest first: the cipher refuses a wrong length. */
 export function sizesOf(plan: Plan): { keySize: number; ivSize: number } {
   const keySizes = plan.keySize === undefined ? [64, 32, 24, 16, 8] : [plan.keySize];
   let refusal: unknown;
@@ -87,7 +87,7 @@ export function sizesOf(plan: Plan): { keySize: number; ivSize: number } {
   throw refusal;
 }
 
-/** What the API refuses before it begins is an option's fault. */
+/** Turns what the API refuses as an argument into an error of usage. */
 export function asUsage<T>(action: () => T): T {
   try {
     return action();

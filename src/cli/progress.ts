@@ -1,5 +1,5 @@
 /**
- * How far the work is, on standard error.
+ * The progress line on standard error.
  *
  * @module
  */
@@ -8,16 +8,16 @@ import { isatty } from "node:tty";
 import type { EngineName } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Arguments } from "./arguments.ts";
-import { complain } from "./descriptors.ts";
+import { printError } from "./descriptors.ts";
 import { Failure } from "./failures.ts";
 import type { Output } from "./output.ts";
 
-/** What tells which engine runs. */
+/** Tells which engine runs. */
 interface WithEngine {
   readonly engine: EngineName;
 }
 
-/** Writes what comes, and then gives the output its name. */
+/** Writes the pieces, and then gives the output its name. */
 export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progress: Progress, header?: Bytes) {
   try {
     if (header) await output.write(header);
@@ -28,7 +28,7 @@ export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progres
     await output.finish();
   } catch (error) {
     progress.clear();
-    // Only what is wrong with the data shows this late.
+    // A RangeError this late is about the data.
     throw error instanceof RangeError ? new Failure(3, error.message) : error;
   }
   progress.finish();
@@ -38,7 +38,7 @@ export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progres
 const CUT_LINES = "\x1b[?7l";
 const WRAP_LINES = "\x1b[?7h";
 
-/** How far the work is, in one line on standard error that is kept up to date, if it is to be shown. */
+/** Shows the progress in one line on standard error, if that is a terminal. */
 export class Progress {
   readonly #what: string;
   readonly #pieces: WithEngine;
@@ -48,9 +48,9 @@ export class Progress {
   #shown = -Infinity;
   #bytes = 0;
 
-  constructor(what: string, pieces: WithEngine, size: number | undefined, given: Arguments) {
-    // Plaintext on the same terminal would be garbled.
-    this.#isShown = !given.has("quiet") && isatty(2) && (given.file("out") !== undefined || !isatty(1));
+  constructor(what: string, pieces: WithEngine, size: number | undefined, args: Arguments) {
+    // The line would garble plaintext on the same terminal.
+    this.#isShown = !args.has("quiet") && isatty(2) && (args.file("out") !== undefined || !isatty(1));
     this.#what = what;
     this.#pieces = pieces;
     this.#size = size;
@@ -89,7 +89,7 @@ export class Progress {
   }
 
   #show(line: string): void {
-    complain(`\r\x1b[K${line}`);
+    printError(`\r\x1b[K${line}`);
   }
 }
 

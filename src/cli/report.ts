@@ -1,10 +1,10 @@
 /**
- * `ciphers` and `doctor`: what this system has.
+ * `ciphers` and `doctor`: what this system offers.
  *
  * @module
  */
 
-import { type CipherInfo, type FastestChoice, listCiphers, probe } from "../../mod.ts";
+import { type CipherInfo, listCiphers, probe } from "../../mod.ts";
 import type { Arguments } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { wrap } from "./text.ts";
@@ -16,12 +16,12 @@ const USES: Readonly<Record<CipherInfo["kind"], string>> = {
   message: "message",
 };
 
-export function ciphers(given: Arguments): Promise<number> {
-  probe(); // has the kernel load the usual modules: it lists no others
-  // Without those that the kernel has and offers to no process, such as ecb(cipher_null).
+export function ciphers(args: Arguments): Promise<number> {
+  probe(); // makes the kernel load the usual modules: /proc/crypto lists only loaded ones
+  // No process can use what no engine has, such as ecb(cipher_null).
   const all = listCiphers().filter(({ engines }) => engines.length > 0);
-  if (given.has("json")) return print(`${JSON.stringify(all, undefined, 2)}\n`);
-  // The first of a name is the one that is used.
+  if (args.has("json")) return print(`${JSON.stringify(all, undefined, 2)}\n`);
+  // The kernel uses the first implementation of a name.
   const rows = all.filter(({ name }, i) => all[i - 1]?.name !== name).map((cipher) => [
     cipher.name,
     USES[cipher.kind],
@@ -41,16 +41,10 @@ function table(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("");
 }
 
-/** What `--engine fastest` takes, and by what figures. */
-function choice({ algorithm, keySize, engine, rates }: FastestChoice): string {
-  const why = rates ? `${rates.kernel} and ${rates.userspace} MB/s` : "the only one";
-  return `${algorithm} with ${8 * keySize} bits of key ${engine} (${rates ? `kernel, userspace: ${why}` : why})`;
-}
-
-export async function doctor(given: Arguments): Promise<number> {
+export async function doctor(args: Arguments): Promise<number> {
   const report = probe();
   const isUsable = report.ciphers.kernel.length > 0;
-  if (given.has("json")) {
+  if (args.has("json")) {
     await print(`${JSON.stringify(report, undefined, 2)}\n`);
     return isUsable ? 0 : 1;
   }
@@ -69,7 +63,6 @@ export async function doctor(given: Arguments): Promise<number> {
     ["window", report.window && `${report.window} bytes`],
     ["kernel engine", report.ciphers.kernel.join(", ") || "no cipher"],
     ["userspace engine", report.ciphers.userspace.join(", ")],
-    ["fastest", report.fastest.map(choice).join(", ") || null],
   ];
   const known = facts.filter(([, value]) => value !== null && value !== undefined);
   const problems = report.problems.map(({ what, cause, remedy }) =>

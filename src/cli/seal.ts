@@ -22,13 +22,13 @@ import { atEndOrSignal } from "./signals.ts";
 
 const LONGEST = 8 * 4096;
 
-/** Writes a random key, to a file that is there for nobody but the user, or to a pipe. */
-export async function keygen(given: Arguments): Promise<number> {
-  const bits = given.integer("bits", 8, LONGEST) ?? 256;
+/** Writes a random key to a pipe, or to a new file that only the user can read. */
+export async function keygen(args: Arguments): Promise<number> {
+  const bits = args.integer("bits", 8, LONGEST) ?? 256;
   if (bits % 8 !== 0) throw wrongUsage("--bits expects a multiple of 8");
-  refuseTerminal(given);
+  refuseTerminal(args);
   const key = crypto.getRandomValues(new Uint8Array(bits / 8));
-  const path = given.file("out");
+  const path = args.file("out");
   try {
     if (path === undefined) await writeAll(1, key);
     else await writeNew(path, key);
@@ -40,7 +40,7 @@ export async function keygen(given: Arguments): Promise<number> {
   }
 }
 
-/** Never over what is there: it may be the only copy of another key. */
+/** Never replaces a file: it may be the only copy of another key. */
 async function writeNew(path: string, key: Uint8Array): Promise<void> {
   const fd = fs.openSync(path, "wx", 0o600);
   const keep = atEndOrSignal(() => fs.unlinkSync(path));
@@ -54,22 +54,22 @@ async function writeNew(path: string, key: Uint8Array): Promise<void> {
   syncDirectory(dirname(path));
 }
 
-export async function sealFile(given: Arguments): Promise<number> {
-  refuseTerminal(given);
-  await withOptions(given, 0o666, async (options, input, output) => {
+export async function sealFile(args: Arguments): Promise<number> {
+  refuseTerminal(args);
+  await withOptions(args, 0o666, async (options, input, output) => {
     const pieces = asUsage(() => seal({ ...options, inPlace: true }, chunksOf(input, output.free)));
-    await pump(pieces, output, new Progress("seal", pieces, input.size, given));
+    await pump(pieces, output, new Progress("seal", pieces, input.size, args));
   });
   return 0;
 }
 
-export async function unsealFile(given: Arguments): Promise<number> {
-  const range = rangeOf(given.get("range"));
-  await withOptions(given, 0o600, async (options, input, output) => {
+export async function unsealFile(args: Arguments): Promise<number> {
+  const range = rangeOf(args.get("range"));
+  await withOptions(args, 0o600, async (options, input, output) => {
     try {
-      if (range) return await unsealRange(range, options, input, output, given);
+      if (range) return await unsealRange(range, options, input, output, args);
       const pieces = asUsage(() => unseal({ ...options, inPlace: true }, chunksOf(input, output.free)));
-      await pump(pieces, output, new Progress("unseal", pieces, input.size, given));
+      await pump(pieces, output, new Progress("unseal", pieces, input.size, args));
     } catch (error) {
       throw (codeOf(error) === "EBADMSG" ? headerFailure(input, options.format) : undefined) ?? error;
     }
@@ -77,7 +77,7 @@ export async function unsealFile(given: Arguments): Promise<number> {
   return 0;
 }
 
-/** What the first byte tells, which is public: the header's length, and so the AES key's. Undefined if it is right. */
+/** The failure that the first byte shows: the length of the header, which is public. Undefined if it is right. */
 function headerFailure({ name, firstByte }: Input, format: SealedFormatName | undefined): Failure | undefined {
   const { headerSize, keySize } = checkFormat(format);
   if (firstByte === undefined || firstByte === headerSize) return undefined;
@@ -94,23 +94,23 @@ type FileOptions = SealOptions & { readonly format: SealedFormatName | undefined
 
 /** Reads the key, which is zeroed at the end, and opens the input and the output. */
 async function withOptions(
-  given: Arguments,
+  args: Arguments,
   mode: number,
   run: (options: FileOptions, input: Input, output: Output) => Promise<void>,
 ): Promise<void> {
-  const key = await readKey(given);
-  const associatedData = await readAssociatedData(given);
-  const input = await openInput(given.file("in"), key);
-  if (given.has("range") && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
+  const key = await readKey(args);
+  const associatedData = await readAssociatedData(args);
+  const input = await openInput(args.file("in"), key);
+  if (args.has("range") && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
   const protectedFiles = { input: input.stats, ...(key.stats && { key: key.stats }) };
-  const output = await openOutput(given, protectedFiles, mode);
+  const output = await openOutput(args, protectedFiles, mode);
   try {
     await run(
       {
         key: key.bytes,
         associatedData,
-        format: given.get("format") as SealedFormatName | undefined,
-        engine: (given.get("engine") ?? "auto") as EngineChoice,
+        format: args.get("format") as SealedFormatName | undefined,
+        engine: (args.get("engine") ?? "auto") as EngineChoice,
       },
       input,
       output,
@@ -120,7 +120,7 @@ async function withOptions(
   }
 }
 
-/** The first byte and the last one, as in HTTP's Range: the first alone, or how many from the end. */
+/** The first and the last byte, as in HTTP's Range. Without `first`, `last` is the number of bytes at the end. */
 interface Range {
   readonly first: number | undefined;
   readonly last: number | undefined;
@@ -143,15 +143,15 @@ async function unsealRange(
   options: SealOptions,
   input: Input,
   output: Output,
-  given: Arguments,
+  args: Arguments,
 ): Promise<void> {
   const source = { size: input.size!, read: (start: number, end: number) => readRange(input, start, end) };
   asUsage(() => checkSealOptions(options));
   using file = await openSealed(source, options);
   const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
-  if (isNone) throw wrongUsage(`--range is of none of the ${file.size} bytes there are`);
+  if (isNone) throw wrongUsage(`--range expects some of the ${file.size} bytes of the plaintext`);
   const [start, end] = first === undefined ? [-last!] : [first, last === undefined ? undefined : last + 1];
-  await pump(file.stream({ start, end }), output, new Progress("unseal", file, undefined, given));
+  await pump(file.stream({ start, end }), output, new Progress("unseal", file, undefined, args));
 }
 
 const readAt = promisify(fs.read) as (

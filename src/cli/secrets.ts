@@ -16,36 +16,36 @@ import { askPassphrase, checkPassphrase } from "./passphrase.ts";
 export interface Secret {
   readonly kind: "key" | "passphrase";
   readonly bytes: Bytes;
-  /** The file or descriptor it came from; absent for the terminal. */
+  /** The file or descriptor that it was read from; absent for the terminal. */
   readonly stats?: fs.BigIntStats;
 }
 
-/** More than any cipher takes. */
+/** Bytes; no cipher takes more. */
 export const LONGEST_KEY = 4096;
 
 const NAMES = ["key-file", "key-fd", "kernel-key", "key-serial", "passphrase-file", "passphrase-fd"];
 
-/** What the key or the passphrase is taken from, if an option tells. */
-function sourceOf(given: Arguments): string | undefined {
-  const names = NAMES.filter((name) => given.has(name));
-  if (names.length > 1) throw wrongUsage(`--${names[0]} and --${names[1]} are both given: one secret is enough`);
+/** The option that tells where the key or the passphrase is. */
+function sourceOf(args: Arguments): string | undefined {
+  const names = NAMES.filter((name) => args.has(name));
+  if (names.length > 1) throw wrongUsage(`--${names[0]} and --${names[1]} exclude each other: one secret is enough`);
   return names[0];
 }
 
-/** A key of the kernel's, if that is what is given: no secret, but the name of one. */
-export function kernelKeyOf(given: Arguments): KernelKey | undefined {
-  const name = sourceOf(given);
-  if (name === "key-serial") return { serial: given.integer(name, 1)! };
+/** The kernel key that an option names, if one does. */
+export function kernelKeyOf(args: Arguments): KernelKey | undefined {
+  const name = sourceOf(args);
+  if (name === "key-serial") return { serial: args.integer(name, 1)! };
   if (name !== "kernel-key") return undefined;
-  const [, type, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(given.get(name)!) ?? [];
+  const [, type, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(args.get(name)!) ?? [];
   if (!type) throw wrongUsage("--kernel-key expects logon, user, encrypted or trusted, a colon and a description");
   return { type, description } as KernelKey;
 }
 
-export async function readSecret(given: Arguments, confirm: boolean): Promise<Secret> {
-  const name = sourceOf(given);
+export async function readSecret(args: Arguments, confirm: boolean): Promise<Secret> {
+  const name = sourceOf(args);
   if (!name) return { kind: "passphrase", bytes: await askPassphrase(confirm) };
-  const { bytes, stats } = await readSecretFile(given, name);
+  const { bytes, stats } = await readSecretFile(args, name);
   if (name.startsWith("key")) {
     if (bytes.length > LONGEST_KEY) throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, which is no key`);
     refuseText(name, bytes);
@@ -55,14 +55,14 @@ export async function readSecret(given: Arguments, confirm: boolean): Promise<Se
   return { kind: "passphrase", bytes: checkPassphrase(end < 0 ? bytes : bytes.subarray(0, end)), stats };
 }
 
-/** A key, where nothing else will do. */
-export async function readKey(given: Arguments): Promise<Secret> {
-  if (!given.has("key-file") && !given.has("key-fd")) {
+/** Reads a key for `seal` or `unseal`, which take no passphrase. */
+export async function readKey(args: Arguments): Promise<Secret> {
+  if (!args.has("key-file") && !args.has("key-fd")) {
     throw wrongUsage(`no key: give --key-file or --key-fd (${NAME} keygen makes one)`);
   }
-  const key = await readSecret(given, false);
+  const key = await readSecret(args, false);
   if (key.bytes.length > 0 && key.bytes.every((byte) => byte === 0)) {
-    throw wrongUsage(`--${sourceOf(given)} has only zero bytes, which is no key`);
+    throw wrongUsage(`--${sourceOf(args)} has only zero bytes, which is no key`);
   }
   return key;
 }
@@ -83,8 +83,8 @@ const TEXT_KEYS = [
 ];
 
 /**
- * Refuses a line of hexadecimal digits or base64 as long as that of a usual key. As bytes it would be another key, which
- * other programs would not find. Compares bytes, because a string could not be zeroed.
+ * Refuses a line of hexadecimal digits or base64 that is as long as that of a usual key. Used as bytes, it would be
+ * another key. Compares bytes, because a string could not be zeroed.
  */
 function refuseText(name: string, bytes: Bytes): void {
   if (bytes.at(-1) !== 10) return;
@@ -97,10 +97,10 @@ function refuseText(name: string, bytes: Bytes): void {
 }
 
 /** The associated data: the bytes of an option or of a file. */
-export async function readAssociatedData(given: Arguments): Promise<Bytes> {
-  const [text, file] = [given.get("associated-data"), given.get("associated-data-file")];
+export async function readAssociatedData(args: Arguments): Promise<Bytes> {
+  const [text, file] = [args.get("associated-data"), args.get("associated-data-file")];
   if (file === undefined) return new TextEncoder().encode(text);
-  if (text !== undefined) throw wrongUsage("--associated-data and --associated-data-file are both given");
+  if (text !== undefined) throw wrongUsage("--associated-data and --associated-data-file exclude each other");
   const { bytes } = await readStart("associated-data-file", file, LONGEST_ASSOCIATED_DATA + 1);
   if (bytes.length <= LONGEST_ASSOCIATED_DATA) return bytes;
   throw wrongUsage(`--associated-data-file expects at most ${LONGEST_ASSOCIATED_DATA} bytes`);
@@ -108,10 +108,10 @@ export async function readAssociatedData(given: Arguments): Promise<Bytes> {
 
 const LONGEST_ASSOCIATED_DATA = 1 << 20;
 
-async function readSecretFile(given: Arguments, name: string): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {
-  if (!name.endsWith("-fd")) return await readStart(name, given.get(name)!, LONGEST_KEY + 1);
-  const number = given.integer(name, 0)!;
-  if (number === 0 && !given.file("in")) throw wrongUsage(`--${name} 0 is standard input, which is the data: use --in`);
+async function readSecretFile(args: Arguments, name: string): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {
+  if (!name.endsWith("-fd")) return await readStart(name, args.get(name)!, LONGEST_KEY + 1);
+  const number = args.integer(name, 0)!;
+  if (number === 0 && !args.file("in")) throw wrongUsage(`--${name} 0 is standard input, which is the data: use --in`);
   const inherited = inheritedDescriptors();
   if (!inherited) throw new Failure(1, `--${name} needs /proc/self/fd, which cannot be read`);
   if (!inherited.has(number)) {

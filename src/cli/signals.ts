@@ -88,9 +88,9 @@ function ignore(): void {}
 let ignoredAtStart: readonly string[] | undefined;
 
 /**
- * The signals that the parent ignores, such as SIGHUP under nohup(1): the tool ignores them, too. In Deno, that takes a
- * handler, because Deno handles SIGHUP, SIGINT and SIGTERM itself once there is a handler for any signal. Node resets all
- * signals when it starts, so there they end the tool.
+ * The signals that the parent ignores, such as SIGHUP under nohup(1). The tool ignores them, too. In Deno, that takes a
+ * handler, because Deno handles SIGHUP, SIGINT and SIGTERM itself once there is a handler for any signal. Node resets
+ * all signals when it starts, so there they end the tool.
  */
 function ignoredSignals(): readonly string[] {
   return ignoredAtStart ??= readIgnoredSignals();

@@ -1,5 +1,5 @@
 /**
- * `speed`: the engines, measured.
+ * `speed`: measures the engines.
  *
  * @module
  */
@@ -23,11 +23,11 @@ interface Measurement {
   error?: string;
 }
 
-export async function speed(given: Arguments): Promise<number> {
-  const names = given.has("cipher") ? given.all("cipher") : ["cbc(aes)", "ctr(aes)", "xts(aes)"];
-  const sizes = (given.has("size") ? given.all("size") : DEFAULT_SIZES)
+export async function speed(args: Arguments): Promise<number> {
+  const names = args.has("cipher") ? args.all("cipher") : ["cbc(aes)", "ctr(aes)", "xts(aes)"];
+  const sizes = (args.has("size") ? args.all("size") : DEFAULT_SIZES)
     .map((size) => wholeNumber("size", size, 1, 2 ** 28));
-  const seconds = Number(given.get("seconds") ?? 0.5);
+  const seconds = Number(args.get("seconds") ?? 0.5);
   if (!(seconds > 0 && seconds <= 60)) throw wrongUsage("--seconds expects a number above 0 and up to 60");
   const all: Measurement[] = [];
   for (const cipher of names) {
@@ -37,10 +37,10 @@ export async function speed(given: Arguments): Promise<number> {
         measured.push(await measure({ cipher, size, engine }, 1000 * seconds));
       }
     }
-    if (!given.has("json")) await print(chart(cipher, measured));
+    if (!args.has("json")) await print(chart(cipher, measured));
     all.push(...measured);
   }
-  return given.has("json") ? await print(`${JSON.stringify(all, undefined, 2)}\n`) : 0;
+  return args.has("json") ? await print(`${JSON.stringify(all, undefined, 2)}\n`) : 0;
 }
 
 /** Milliseconds. */

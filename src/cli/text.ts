@@ -1,12 +1,12 @@
 /**
- * Text in lines and columns.
+ * Breaks text into lines and columns.
  *
  * @module
  */
 
 const WIDTH = 80;
 
-/** Breaks text into lines; the first begins with `first`, the others with as much space. */
+/** Breaks text into lines. The first begins with `first`, the others with as many spaces. */
 export function wrap(text: string, first: string, width = WIDTH): string[] {
   const lines: string[] = [];
   let line = first;

@@ -5,7 +5,7 @@
  */
 
 import { CIPHERS, MODES } from "../algorithms.ts";
-import { edits } from "../edits.ts";
+import { editDistance } from "../edit_distance.ts";
 import { kernelCiphers, type System, thisSystem } from "./files.ts";
 
 /**
@@ -83,6 +83,6 @@ function distanceOf(given: readonly string[], name: readonly string[]): number {
 function wordDistance(a: string, b: string): number {
   if (a === b) return 0;
   if (RIGHT_WORDS.has(a) || a.replace(/\D/g, "") !== b.replace(/\D/g, "")) return Infinity;
-  const distance = edits(a, b);
+  const distance = editDistance(a, b);
   return distance <= (b.length > 5 ? 2 : 1) ? distance : Infinity;
 }

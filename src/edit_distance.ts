@@ -1,11 +1,11 @@
 /**
- * How far two words are apart.
+ * The distance between two words.
  *
  * @module
  */
 
-/** Letters to insert, delete, replace, or exchange with the next one, that turn `a` into `b`. */
-export function edits(a: string, b: string): number {
+/** How many letters must be inserted, deleted, replaced, or exchanged with the next one to turn `a` into `b`. */
+export function editDistance(a: string, b: string): number {
   const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
