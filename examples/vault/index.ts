@@ -44,6 +44,8 @@ interface Entry {
 export interface IndexSource {
   /** The names on the disk. */
   ids(): Promise<string[]>;
+  /** Changes whenever a name is added or removed; undefined if that cannot be told. */
+  idsVersion(): Promise<string | undefined>;
   /** Changes whenever the file does; undefined if there is none. */
   version(id: string): Promise<string | undefined>;
   /** Opens the file. Rejects if it does not open. */
@@ -63,6 +65,8 @@ export class Index {
   readonly #entries = new Map<string, Entry>();
   /** What follows from the entries; undefined after a change. */
   #sorted: { files: Entry[]; damaged: Entry[]; size: number } | undefined;
+  /** The version of the names that were read last. */
+  #idsVersion: string | undefined;
   /** The last update: one at a time, so that no file is opened twice. */
   #update: Promise<void> = Promise.resolve();
 
@@ -102,10 +106,13 @@ export class Index {
 
   /** Adds the files that are new on the disk, and removes those that are gone. */
   async #refresh(report: Report): Promise<void> {
+    const version = await this.#source.idsVersion();
+    if (version !== undefined && version === this.#idsVersion) return;
     const ids = await this.#source.ids();
     const present = new Set(ids);
     for (const id of this.#entries.keys()) if (!present.has(id)) this.delete(id);
     await this.#verify(ids.filter((id) => !this.#entries.has(id)), report);
+    this.#idsVersion = version;
   }
 
   async #verify(ids: readonly string[], report: Report): Promise<void> {

@@ -45,7 +45,6 @@ async function run(serve: Serve, { directory, key, port, limit, hosts, workers }
   const listener = await listen(serve, createHandler(vault, { page, limit, hosts }), port);
   // Nothing is removed before this process has both the directory and the port.
   await vault.clean();
-  console.log(`http://127.0.0.1:${listener.port}`);
   let isStopping = false;
   const stop = async () => {
     if (isStopping) process.exit(1); // the second signal
@@ -56,6 +55,7 @@ async function run(serve: Serve, { directory, key, port, limit, hosts, workers }
     process.exit(0);
   };
   process.on("SIGTERM", stop).on("SIGINT", stop);
+  console.log(`http://127.0.0.1:${listener.port}`);
 }
 
 async function listen(serve: Serve, ...[handler, port]: Parameters<Serve>): Promise<Listener> {
@@ -138,7 +138,7 @@ function parseHost(text: string): string {
 function lock(directory: string): () => void {
   const database = new DatabaseSync(join(directory, LOCK));
   try {
-    database.exec("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE");
+    database.exec("PRAGMA journal_mode = MEMORY; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE");
   } catch (error) {
     if (!/locked/.test((error as Error).message)) throw error;
     throw new Error(`${directory} is in use by another server`);

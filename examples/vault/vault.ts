@@ -52,6 +52,11 @@ export class Vault {
     this.#nameKey = new Uint8Array(hkdfSync("sha256", key, "", "names", 32));
     this.#index = new Index({
       ids: async () => (await readdir(directory)).filter(isId),
+      idsVersion: async () => {
+        const { mtimeMs } = await stat(directory);
+        // Changes within some milliseconds have the same time: Linux before 6.13 takes it from the timer interrupt.
+        return Date.now() - mtimeMs > 1000 ? String(mtimeMs) : undefined;
+      },
       version: (id) => versionOf(stat(this.#path(id), { bigint: true })),
       open: (id) => this.#examine(id),
     });
@@ -337,8 +342,8 @@ async function closeFile({ file, sealed }: OpenFile): Promise<void> {
 }
 
 /**
- * A strong entity tag: 16 bytes of the file's salt, which is random, new for each upload, and public. A file with a changed
- * salt does not open.
+ * A strong entity tag: 16 bytes of the file's salt, which is random, new for each upload, and public. A file with a
+ * changed salt does not open.
  */
 async function etagOf(file: FileHandle): Promise<string> {
   return `"${Buffer.from(await readRange(file, 1, 17)).toString("hex")}"`;
