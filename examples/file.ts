@@ -1,11 +1,11 @@
 /**
- * A file through an encryption and a decryption pipeline; runs on Deno, Bun and Node.
+ * Encrypts a file, decrypts it, and compares the two. Runs on Deno, Bun and Node.
  *
  *     deno run -A examples/file.ts [FILE [ALGORITHM]]
  *     bun examples/file.ts [FILE [ALGORITHM]]
  *     node examples/file.ts [FILE [ALGORITHM]]
  *
- * Without a FILE it takes the runtime's own executable.
+ * Without FILE, it uses the runtime's own executable.
  *
  * @module
  */
@@ -40,13 +40,13 @@ try {
   rmSync(directory, { recursive: true });
 }
 
-async function report(what: string, from: string, to: string, through: EncryptionStream | DecryptionStream) {
+async function report(name: string, from: string, to: string, through: EncryptionStream | DecryptionStream) {
   const start = performance.now();
   await readable(from).pipeThrough(through).pipeTo(writable(to));
   const seconds = (performance.now() - start) / 1000;
   const size = statSync(from).size;
   console.log(
-    `${what}: ${basename(from)} ${size} bytes -> ${basename(to)} ${statSync(to).size} bytes, ` +
+    `${name}: ${basename(from)} ${size} bytes -> ${basename(to)} ${statSync(to).size} bytes, ` +
       `${(size / 1e6 / seconds).toFixed(0)} MB/s`,
   );
 }

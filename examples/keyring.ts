@@ -1,6 +1,6 @@
 /**
- * Sectors of a disk under a key that this process never has: it is in the kernel's keyring, loaded by someone else; runs
- * on Deno, Bun and Node, on Linux 6.2 and later.
+ * Encrypts disk sectors with a key in the kernel's keyring. This process never has the key's bytes. Runs on Deno, Bun
+ * and Node, on Linux 6.2 or later.
  *
  *     head -c 64 /dev/urandom | keyctl padd logon kcapi:example @u && keyctl link @u @s
  *
@@ -8,7 +8,7 @@
  *     bun examples/keyring.ts kcapi:example
  *     node examples/keyring.ts kcapi:example
  *
- * docs/keyring.md has how such a key is loaded for a service, and out of a TPM.
+ * docs/keyring.md shows how to load such a key for a service, and from a TPM.
  *
  * @module
  */
@@ -20,7 +20,7 @@ const [description = "kcapi:example"] = process.argv.slice(2);
 const sectors = crypto.getRandomValues(new Uint8Array(16 * 4096));
 
 try {
-  // Once, at the start: what is opened goes on if the key is revoked or expires later.
+  // Open it once, at the start: the handle still works if the key is revoked or expires later.
   using handle = CipherHandle.open("xts(aes)", { key: { type: "logon", description } });
   const ciphertext = await through(sectors, new EncryptionStream(handle, { sectorSize: 4096 }));
   const plaintext = await through(ciphertext, new DecryptionStream(handle, { sectorSize: 4096 }));

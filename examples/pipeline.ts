@@ -1,6 +1,5 @@
 /**
- * Encryption as one stage among others: what CompressionStream and the helpers of `@std/streams` do before and after it;
- * runs on Deno, Bun and Node.
+ * Combines encryption with CompressionStream and the helpers of `@std/streams`. Runs on Deno, Bun and Node.
  *
  *     deno run -A examples/pipeline.ts
  *     bunx jsr add @std/streams && bun examples/pipeline.ts
@@ -30,7 +29,7 @@ const ciphertext = new Uint8Array(
 );
 console.log(`${text.length} bytes of text -> ${ciphertext.length} bytes of ciphertext`);
 
-// Limit what a stranger's data may grow to: ciphertext may hide a bomb.
+// Limit the size of decompressed data: it may come from a decompression bomb.
 const plaintext = await toArrayBuffer(
   new Blob([ciphertext]).stream()
     .pipeThrough(new DecryptionStream("cbc(aes)", options))
@@ -39,7 +38,7 @@ const plaintext = await toArrayBuffer(
 );
 const isSame = new TextDecoder().decode(plaintext) === text;
 
-// Several sources into one ciphertext, whose chunks come from whichever has some.
+// Several sources merged into one ciphertext, in the order in which their chunks arrive.
 const merged = mergeReadableStreams(new Blob([line]).stream(), new Blob([line]).stream());
 const both = await toArrayBuffer(merged.pipeThrough(new EncryptionStream("ctr(aes)", options)));
 console.log(`two sources of ${line.length} bytes -> ${both.byteLength} bytes of ciphertext`);

@@ -1,5 +1,5 @@
 /**
- * The examples, run as they stand; the vault has a file of tests of its own.
+ * Runs the examples. The vault's tests are in vault_test.ts.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { runtimeCommand } from "./cli_support.ts";
 import { assertEquals, assertStringIncludes, engine, runtime, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
 import { bytes } from "./support.ts";
 
-test("examples/file.ts brings a file back", async () => {
+test("examples/file.ts decrypts to the same file", async () => {
   const file = join(tempDir(), "file");
   writeFileSync(file, bytes(1_000_001));
   for (const algorithm of engine === "kernel" ? ["ctr(aes)"] : ["cbc(aes)", "ctr(aes)"]) {
@@ -19,13 +19,13 @@ test("examples/file.ts brings a file back", async () => {
   }
 });
 
-test("examples/pipeline.ts composes with CompressionStream and @std/streams", { engine: "userspace" }, async () => {
+test("examples/pipeline.ts works with CompressionStream and @std/streams", { engine: "userspace" }, async () => {
   const map = fileURLToPath(new URL("imports.json", import.meta.url));
   const { imports } = JSON.parse(readFileSync(map, "utf8"));
   const standins = new URL(imports["@std/streams"], new URL("imports.json", import.meta.url)).href;
   const hook = `import { registerHooks } from "node:module";
     registerHooks({ resolve: (name, context, next) => next(name === "@std/streams" ? "${standins}" : name, context) });`;
-  // Bun has the stand-ins from tsconfig.json.
+  // Bun takes the stand-ins from tsconfig.json.
   const options = {
     deno: [`--import-map=${map}`],
     bun: [],

@@ -1,6 +1,6 @@
 /**
- * The vault of examples/: what it answers, what it leaves on the disk, and what becomes of damage and abuse. The handler in
- * this process; the servers of its start files by raw connections.
+ * The vault in examples/vault: its answers, its files on the disk, damage and abuse. Most tests call the handler in
+ * this process. Those of the start files use raw connections to a server.
  */
 import { Buffer } from "node:buffer";
 import {
@@ -44,10 +44,10 @@ const SEGMENT = 65_536;
 
 interface InProcess {
   directory: string;
-  /** Asks the handler; a body is given in pieces. */
+  /** Calls the handler. */
   ask: (method: string, path: string, headers?: Record<string, string>, body?: BodyInit) => Promise<Response>;
   put: (name: string, content: Bytes) => Promise<string>;
-  /** The one file that there is, its path. */
+  /** The path of the only stored file. */
   only: () => string;
 }
 
@@ -94,13 +94,13 @@ async function bytesOf(response: Response): Promise<Bytes> {
   return new Uint8Array(await response.arrayBuffer());
 }
 
-/** The status, and the headers that are asked for. */
+/** The status, and some headers. */
 async function told(response: Response, ...names: string[]): Promise<(number | string | null)[]> {
   await response.body?.cancel();
   return [response.status, ...names.map((name) => response.headers.get(name))];
 }
 
-/** Runs with what the handler writes to the console; what it says is asked for where it matters. */
+/** Collects what the handler logs during an action. */
 async function quietly(action: () => Promise<void>): Promise<string[]> {
   const lines: string[] = [];
   const { error } = console;
@@ -113,9 +113,9 @@ async function quietly(action: () => Promise<void>): Promise<string[]> {
   return lines;
 }
 
-// ---- What is answered ---------------------------------------------------------------------------------------------
+// ---- Answers ------------------------------------------------------------------------------------------------------
 
-test("the vault gives back what was put in, of every size around a segment's", async () => {
+test("the vault returns stored files of all sizes around a segment's", async () => {
   const { ask, put } = await inProcess();
   const first = SEGMENT - 32 - 40 - 2 - 4; // its header, its tag, the name's length, the name
   for (const size of [0, 1, 1000, first - 1, first, first + 1, first + SEGMENT - 32, 3 * SEGMENT]) {
@@ -147,7 +147,7 @@ test("a pool seals uploads, which a vault without one opens", { sanitize: false 
   assertEquals(new Uint8Array(await range.arrayBuffer()), content.slice(2_000_000));
 });
 
-test("the vault answers 201 to a new file, 204 to a newer one, 404 to what is not there", async () => {
+test("the vault answers 201 for a new file, 204 for a replaced one, 404 for a missing one", async () => {
   const { ask, directory } = await inProcess();
   assertEquals(await told(await ask("GET", "/files/a")), [404]);
   assertEquals(await told(await ask("HEAD", "/files/a")), [404]);
@@ -161,7 +161,7 @@ test("the vault answers 201 to a new file, 204 to a newer one, 404 to what is no
   assertEquals(storedIn(directory).length, 1);
 });
 
-test("other methods, paths and hosts are refused, and told what there is", async () => {
+test("unknown methods, paths and hosts are refused, and Allow lists the methods", async () => {
   const { ask } = await inProcess();
   assertEquals(await told(await ask("POST", "/files/a", {}, "x"), "allow"), [405, "GET, HEAD, PUT, DELETE"]);
   assertEquals(await told(await ask("PUT", "/", {}, "x"), "allow"), [405, "GET, HEAD"]);
@@ -174,7 +174,7 @@ test("other methods, paths and hosts are refused, and told what there is", async
   assertEquals(await told(await handle(new Request("http://rebound.example/files"))), [421]);
 });
 
-test("a file says its type by its name, and never acts in the server's name", async () => {
+test("a file's type follows from its name, and it is sandboxed", async () => {
   const { ask, put } = await inProcess();
   for (
     const [name, type] of [
@@ -194,7 +194,7 @@ test("a file says its type by its name, and never acts in the server's name", as
   }
 });
 
-test("the page may run its own script and style, and nothing else", async () => {
+test("the page's policy allows its own script and style, and nothing else", async () => {
   const { ask } = await inProcess();
   const response = await ask("GET", "/");
   const policy = response.headers.get("content-security-policy")!.split("; ");
@@ -208,7 +208,7 @@ test("the page may run its own script and style, and nothing else", async () => 
 
 // ---- Ranges and conditions ----------------------------------------------------------------------------------------
 
-test("a range in each of its forms is a part, what is no range the whole, one behind the end 416", async () => {
+test("a range is answered with 206, an invalid one with the whole file, one behind the end with 416", async () => {
   const { ask, put } = await inProcess();
   const content = bytes(200_000);
   await put("a", content);
@@ -240,12 +240,12 @@ test("a range in each of its forms is a part, what is no range the whole, one be
   for (const range of ["bytes=200000-", "bytes=200000-200001", "bytes=99999999999999999999-", "bytes=-0"]) {
     assertEquals(await told(await ask("GET", "/files/a", { range }), "content-range"), [416, "bytes */200000"], range);
   }
-  // Ranges are for GET alone.
+  // A range is for GET only.
   assertEquals(await told(await ask("HEAD", "/files/a", { range: "bytes=5-6" }), "content-length"), [200, "200000"]);
   assertEquals(openFiles(), 0);
 });
 
-test("an empty file has no range to give", async () => {
+test("a range of an empty file is 416 or the whole file", async () => {
   const { ask, put } = await inProcess();
   await put("empty", bytes(0));
   assertEquals(await told(await ask("GET", "/files/empty", { range: "bytes=0-" }), "content-range"), [
@@ -255,7 +255,7 @@ test("an empty file has no range to give", async () => {
   assertEquals(await told(await ask("GET", "/files/empty", { range: "bytes=-5" }), "content-length"), [200, "0"]);
 });
 
-test("an entity tag is of one upload, and If-None-Match, If-Match and If-Range compare it as they should", async () => {
+test("each upload has its own entity tag, and If-None-Match, If-Match and If-Range compare it", async () => {
   const { ask, put } = await inProcess();
   const older = await put("a", bytes(10));
   const etag = await put("a", bytes(10));
@@ -278,7 +278,7 @@ test("an entity tag is of one upload, and If-None-Match, If-Match and If-Range c
   for (const header of [older, `W/${etag}`, "*", new Date().toUTCString(), ""]) assertEquals(await ranged(header), 200);
 });
 
-test("a file is stored, or removed, only on the condition that was given", async () => {
+test("PUT and DELETE check If-Match and If-None-Match", async () => {
   const { ask, put, only } = await inProcess();
   const store = async (headers: Record<string, string>, body: BodyInit = "new") =>
     (await told(await ask("PUT", "/files/a", headers, body)))[0];
@@ -291,7 +291,7 @@ test("a file is stored, or removed, only on the condition that was given", async
   assertEquals(await store({ "if-match": etag }), 204);
   assertEquals(await store({ "content-range": "bytes 0-1/5" }), 400);
 
-  // What comes in while another upload goes on counts, too.
+  // The condition holds at the end of the upload, too.
   const uploads = Array.from({ length: 20 }, (_, i) => ask("PUT", "/files/b", { "if-none-match": "*" }, `${i}`));
   const statuses = (await Promise.all(uploads)).map(({ status }) => status).sort();
   assertEquals(statuses, [201, ...Array(19).fill(412)]);
@@ -301,7 +301,7 @@ test("a file is stored, or removed, only on the condition that was given", async
 
 // ---- Names --------------------------------------------------------------------------------------------------------
 
-test("a name is data: forms of Unicode, dots, percent signs and long ones are names like others", async () => {
+test("names with any Unicode, dots and percent signs, and long ones, are stored as they are", async () => {
   const { ask, put, directory } = await inProcess();
   const names = [
     "é",
@@ -326,7 +326,7 @@ test("a name is data: forms of Unicode, dots, percent signs and long ones are na
   for (const name of onDisk) assert(/^[0-9a-f]{64}$/.test(name), name);
 });
 
-test("what is no name is refused before anything is made of it", async () => {
+test("an invalid name is refused, and leaves nothing on the disk", async () => {
   const { ask, directory } = await inProcess();
   for (
     const name of ["a%2Fb", "%2e%2e%2Fa", "%00", "a%0Ab", "%7f", "%c2%85", "%ff", "%ed%a0%80", "%", "x".repeat(1025)]
@@ -342,15 +342,15 @@ test("what is no name is refused before anything is made of it", async () => {
   assertEquals(storedIn(directory), []);
 });
 
-// ---- What lies on the disk ----------------------------------------------------------------------------------------
+// ---- On the disk --------------------------------------------------------------------------------------------------
 
-test("nothing that can be read lies on the disk: no name, no content; and another key opens nothing", async () => {
+test("the disk has no name and no content in plaintext, and another key opens nothing", async () => {
   const { ask, put, only, directory } = await inProcess();
   await put("a name that tells", concat([Buffer.from("a content that tells"), bytes(100_000)]));
   const file = readFileSync(only());
   assert(!file.includes("that tells") && !only().includes("name"));
   assertEquals(statSync(only()).mode & 0o777, 0o600);
-  // Where nothing refuses the other key.
+  // In a vault of the other key, which would not open this one.
   const elsewhere = await inProcess({ key: bytes(32, 10) });
   copyFileSync(only(), join(elsewhere.directory, only().slice(directory.length)));
   assertEquals(await told(await elsewhere.ask("GET", "/files/a%20name%20that%20tells")), [404]);
@@ -361,7 +361,7 @@ test("nothing that can be read lies on the disk: no name, no content; and anothe
   assertEquals(await told(await ask("GET", "/files/a%20name%20that%20tells")), [200]);
 });
 
-test("damage is an error before the first byte, or breaks the stream off, never a silent end", async () => {
+test("damage is an error before the first byte, or errors the stream, never a silent end", async () => {
   const { ask, put, only } = await inProcess();
   const content = bytes(4 * SEGMENT);
   await put("a", content);
@@ -375,7 +375,7 @@ test("damage is an error before the first byte, or breaks the stream off, never 
   };
 
   const lines = await quietly(async () => {
-    // The header, the last segment, the length: not even HEAD believes it.
+    // The header, the last segment, the length: HEAD detects it, too.
     for (const at of [0, 1, 33, sealed.length - 1, sealed.length - 100]) {
       spoil(at);
       assertEquals([await status("HEAD"), await status("GET")], [500, 500], `byte ${at}`);
@@ -387,14 +387,14 @@ test("damage is an error before the first byte, or breaks the stream off, never 
     writeFileSync(only(), concat([sealed, bytes(1)]));
     assertEquals(await status("GET"), 500);
 
-    // The first segment that is asked for.
+    // The first segment of the range.
     spoil(100);
     assertEquals([await status("GET"), await status("GET", { range: "bytes=5-9" })], [500, 500]);
     assertEquals(await bytesOf(await ask("GET", "/files/a", { range: "bytes=-100000" })), content.slice(-100_000));
     const id = only().slice(-64);
     assertEquals((await (await ask("GET", "/files")).json()).damaged, [{ id, code: "EBADMSG" }]);
 
-    // A later one: what came before is true, and the end is an error.
+    // A later one: the bytes before it are right, and the stream errors.
     spoil(2 * SEGMENT + 5);
     assertEquals(await status("GET", { range: `bytes=${2 * SEGMENT}-` }), 500);
     const response = await ask("GET", "/files/a");
@@ -414,7 +414,7 @@ test("damage is an error before the first byte, or breaks the stream off, never 
   assert(lines.length > 10 && lines.every((line) => line.startsWith("EBADMSG")), lines.join("\n"));
   assertEquals(openFiles(), 0);
 
-  // It can be replaced, and removed.
+  // It can be replaced and deleted.
   await put("a", content);
   assertEquals(await bytesOf(await ask("GET", "/files/a")), content);
   writeFileSync(only(), "");
@@ -458,7 +458,7 @@ test("the log names the request, the range and the file on the disk, even for da
     truncateSync(path, 100);
     assertEquals(await told(await ask("HEAD", "/files/a%20b")), [500]);
     assertEquals((await (await ask("GET", "/files")).json()).damaged.length, 1);
-    // Known by now: it is not logged at every list.
+    // It is logged once, not for every list.
     assertEquals((await (await ask("GET", "/files")).json()).damaged.length, 1);
   });
   const expected = [
@@ -490,7 +490,7 @@ test("a damaged file is deleted by its name on the disk, and an intact one is no
   assertEquals([files.length, damaged], [1, []]);
 });
 
-test("the list comes in pages, each from a name on, whatever is stored or deleted between them", async () => {
+test("the list comes in pages, which stay in order if files are stored or deleted between them", async () => {
   const { ask, put } = await inProcess();
   const names = Array.from({ length: 205 }, (_, i) => `ü & #${String(i).padStart(3, "0")}`);
   await Promise.all(names.map((name, i) => put(name, bytes(i))));
@@ -508,7 +508,7 @@ test("the list comes in pages, each from a name on, whatever is stored or delete
   assertEquals(await page("\uffff"), { ...third, files: [] });
 });
 
-test("the list has what changed on the disk without the server", async () => {
+test("the list shows changes that others made on the disk", async () => {
   const { ask, put, directory, only } = await inProcess();
   await put("a", bytes(10));
   const list = async () => {
@@ -582,7 +582,7 @@ test("a vault opens with the key it was first used with, and with no other", asy
   assertEquals(readdirSync(home), ["letter.txt"]);
 });
 
-test("an upload that breaks off, lies or is too large leaves what was there", async () => {
+test("an upload that is cut off, too large or of another length leaves the stored file as it was", async () => {
   const { ask, put, only, directory } = await inProcess({ limit: 100_000 });
   await put("kept", bytes(5));
   const before = readFileSync(only());
@@ -615,7 +615,7 @@ function streamOfText(text: string): ReadableStream {
   return new Blob([text]).stream();
 }
 
-test("uploads of one name at the same time do not mix, and those who read it meanwhile get one of them", async () => {
+test("concurrent uploads of one name do not mix, and readers get one of them", async () => {
   const { ask, put, only } = await inProcess();
   const versions = [1, 2, 3, 4, 5, 6].map((i) => bytes(50_000 * i, i));
   await put("a", versions[0]!);
@@ -629,7 +629,7 @@ test("uploads of one name at the same time do not mix, and those who read it mea
   assertEquals(openFiles(), 0);
 });
 
-test("a response that is not read to its end keeps nothing open", async () => {
+test("a response that is not read to its end leaves no descriptor", async () => {
   const { ask, put } = await inProcess();
   await put("a", bytes(5 * SEGMENT));
   await (await ask("GET", "/files/a")).body!.cancel();
@@ -645,7 +645,7 @@ const hasSmallDisk = (await spawn(["mount", "-t", "tmpfs", "-o", "size=1m", "vau
 if (hasSmallDisk) await spawn(["umount", small]);
 
 test(
-  "an upload that finds the disk full is 507, and leaves what was there",
+  "an upload to a full disk is 507, and leaves the stored file as it was",
   { needs: { "the right to mount a small file system": hasSmallDisk } },
   async () => {
     const directory = tempDir();
@@ -684,7 +684,7 @@ function served(name: string, body: () => Promise<void>): void {
   test(name, { engine: "userspace" }, body);
 }
 
-/** No keep-alive: the descriptors of the server are counted. */
+/** No keep-alive, for the tests that count the server's descriptors. */
 const CLOSE = { connection: "close" };
 
 async function fetched(url: string, headers: Record<string, string> = {}): Promise<[Response, Bytes]> {
@@ -698,7 +698,7 @@ async function store(url: string, body: BodyInit): Promise<number> {
   return response.status;
 }
 
-/** Sends a request as it stands, and resolves with all that comes back, as Latin-1. */
+/** Sends the bytes of a request, and resolves with all bytes of the answer, as Latin-1. */
 function raw(
   port: number,
   request: string,
@@ -718,7 +718,7 @@ function raw(
 }
 
 served(
-  "the server keeps exact lengths on the wire, and gives curl the ranges of the plain file",
+  "the server sends exact lengths, and curl gets the ranges of the plain file",
   () =>
     withServer(async ({ port, url }) => {
       const content = bytes(300_000);
@@ -754,7 +754,7 @@ served(
         const { output } = await spawn(["curl", "--silent", "--fail", "-r", range, `${url}/files/a.wav`]);
         assertEquals(new Uint8Array(output), content.slice(start, end), range);
       }
-      // Path tricks, as no client would send them.
+      // Paths that no client sends.
       for (
         const path of [
           "/files/../../vault.key",
@@ -783,7 +783,7 @@ function streamOfChunks(content: Bytes): ReadableStream {
   });
 }
 
-/** Runs curl once for many transfers, all at the same time. */
+/** Runs curl once for many concurrent transfers. */
 async function curl(transfers: Record<string, string>[]): Promise<void> {
   const config = transfers.map((options) => Object.entries(options).map(([name, value]) => `${name} = "${value}"\n`));
   const flags = ["--no-progress-meter", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", "100"];
@@ -793,7 +793,7 @@ async function curl(transfers: Record<string, string>[]): Promise<void> {
 
 const FILES = engine === "kernel" ? 25 : 100; // a guest is slow
 
-test(`the server takes and gives back ${FILES} files at once, by curl and by fetch`, () =>
+test(`the server stores and returns ${FILES} files at once, by curl and by fetch`, () =>
   withServer(async ({ url, directory }) => {
     const numbers = Array.from({ length: FILES }, (_, i) => i);
     const content = (i: number) => bytes(1 + 997 * i, i);
@@ -802,7 +802,7 @@ test(`the server takes and gives back ${FILES} files at once, by curl and by fet
     await curl(numbers.map((i) => ({ "upload-file": at(`in${i}`), url: `${url}/files/c${i}`, output: "/dev/null" })));
     const codes = await Promise.all(numbers.map((i) => store(`${url}/files/f${i}`, content(i))));
     assertEquals(codes, numbers.map(() => 201));
-    // What each client stored, the other one fetches.
+    // Each client fetches what the other stored.
     await curl(numbers.map((i) => ({ url: `${url}/files/f${i}`, output: at(`out${i}`) })));
     for (const i of numbers) assertEquals(new Uint8Array(readFileSync(at(`out${i}`))), content(i));
     const bodies = await Promise.all(numbers.map(async (i) => (await fetched(`${url}/files/c${i}`))[1]));
@@ -827,12 +827,12 @@ test(
       ]);
       assertEquals(stdout, "same\n");
       const growth = server.mostMemory() - before;
-      // Some of it is garbage that the runtime has yet to collect.
+      // Part of it is garbage that is not collected yet.
       assert(growth < mebibytes * 3 / 4 * 2 ** 20, `${growth} bytes for ${mebibytes} MiB`);
     }),
 );
 
-test("a file that is damaged in its middle breaks the connection", () =>
+test("damage in the middle of a file breaks the connection, and is logged", () =>
   withServer(async (server) => {
     const { url, port, stored } = server;
     assertEquals(await store(`${url}/files/a`, bytes(1_000_000)), 201);
@@ -851,35 +851,38 @@ test("a file that is damaged in its middle breaks the connection", () =>
     for (const line of logged) assertStringIncludes(line, `vault-files/${server.files()[0]}`);
   }));
 
-served("clients that go away, in an upload or a download, leave nothing behind", () =>
-  withServer(async (server) => {
-    const { url, port } = server;
-    const large = bytes(3_000_000);
-    assertEquals(await store(`${url}/files/large`, large), 201);
-    await fetched(`${url}/files/large`);
-    const descriptors = server.descriptors();
-    const isClean = () => server.files().length === 1 && server.descriptors() <= descriptors;
-    await until(isClean);
-    const body = "x".repeat(200_000);
-    const puts = "PUT /files/cut HTTP/1.1\r\nhost: localhost\r\n";
-    const cuts = [
-      `${puts}content-length: 400000\r\n\r\n${body}`,
-      `${puts}transfer-encoding: chunked\r\n\r\n30d40\r\n${body}\r\n`,
-      `${puts}transfer-encoding: chunked\r\n\r\n30d40\r\n${body.slice(9)}`,
-      "GET /files/large HTTP/1.1\r\nhost: localhost\r\n\r\n",
-    ];
-    for (const request of cuts) {
-      await Promise.all([1, 2, 3].map(() => raw(port, request, { cutAfter: true })));
+served(
+  "clients that disconnect during an upload or a download leave no file and no descriptor",
+  () =>
+    withServer(async (server) => {
+      const { url, port } = server;
+      const large = bytes(3_000_000);
+      assertEquals(await store(`${url}/files/large`, large), 201);
+      await fetched(`${url}/files/large`);
+      const descriptors = server.descriptors();
+      const isClean = () => server.files().length === 1 && server.descriptors() <= descriptors;
       await until(isClean);
-    }
-    // A lie about the length is told from the truth by what follows: another request, or none.
-    const socket = raw(port, `${puts}content-length: 3\r\nconnection: close\r\n\r\nabcdef`);
-    assert(/^HTTP\/1.1 (201|400)/.test(await socket));
-    await until(() => server.files().every((name) => !name.endsWith(".part")));
-    assertEquals((await fetched(`${url}/files/large`))[1], large);
-  }));
+      const body = "x".repeat(200_000);
+      const puts = "PUT /files/cut HTTP/1.1\r\nhost: localhost\r\n";
+      const cuts = [
+        `${puts}content-length: 400000\r\n\r\n${body}`,
+        `${puts}transfer-encoding: chunked\r\n\r\n30d40\r\n${body}\r\n`,
+        `${puts}transfer-encoding: chunked\r\n\r\n30d40\r\n${body.slice(9)}`,
+        "GET /files/large HTTP/1.1\r\nhost: localhost\r\n\r\n",
+      ];
+      for (const request of cuts) {
+        await Promise.all([1, 2, 3].map(() => raw(port, request, { cutAfter: true })));
+        await until(isClean);
+      }
+      // Bytes behind the announced length are another request, which is not valid.
+      const socket = raw(port, `${puts}content-length: 3\r\nconnection: close\r\n\r\nabcdef`);
+      assert(/^HTTP\/1.1 (201|400)/.test(await socket));
+      await until(() => server.files().every((name) => !name.endsWith(".part")));
+      assertEquals((await fetched(`${url}/files/large`))[1], large);
+    }),
+);
 
-served("a directory in use is refused, on the same port and on another, and uploads under way go on", async () => {
+served("a second server on a directory in use does not start, and does not disturb uploads", async () => {
   const server = new Server(runtime, tempDir()), second = new Server(runtime, server.directory);
   try {
     await server.start();
@@ -899,7 +902,7 @@ served("a directory in use is refused, on the same port and on another, and uplo
     assertStringIncludes(answer, " 201 ");
     assertEquals(await (await fetched(`${server.url}/files/a`))[0].status, 200);
 
-    // Nor is anything removed by one that finds its port in use.
+    // A server whose port is in use does not remove files either.
     const elsewhere = new Server(runtime, tempDir());
     await elsewhere.start();
     await elsewhere.kill();
@@ -1011,7 +1014,7 @@ served("a server that is stopped waits for uploads and downloads under way", asy
   }
 });
 
-served("a server that was killed in the middle of uploads cleans up when it starts again", async () => {
+served("a server that was killed during uploads removes their files at its next start", async () => {
   const server = new Server(runtime, tempDir());
   try {
     await server.start();
@@ -1032,7 +1035,7 @@ served("a server that was killed in the middle of uploads cleans up when it star
   }
 });
 
-test("an upload over the limit is told so, and stops", async () => {
+test("an upload over the limit is 413, and stops", async () => {
   const server = new Server(runtime, tempDir());
   try {
     await server.start("--limit", "1000000");
@@ -1041,7 +1044,7 @@ test("an upload over the limit is told so, and stops", async () => {
     const hasEnough = (answer: string) => answer.includes("\r\n\r\n");
     const said = await raw(server.port, `${puts}content-length: 1000001\r\n\r\n`, { hasEnough });
     assert(said.startsWith("HTTP/1.1 413"), said);
-    // One that does not say how long it is may have been cut off before it has read the answer.
+    // A chunked upload may break before its client has read the answer.
     const body = `2dc6c0\r\n${"x".repeat(3_000_000)}`;
     const unsaid = await raw(server.port, `${puts}transfer-encoding: chunked\r\n\r\n${body}`, { hasEnough });
     assert(/^(HTTP\/1.1 413|$)/.test(unsaid), unsaid);
@@ -1051,7 +1054,7 @@ test("an upload over the limit is told so, and stops", async () => {
   }
 });
 
-test("the key is made once, and one that others can read, of a wrong length or lost is refused", async () => {
+test("the key is made once; a missing one, one that others can read, or of a wrong length is refused", async () => {
   const directory = tempDir(), key = join(directory, "key"), files = join(directory, "files");
   const made = await keyOf(key, files);
   assertEquals([made.length, statSync(key).mode & 0o777], [32, 0o600]);

@@ -1,10 +1,10 @@
 /**
- * What a request's headers ask of a file that has an entity tag and a size (RFC 9110, sections 13 and 14).
+ * Conditional and range requests (RFC 9110, sections 13 and 14) for a file with an entity tag and a size.
  *
  * @module
  */
 
-/** What becomes of a request, from If-Match and If-None-Match: 412 and 304 are its answers, undefined that it goes on. */
+/** Checks If-Match and If-None-Match. Returns the status of the answer, or undefined if the request goes on. */
 export function preconditions(headers: Headers, etag: string | undefined, isRead: boolean): 304 | 412 | undefined {
   const match = headers.get("if-match");
   if (match !== null && !isListed(match, etag, false)) return 412;
@@ -13,7 +13,7 @@ export function preconditions(headers: Headers, etag: string | undefined, isRead
   return undefined;
 }
 
-/** Whether a header's list has the tag, or is "*" where there is one. Weak tags are equal only in a weak comparison. */
+/** Whether a list of tags matches: it has the tag, or it is "*" and a file exists. Weak tags match only if `isWeak`. */
 function isListed(list: string, etag: string | undefined, isWeak: boolean): boolean {
   if (etag === undefined) return false;
   if (list.trim() === "*") return true;
@@ -22,8 +22,9 @@ function isListed(list: string, etag: string | undefined, isWeak: boolean): bool
 }
 
 /**
- * The bytes asked for, from `start` to before `end`; undefined for all of them: where there is no range, one that is not well
- * formed, several, or another version's. If-Range with a date is another version's: none was given out.
+ * The requested bytes, from `start` to before `end`. Undefined for the whole file: without a range, with several, with
+ * one that is not well-formed, and if If-Range names another version. A date in If-Range never matches: no answer has
+ * one.
  */
 export function rangeOf(
   headers: Headers,
@@ -39,7 +40,7 @@ export function rangeOf(
   return start >= size ? "unsatisfiable" : { start, end: last === "" ? size : Math.min(Number(last) + 1, size) };
 }
 
-/** The last `length` bytes. Those of an empty file are all of it, which Content-Range could not say. */
+/** The last `length` bytes. For an empty file, the answer is the whole file: Content-Range has no form for no bytes. */
 function suffixOf(length: number, size: number): { start: number; end: number } | "unsatisfiable" | undefined {
   if (length === 0) return "unsatisfiable";
   return size === 0 ? undefined : { start: Math.max(0, size - length), end: size };

@@ -4,7 +4,7 @@
  * | | |
  * | --- | --- |
  * | `GET /` | the page |
- * | `GET /files?after=NAME` | a page of the list: `{ files: [{ name, size, etag }], next, count, size, damaged: [{ id, code }], limit }` |
+ * | `GET /files?after=NAME` | a page of `{ files: [{ name, size, etag }], next, count, size, damaged, limit }` |
  * | `PUT /files/NAME` | stores the body: 201, or 204 if it replaces an older file |
  * | `GET`, `HEAD /files/NAME` | the file, or a range of it |
  * | `DELETE /files/NAME` | deletes it |

@@ -2,8 +2,8 @@
 /**
  * The vault's page in a real browser: `node tests/vault/browser.ts RUNTIME [PART [SCREENSHOT]]`
  *
- * Uses Debian's Chromium, headless, and the server of a runtime. PART is "use", "trouble" or "all". Writes a picture of the page to SCREENSHOT, and next to it
- * pictures of its other states.
+ * Uses Debian's Chromium, headless, and the server of a runtime. PART is "use", "trouble" or "all".
+ * Writes a picture of the page to SCREENSHOT, and pictures of its other states next to it.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -145,7 +145,7 @@ async function downloads(page: Page): Promise<void> {
   assert.ok(readFileSync(path).equals(CONTENT), "what was downloaded is not what was uploaded");
 }
 
-/** Seeks far ahead in twenty minutes of sound: the browser asks for a range, and the server reads only part of the file. */
+/** Seeks far ahead in twenty minutes of sound: the browser asks for a range, and the server reads only a part. */
 async function seeks(page: Page): Promise<void> {
   const ranges: string[] = [];
   let length = 0;

@@ -1,13 +1,13 @@
 /**
  * The vault under load and abuse: `node tests/vault/load.ts [options]`
  *
- *     --runtime NAME    that server alone (all three)
- *     --seconds N       how long ranges and uploads go on (60)
- *     --broken N        uploads that are broken off at a random point (1000)
- *     --only-sealed     leaves out the same server over plaintext, and with Workers
+ *     --runtime NAME    only that runtime's server (default: all three)
+ *     --seconds N       duration of the load (default: 60)
+ *     --broken N        number of uploads that are cut off at a random point (default: 1000)
+ *     --only-sealed     without the servers with Workers, and over plaintext
  *
- * 200 connections ask for ranges, beside 20 that upload; each byte that comes back is compared. Then uploads are broken off,
- * readers do not read, and the server is killed in the middle of uploads. Client and server are on one machine.
+ * 200 connections ask for ranges, beside 20 that upload. Each received byte is compared. Then uploads are cut off,
+ * readers do not read, and the server is killed during uploads. Client and server share one machine.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
@@ -40,8 +40,9 @@ const directory = mkdtempSync(join(tmpdir(), "vault-load-"));
 const agent = new Agent({ keepAlive: true, maxSockets: READERS + UPLOADERS });
 
 try {
+  const latency = "p50 | p99 ms";
   console.log(
-    "| | ranges/s | MB/s out | p50 | p99 ms | uploads/s | MB/s in | p50 | p99 ms | CPU ms/MB | RSS, thirds MiB | descriptors |",
+    `| | ranges/s | MB/s out | ${latency} | uploads/s | MB/s in | ${latency} | CPU ms/MB | RSS, thirds MiB | descriptors |`,
   );
   console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
   for (const runtime of RUNTIMES.filter((name) => name === (options.runtime ?? name))) {
@@ -95,7 +96,7 @@ function plainSource(): string {
 
 interface Tally {
   bytes: number;
-  /** Milliseconds that each took. */
+  /** Milliseconds per request. */
   times: number[];
 }
 
@@ -133,9 +134,9 @@ async function load(server: Server, title: string): Promise<void> {
   const seconds = (performance.now() - started) / 1000;
   const cost = 1000 * (server.processorTime() - processorTime) / ((reads.bytes + uploads.bytes) / 1e6);
 
-  agent.destroy(); // its connections would be the server's descriptors
+  agent.destroy(); // its connections are descriptors of the server
   await until(() => server.descriptors() <= descriptors);
-  assert.equal(server.errors, "", "the server complained");
+  assert.equal(server.errors, "", "the server logged errors");
   const third = Math.ceil(memory.length / 3);
   const peaks = [0, 1, 2].map((i) => Math.round(Math.max(...memory.slice(i * third, (i + 1) * third)) / MiB));
   assert.ok(peaks[2]! < peaks[0]! + 150, `memory grows: ${peaks}`);
@@ -163,7 +164,7 @@ function quantile(values: number[], part: number): string {
   return values.sort((a, b) => a - b)[Math.floor(part * values.length)]?.toFixed(0) ?? "none";
 }
 
-/** A range, compared with what was put in. */
+/** Reads a range, and compares it with the stored content. */
 async function get(server: Server, name: string, start: number, end: number, content = CONTENT): Promise<void> {
   const { status, body } = await ask(server, "GET", name, { range: `bytes=${start}-${end - 1}` });
   assert.equal(status, 206);
@@ -213,7 +214,7 @@ async function breakOff(server: Server, count: number): Promise<void> {
   agent.destroy();
 }
 
-/** An upload that says `length` bytes, or is chunked, and ends after `sent`. */
+/** An upload that announces `length` bytes, or is chunked, and ends after `sent`. */
 function cut(server: Server, name: string, length: number, sent: number): Promise<void> {
   return new Promise((resolve) => {
     const socket = connect(server.port, "127.0.0.1");
@@ -230,7 +231,7 @@ function cut(server: Server, name: string, length: number, sent: number): Promis
 async function readSlowly(server: Server): Promise<void> {
   const descriptors = server.descriptors(), before = server.memory();
   const sockets = await Promise.all(times(SLOW, () => stalled(server)));
-  // As much as they make room for is sent, no more: the others are served meanwhile.
+  // The server sends only what fits into their buffers, and serves others meanwhile.
   for (let i = 0; i < 20; i++) await get(server, "big", 0, 8 * MiB);
   const growth = Math.round((server.memory() - before) / MiB);
   assert.ok(growth < SLOW * 4, `${growth} MiB for ${SLOW} readers that do not read`);
@@ -244,7 +245,7 @@ async function readSlowly(server: Server): Promise<void> {
   );
 }
 
-/** A connection that has asked for all, and reads nothing. */
+/** A connection that has asked for the whole file, and reads nothing. */
 function stalled(server: Server): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(server.port, "127.0.0.1");

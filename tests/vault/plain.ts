@@ -1,7 +1,7 @@
 /**
  * A vault that stores plaintext, which the figures of the sealed one are compared with. It replaces
- * examples/vault/vault.ts. The rest is the same: a temporary file, fsync, rename, fsync of the directory, and positional
- * reads of 64 KiB.
+ * examples/vault/vault.ts. The rest is the same: a temporary file, fsync, rename, fsync of the directory, and
+ * positional reads of 64 KiB.
  */
 import { Buffer } from "node:buffer";
 import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
