@@ -1,5 +1,5 @@
 /**
- * The distance between two words.
+ * The distance between two words, and which word was meant.
  *
  * @module
  */
@@ -17,4 +17,11 @@ export function editDistance(a: string, b: string): number {
     rows.push(row);
   }
   return rows[a.length]![b.length]!;
+}
+
+/** The one of `known` that `word` is probably meant to be; undefined if each differs by more than a third of it. */
+export function nearestWord(word: string, known: readonly string[]): string | undefined {
+  const distances = known.map((each) => editDistance(word.toLowerCase(), each.toLowerCase()));
+  const least = Math.min(...distances);
+  return least <= Math.max(1, word.length / 3) ? known[distances.indexOf(least)] : undefined;
 }

@@ -312,7 +312,7 @@ test("an algorithm that no engine has is a KcapiError, with nothing left open", 
   for (const algorithm of ["cbc(nope)", "newmode(aes)"]) {
     const options = { key: KEY, iv: IV, engine };
     const errors = [
-      caughtNow(() => CipherHandle.open(algorithm, options)),
+      caughtNow(() => CipherHandle.open(algorithm, { key: KEY, engine })),
       caughtNow(() => new EncryptionStream(algorithm, { ...options, engine: "auto" })),
       await caught(decrypt(algorithm, options, new Uint8Array(16)).next()),
     ];

@@ -105,7 +105,7 @@ const WORKER = 'import "@kcapi/streams/worker";\n';
 
 /** What users have in hand is taken, and what is none of it is refused: not all tsconfigs have a BufferSource. */
 const USE_TYPES = `
-import { CipherHandle, decrypt, encrypt, EncryptionStream } from "@kcapi/streams";
+import { CipherHandle, decrypt, encrypt, EncryptionStream, type KernelKey, WorkerPool } from "@kcapi/streams";
 declare const bytes: Uint8Array, view: DataView, generator: AsyncGenerator<Uint8Array>, list: Uint8Array[];
 declare const stream: ReadableStream<Uint8Array>, owned: ReadableStream<Uint8Array<ArrayBuffer>>;
 const options = { key: bytes, iv: view };
@@ -131,6 +131,11 @@ encrypt("ctr(aes)", options, 42);
 encrypt("ctr(aes)", options, ["text"]);
 // @ts-expect-error: nor bytes
 handle.streamUpdate(42);
+const keys: KernelKey[] = [{ type: "logon", description: "a:b" }, { serial: 42 }];
+// @ts-expect-error: a key has a description or a serial number
+keys.push({ type: "logon", description: "a:b", serial: 42 });
+// @ts-expect-error: a number of bytes is no any
+for await (const chunk of encrypt("ctr(aes)", { ...options, pool: new WorkerPool(2) }, bytes)) chunk satisfies number;
 `;
 
 /**
@@ -165,7 +170,9 @@ npm(
     const documents = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "package.json"];
     mkdirSync(checkout);
     for (const path of [...documents, "mod.ts"]) copyFileSync(join(root, path), join(checkout, path));
-    for (const folder of ["ffi", "src"]) cpSync(join(root, folder), join(checkout, folder), { recursive: true });
+    for (const folder of ["ffi", "scripts", "src"]) {
+      cpSync(join(root, folder), join(checkout, folder), { recursive: true });
+    }
     symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
     const { version } = json("package.json");
     await shell("npm pack --offline --ignore-scripts=false", checkout);
@@ -174,6 +181,7 @@ npm(
     const modules = ["mod.ts", ...sources()].map((path) => `package/dist/${path.slice(0, -".ts".length)}`);
     const expected = [
       ...documents.map((name) => `package/${name}`),
+      "package/dist/before_typescript_5.7.d.ts",
       "package/dist/kcapi-streams.1",
       ...modules.flatMap((path) => [`${path}.js`, `${path}.d.ts`]),
     ];
@@ -277,6 +285,15 @@ npm(
     const tsc = "tsc --noEmit --strict --target esnext --lib esnext,dom --types ''";
     await shell(`${tsc} --module nodenext use.ts`, project);
     await shell(`${tsc} --module esnext --moduleResolution bundler use.ts`, project);
+    // Without the libraries and declarations of later years. The libraries are checked, too.
+    const old = "--noEmit --strict --target es2022 --lib es2022,dom --module esnext --moduleResolution bundler use.ts";
+    await shell(`tsc --types '' ${old}`, project);
+    // The oldest TypeScript, and the one before, which takes what it does not know for any where it is told to.
+    const typescript = (version: string) =>
+      `'${join(root, "node_modules", `typescript-${version}`, "bin/tsc")}' --typeRoots none --skipLibCheck ${old}`;
+    await shell(typescript("5.7"), project);
+    const refusal = await shell(`! ${typescript("5.6")}`, project);
+    assertStringIncludes(refusal, "has no exported member");
     // As `bun init` has it, where only the runtime's own declarations are there; libraries are checked, too.
     const bunTypes = `--lib esnext --types bun --typeRoots '${join(root, "node_modules/@types")}'`;
     for (const types of ["--lib esnext,dom --types ''", bunTypes]) {
@@ -285,7 +302,7 @@ npm(
     }
     // In a project for Node, with the vault, as somebody would copy it.
     mkdirSync(join(project, "vault"));
-    for (const name of ["conditions.ts", "handler.ts", "node.ts", "start.ts", "vault.ts"]) {
+    for (const name of ["conditions.ts", "handler.ts", "index.ts", "node.ts", "start.ts", "vault.ts"]) {
       const source = readFileSync(join(root, "examples/vault", name), "utf8");
       writeFileSync(join(project, "vault", name), source.replace("../../mod.ts", "@kcapi/streams"));
     }

@@ -6,11 +6,12 @@
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streams/byte_iterator.ts";
-import { type Bytes, type BytesLike, bytesOf, copyOf, describe, Scatter, sizeOf, viewOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, copyOf, Scatter, sizeOf, viewOf } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import type { KernelKey } from "../kernel_key.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import { Flow } from "./flow.ts";
 import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";
 
@@ -52,6 +53,9 @@ const CONSTRUCT = Symbol("construct");
 
 /** The engine behind a handle, for the streams that are made from it. */
 export let engineOf: (handle: CipherHandle) => { engine: Engine; algorithm: Algorithm };
+
+const OPEN_NAMES: OptionNames<CipherHandleOptions> = { key: true, engine: true };
+const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: true };
 
 /**
  * A keyed cipher and the stream in progress on it: `struct kcapi_handle` and the calls on it, one to one.
@@ -120,8 +124,9 @@ export class CipherHandle implements Disposable {
    */
   static open(algorithm: string, options: CipherHandleOptions): CipherHandle {
     const parsed = parseAlgorithm(algorithm);
-    const engine = checkEngine(options?.engine);
-    const key = ownKey(parsed, options?.key, engine);
+    checkOptions("options", options, OPEN_NAMES);
+    const engine = checkEngine(options.engine);
+    const key = ownKey(parsed, options.key, engine);
     return new CipherHandle(CONSTRUCT, openEngine(parsed, key, engine), parsed);
   }
 
@@ -202,9 +207,7 @@ export class CipherHandle implements Disposable {
   streamOp(options: StreamOpOptions = {}): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
     this.#assertStarted("streamOp");
     this.#assertNoReceiver("streamOp");
-    if (typeof options !== "object" || options === null) {
-      throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-    }
+    checkOptions("options", options, STREAM_OP_NAMES);
     const { signal, maxBytes = Infinity } = options;
     checkMaxBytes(maxBytes, this.chunkSize);
     checkSignal(signal);

@@ -11,6 +11,7 @@ import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { disposeKey, type KernelKey, type Key } from "../kernel_key.ts";
 import type { TransformFactory } from "../streams/transform.ts";
 import { checkWorkers, doneBy, type StreamWorkers } from "../streams/workforce.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import { type CipherPlan, Cryptor } from "./cryptor.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
@@ -50,6 +51,18 @@ export interface CipherStreamOptions extends CipherParameters {
   pool?: StreamWorkers | undefined;
 }
 
+const NAMES: OptionNames<CipherStreamOptions> = {
+  key: true,
+  iv: true,
+  padding: true,
+  engine: true,
+  signal: true,
+  inPlace: true,
+  sectorSize: true,
+  sector: true,
+  pool: true,
+};
+
 /** One encryption or decryption as others can do it. */
 export interface CipherWork {
   readonly of: "cipher";
@@ -66,11 +79,9 @@ export interface CipherWork {
 export function prepare(
   direction: Direction,
   source: string | CipherHandle,
-  options: Partial<CipherStreamOptions> | undefined,
+  options: Partial<CipherStreamOptions>,
 ): TransformFactory {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-  }
+  checkOptions("options", options, NAMES);
   // All of them, before the handle is asked for anything: a getter may do what it likes with that.
   const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false, pool } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;

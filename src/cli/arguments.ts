@@ -5,7 +5,7 @@
  */
 
 import { parseArgs } from "node:util";
-import { editDistance } from "../edit_distance.ts";
+import { nearestWord } from "../edit_distance.ts";
 import { NAME } from "./about.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
 
@@ -113,10 +113,7 @@ export function parse({ name, options, operand }: Command, words: readonly strin
  */
 export function unknown(what: string, name: string, known: readonly string[]): string {
   if (!/^[\w-]{1,20}$/.test(name)) return `unknown ${what}`;
-  const distances = known.map((each) => editDistance(name.toLowerCase(), each));
-  const least = Math.min(...distances);
-  const nearest = known.find((each) => each.startsWith(`${name}-`)) ??
-    (least <= Math.max(1, name.length / 3) ? known[distances.indexOf(least)] : undefined);
+  const nearest = known.find((each) => each.startsWith(`${name}-`)) ?? nearestWord(name, known);
   return `unknown ${what} "${name}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
 }
 

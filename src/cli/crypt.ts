@@ -14,7 +14,7 @@ import { fill } from "./descriptors.ts";
 import { codeOf, Failure, failureOf, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
 import { openOutput, refuseTerminal } from "./output.ts";
-import { asUsage, ivSizeOf, pads, type Plan, planOf, sizesOf } from "./plan.ts";
+import { asUsage, ivSizeOf, optionsOf, pads, type Plan, planOf, sizesOf } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
 import { kernelKeyOf, readSecret } from "./secrets.ts";
 
@@ -42,7 +42,7 @@ export async function crypt(direction: Direction, args: Arguments): Promise<numb
   const output = await openOutput(args, protectedFiles, direction === "encrypt" ? 0o666 : 0o600);
   const start = direction === "encrypt" ? encrypt : decrypt;
   const chunks = chunksOf(input, output.free);
-  const pieces = asUsage(() => start(plan.cipher, { ...plan, ...options }, chunks));
+  const pieces = asUsage(() => start(plan.cipher, { ...optionsOf(plan), ...options }, chunks));
   if ("fill" in options.key) options.key.fill(0);
   secret?.bytes.fill(0);
   const size = input.size === undefined ? undefined : input.size - (direction === "decrypt" ? header.length : 0);

@@ -43,6 +43,11 @@ export function planOf(args: Arguments): Plan {
   };
 }
 
+/** The part of the plan that the API takes as options. */
+export function optionsOf({ cipher: _cipher, keySize: _keySize, ...options }: Plan): Omit<Plan, "cipher" | "keySize"> {
+  return options;
+}
+
 /** The kernel's name of a cipher. OpenSSL's names, such as aes-256-ctr or des3, also tell the key's length. */
 function cipherOf(name: string): { cipher: string; keySize?: number } {
   const lower = name.toLowerCase();

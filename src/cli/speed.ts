@@ -8,7 +8,7 @@ import { encrypt } from "../../mod.ts";
 import { type Arguments, wholeNumber } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
-import { type Plan, sizesOf } from "./plan.ts";
+import { optionsOf, type Plan, sizesOf } from "./plan.ts";
 import { process } from "./process.ts";
 
 export const DEFAULT_SIZES = ["4096", "65536", "1048576"];
@@ -75,7 +75,7 @@ export async function measure(
         do yield memory; while (performance.now() < start + time);
       })();
       let bytes = 0;
-      for await (const piece of encrypt(cipher, { ...plan, key, iv }, source)) bytes += piece.length;
+      for await (const piece of encrypt(cipher, { ...optionsOf(plan), key, iv }, source)) bytes += piece.length;
       return bytes / 1000 / (performance.now() - start);
     };
     await run(Math.max(time / 2, WARM_UP)); // compiles the code, and raises the clock of the processor

@@ -10,6 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { platformInfo } from "../runtime/mod.ts";
 import { TimeSlice } from "../time_slice.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import { type Layout, layoutOf } from "./format.ts";
 import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
 import { deriveKeys, openSegments, type Place, type Segments } from "./segments.ts";
@@ -45,6 +46,8 @@ export interface SealedStreamOptions {
    */
   close?: boolean | undefined;
 }
+
+const STREAM_NAMES: OptionNames<SealedStreamOptions> = { start: true, end: true, close: true };
 
 const CONSTRUCT = Symbol("construct");
 
@@ -121,9 +124,7 @@ export class SealedReader implements Disposable {
    * ```
    */
   stream(options: SealedStreamOptions = {}): ReadableStream<Uint8Array<ArrayBuffer>> {
-    if (typeof options !== "object" || options === null) {
-      throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-    }
+    checkOptions("options", options, STREAM_NAMES);
     const { start, end, close = false } = options;
     if (typeof close !== "boolean") throw new TypeError(`"close" expected a boolean, got ${describe(close)}`);
     let [at, to] = this.#range(start, end);

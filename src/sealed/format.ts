@@ -12,6 +12,7 @@
  */
 
 import { describe } from "../bytes.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 
 /** A hash of HKDF or HMAC. */
 export type SealedHash = "SHA-1" | "SHA-256" | "SHA-512";
@@ -65,6 +66,15 @@ const SEGMENT_SIZES = { "4KB": 4096, "64KB": 65_536, "1MB": 1_048_576 };
 /** The default: what the kernel can run, in segments of which a thousand streams can hold one each. */
 export const DEFAULT_FORMAT: SealedFormatName = "AES256_CTR_HMAC_SHA256_64KB";
 
+const PARAMETER_NAMES: OptionNames<SealedParameters> = {
+  cipher: true,
+  keySize: true,
+  hkdfHash: true,
+  macHash: true,
+  tagSize: true,
+  segmentSize: true,
+};
+
 const NAMED: ReadonlyMap<string, Format> = new Map(
   (["CTR_HMAC_SHA256", "GCM_HKDF"] as const).flatMap((cipher) =>
     ([128, 256] as const).flatMap((bits) =>
@@ -104,6 +114,7 @@ export function checkFormat(format: unknown = DEFAULT_FORMAT): Format {
 }
 
 function checkParameters(parameters: SealedParameters): Format {
+  checkOptions("format", parameters, PARAMETER_NAMES);
   const { cipher, keySize, hkdfHash, macHash, tagSize, segmentSize } = parameters;
   oneOf("cipher", cipher, ["AES-CTR-HMAC", "AES-GCM-HKDF"]);
   oneOf("keySize", keySize, [16, 32]);

@@ -10,6 +10,7 @@ import type { EngineChoice } from "../engines/mod.ts";
 import { checkKernelKey } from "../kernel_key.ts";
 import { Secret } from "../secret.ts";
 import { checkWorkers, type StreamWorkers } from "../streams/workforce.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import { checkFormat, type Format, type SealedFormat } from "./format.ts";
 
 /** Options of the streams that seal and unseal, of `seal()`, `unseal()` and `openSealed()`. */
@@ -49,11 +50,19 @@ export interface SealPlan {
 
 const LEAST_KEY = 16;
 
+const NAMES: OptionNames<SealOptions> = {
+  key: true,
+  associatedData: true,
+  format: true,
+  engine: true,
+  signal: true,
+  inPlace: true,
+  pool: true,
+};
+
 /** @throws {TypeError} or {RangeError}, before anything is opened. */
 export function checkSealOptions(options: SealOptions): SealPlan {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-  }
+  checkOptions("options", options, NAMES);
   const { key, associatedData = new Uint8Array(0), format, engine, signal, inPlace = false, pool } = options;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
   const checked = checkFormat(format);
