@@ -5,7 +5,7 @@ import { Buffer } from "node:buffer";
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { openSealed } from "../mod.ts";
-import { independent, run, runEach, tool } from "./cli_support.ts";
+import { run, runEach, tool } from "./cli_support.ts";
 import { assert, assertEquals, assertNotEquals, assertStringIncludes, engine, spawn, tempDir, test } from "./deps.ts";
 import { bytes } from "./support.ts";
 
@@ -32,7 +32,7 @@ test("seal and unseal: a file and back, which the API opens, too", async () => {
   assertEquals(await file.bytes(), INPUT);
 });
 
-independent("seal and unseal: pipes, a format by name, associated data", async () => {
+test("seal and unseal: pipes, a format by name, associated data", { engine: "userspace" }, async () => {
   const path = await files();
   for (const format of ["AES128_CTR_HMAC_SHA256_4KB", "AES256_GCM_HKDF_1MB"]) {
     const options = ["--key-file", path("key"), "--format", format, "--associated-data", "a name"];
@@ -47,7 +47,7 @@ independent("seal and unseal: pipes, a format by name, associated data", async (
   }
 });
 
-independent("what does not verify ends with 3, and no file appears", async () => {
+test("what does not verify ends with 3, and no file appears", { engine: "userspace" }, async () => {
   const path = await files();
   const sealed = bytesOf(path("sealed"));
   writeFileSync(path("cut"), sealed.subarray(0, -1));
@@ -75,7 +75,7 @@ independent("what does not verify ends with 3, and no file appears", async () =>
   assertEquals(new Uint8Array(output), INPUT.subarray(0, output.length));
 });
 
-independent("unseal --range gives the bytes of a range, as HTTP counts", async () => {
+test("unseal --range gives the bytes of a range, as HTTP counts", { engine: "userspace" }, async () => {
   const path = await files();
   const ranges: Record<string, [number, number]> = {
     "0-0": [0, 1],
@@ -105,49 +105,52 @@ independent("unseal --range gives the bytes of a range, as HTTP counts", async (
   assertEquals(bytesOf(path("out")), INPUT.slice(70_000, 70_010));
 });
 
-independent("keygen makes a key of its own each time, for the user alone, and writes over nothing", async () => {
-  const path = await files();
-  const results = await runEach([
-    ["keygen", "-o", path("new")],
-    ["keygen", "-o", path("new")],
-    ["keygen", "--bits", "128", "-o", path("short")],
-    ["keygen", "--bits", "12", "-o", path("odd")],
-    ["keygen", "-o", path("missing/key")],
-  ], path("."));
-  assertEquals(results.map(({ code }) => code), [0, 1, 0, 2, 1]);
-  assertEquals([bytesOf(path("new")).length, bytesOf(path("short")).length], [32, 16]);
-  assertEquals(statSync(path("new")).mode & 0o777, 0o600);
-  assert(!existsSync(path("odd")));
-  const { code, output } = await spawn([...tool, "keygen"]);
-  assertEquals([code, output.length], [0, 32]);
-  assertNotEquals(new Uint8Array(output), bytesOf(path("new")));
-});
-
-independent(
-  "what was never sealed, and a format with another key length, are told apart by the first byte",
+test(
+  "keygen makes a new key each time, readable for the user alone, and replaces no file",
+  { engine: "userspace" },
   async () => {
     const path = await files();
-    const key = ["--key-file", path("key"), "-o", path("out")];
     const results = await runEach([
-      ["unseal", ...key, "-i", path("in")],
-      ["unseal", ...key, "-i", path("in"), "--range=0-9"],
-      ["unseal", ...key, "-i", path("sealed"), "--format", "AES128_GCM_HKDF_4KB"],
-      ["unseal", ...key, "-i", path("sealed"), "--format", "AES128_CTR_HMAC_SHA256_64KB", "--range=0-9"],
+      ["keygen", "-o", path("new")],
+      ["keygen", "-o", path("new")],
+      ["keygen", "--bits", "128", "-o", path("short")],
+      ["keygen", "--bits", "12", "-o", path("odd")],
+      ["keygen", "-o", path("missing/key")],
     ], path("."));
-    const says = [
-      "/in was not sealed: its first byte is not that of a header",
-      "/in was not sealed: its first byte is not that of a header",
-      "/sealed was sealed in a format of AES-256, not of AES-128: use another --format",
-      "/sealed was sealed in a format of AES-256, not of AES-128: use another --format",
-    ];
-    results.forEach(({ code, stderr }, i) => {
-      assertEquals(code, 3);
-      assertStringIncludes(stderr, says[i]!);
-    });
+    assertEquals(results.map(({ code }) => code), [0, 1, 0, 2, 1]);
+    assertEquals([bytesOf(path("new")).length, bytesOf(path("short")).length], [32, 16]);
+    assertEquals(statSync(path("new")).mode & 0o777, 0o600);
+    assert(!existsSync(path("odd")));
+    const { code, output } = await spawn([...tool, "keygen"]);
+    assertEquals([code, output.length], [0, 32]);
+    assertNotEquals(new Uint8Array(output), bytesOf(path("new")));
   },
 );
 
-independent("keygen writes the whole key or no file, and syncs the directory", async () => {
+test("what was never sealed, and a format with another key length, are told apart by the first byte", {
+  engine: "userspace",
+}, async () => {
+  const path = await files();
+  const key = ["--key-file", path("key"), "-o", path("out")];
+  const results = await runEach([
+    ["unseal", ...key, "-i", path("in")],
+    ["unseal", ...key, "-i", path("in"), "--range=0-9"],
+    ["unseal", ...key, "-i", path("sealed"), "--format", "AES128_GCM_HKDF_4KB"],
+    ["unseal", ...key, "-i", path("sealed"), "--format", "AES128_CTR_HMAC_SHA256_64KB", "--range=0-9"],
+  ], path("."));
+  const says = [
+    "/in was not sealed: its first byte is not that of a header",
+    "/in was not sealed: its first byte is not that of a header",
+    "/sealed was sealed in a format of AES-256, not of AES-128: use another --format",
+    "/sealed was sealed in a format of AES-256, not of AES-128: use another --format",
+  ];
+  results.forEach(({ code, stderr }, i) => {
+    assertEquals(code, 3);
+    assertStringIncludes(stderr, says[i]!);
+  });
+});
+
+test("keygen writes the whole key or no file, and syncs the directory", { engine: "userspace" }, async () => {
   const directory = tempDir();
   // 1,024 of the 4,096 bytes can be written. In Bun and Node, SIGXFSZ is ignored anyway.
   const limited = `trap "" XFSZ; ulimit -f 1; exec "$@" keygen --bits 32768 -o cut`;
@@ -158,8 +161,9 @@ independent("keygen writes the whole key or no file, and syncs the directory", a
 
 const hasStrace = await spawn(["strace", "-o", "/dev/null", "true"]).then(({ code }) => code === 0, () => false);
 
-(hasStrace ? independent : test.if(false, "needs strace(1)"))(
+test(
   "keygen and seal sync the file and then the directory",
+  { engine: "userspace", needs: { strace: hasStrace } },
   async () => {
     const path = await files();
     const calls = async (args: string[]) => {
@@ -177,7 +181,9 @@ const hasStrace = await spawn(["strace", "-o", "/dev/null", "true"]).then(({ cod
   },
 );
 
-independent("descriptors that the tool was not started with are refused as a key, whatever they are of", async () => {
+test("descriptors that the tool was not started with are refused as a key, whatever they are of", {
+  engine: "userspace",
+}, async () => {
   const path = await files();
   const numbers = Array.from({ length: 60 }, (_, i) => String(i + 3));
   const results = await runEach(
@@ -194,87 +200,90 @@ independent("descriptors that the tool was not started with are refused as a key
   assertEquals([code, stderr], [1, "kcapi-streams: cannot read key: it is the key\n"]);
 });
 
-independent("associated data that is not UTF-8 comes from a file, and is refused on the command line", async () => {
-  const path = await files();
-  writeFileSync(path("name"), Uint8Array.of(0xff));
-  writeFileSync(path("other"), Uint8Array.of(0xfe));
-  writeFileSync(path("long"), bytes((1 << 20) + 1));
-  const key = ["--key-file", path("key")];
-  await run("seal", ...key, "-i", path("in"), "-o", path("bound"), "--associated-data-file", path("name"));
-  await run("unseal", ...key, "-i", path("bound"), "-o", path("out"), "--associated-data-file", path("name"));
-  assertEquals(bytesOf(path("out")), INPUT);
-  const unseal = ["unseal", ...key, "-i", path("bound"), "-o", path("out")];
-  const [other, both, long] = await runEach([
-    [...unseal, "--associated-data-file", path("other")],
-    [...unseal, "--associated-data-file", path("name"), "--associated-data", "x"],
-    [...unseal, "--associated-data-file", path("long")],
-  ], path("."));
-  assertEquals([other!.code, both!.code, long!.code], [3, 2, 2]);
-  assertStringIncludes(both!.stderr, "--associated-data and --associated-data-file exclude each other");
-  assertStringIncludes(long!.stderr, "at most 1048576 bytes");
-  for (const option of ["associated-data", "in", "out", "key-file"]) {
-    const script = `exec "$@" --${option} "$(printf '\\377')"`;
-    const result = await spawn(["bash", "-c", script, "-", ...tool, "seal"], { cwd: path(".") });
-    assertEquals(result.code, 2);
-    assertStringIncludes(result.stderr, `--${option} expects UTF-8`);
-  }
-});
-
-independent(
-  "seal refuses what it cannot use: no key, a short one, the input as output, an unknown format",
+test(
+  "associated data that is not UTF-8 comes from a file, and is refused on the command line",
+  { engine: "userspace" },
   async () => {
     const path = await files();
-    writeFileSync(path("short"), bytes(16));
-    writeFileSync(path("zeros"), new Uint8Array(32));
-    writeFileSync(path("hex"), `${Buffer.from(KEY).toString("hex")}\r\n`);
-    writeFileSync(path("base64"), `${Buffer.from(KEY).toString("base64")}\n`);
-    const lists: [string[], number, string][] = [
-      [["seal", "--key-file", path("zeros"), "-i", path("in"), "-o", path("x")], 2, "--key-file has only zero bytes"],
-      [["unseal", "--key-file", path("zeros"), "-i", path("sealed"), "-o", path("x")], 2, "has only zero bytes"],
-      [["seal", "--key-file", path("hex"), "-i", path("in"), "-o", path("x")], 2, "is a line of hexadecimal digits"],
-      [["seal", "--key-file", path("base64"), "-i", path("in"), "-o", path("x")], 2, "is a line of base64"],
-      [["seal", "-i", path("in"), "-o", path("x")], 2, "keygen"],
-      [["seal", "--key-file", path("short"), "-i", path("in"), "-o", path("x")], 2, "at least 32 bytes, got 16"],
-      [
-        ["unseal", "--key-file", path("short"), "-i", path("in"), "-o", path("x"), "--range=0-1"],
-        2,
-        "at least 32 bytes",
-      ],
-      [["seal", "--key-file", path("key"), "-i", path("in"), "-o", path("in")], 1, "it is the input"],
-      [["seal", "--key-file", path("key"), "-i", path("in"), "-o", path("key")], 1, "it is the key"],
-      [["seal", "--key-file", path("key"), "-i", path("none"), "-o", path("x")], 1, "cannot open"],
-      [
-        ["seal", "--key-file", path("key"), "--format", "AES", "-i", path("in"), "-o", path("x")],
-        2,
-        "--format expects",
-      ],
-      [
-        [
-          "seal",
-          "--key-file",
-          path("key"),
-          "--format",
-          "AES128_GCM_HKDF_4KB",
-          "--engine",
-          "kernel",
-          "-i",
-          path("in"),
-          "-o",
-          path("x"),
-        ],
-        2,
-        "AES-CTR-HMAC",
-      ],
-    ];
-    const results = await runEach(lists.map(([list]) => list), path("."));
-    results.forEach(({ code, stderr }, i) => {
-      assertEquals(code, lists[i]![1], stderr);
-      assertStringIncludes(stderr, lists[i]![2]);
-    });
-    assert(!existsSync(path("x")));
-    assertEquals(bytesOf(path("in")), INPUT);
+    writeFileSync(path("name"), Uint8Array.of(0xff));
+    writeFileSync(path("other"), Uint8Array.of(0xfe));
+    writeFileSync(path("long"), bytes((1 << 20) + 1));
+    const key = ["--key-file", path("key")];
+    await run("seal", ...key, "-i", path("in"), "-o", path("bound"), "--associated-data-file", path("name"));
+    await run("unseal", ...key, "-i", path("bound"), "-o", path("out"), "--associated-data-file", path("name"));
+    assertEquals(bytesOf(path("out")), INPUT);
+    const unseal = ["unseal", ...key, "-i", path("bound"), "-o", path("out")];
+    const [other, both, long] = await runEach([
+      [...unseal, "--associated-data-file", path("other")],
+      [...unseal, "--associated-data-file", path("name"), "--associated-data", "x"],
+      [...unseal, "--associated-data-file", path("long")],
+    ], path("."));
+    assertEquals([other!.code, both!.code, long!.code], [3, 2, 2]);
+    assertStringIncludes(both!.stderr, "--associated-data and --associated-data-file exclude each other");
+    assertStringIncludes(long!.stderr, "at most 1048576 bytes");
+    for (const option of ["associated-data", "in", "out", "key-file"]) {
+      const script = `exec "$@" --${option} "$(printf '\\377')"`;
+      const result = await spawn(["bash", "-c", script, "-", ...tool, "seal"], { cwd: path(".") });
+      assertEquals(result.code, 2);
+      assertStringIncludes(result.stderr, `--${option} expects UTF-8`);
+    }
   },
 );
+
+test("seal refuses what it cannot use: no key, a short one, the input as output, an unknown format", {
+  engine: "userspace",
+}, async () => {
+  const path = await files();
+  writeFileSync(path("short"), bytes(16));
+  writeFileSync(path("zeros"), new Uint8Array(32));
+  writeFileSync(path("hex"), `${Buffer.from(KEY).toString("hex")}\r\n`);
+  writeFileSync(path("base64"), `${Buffer.from(KEY).toString("base64")}\n`);
+  const lists: [string[], number, string][] = [
+    [["seal", "--key-file", path("zeros"), "-i", path("in"), "-o", path("x")], 2, "--key-file has only zero bytes"],
+    [["unseal", "--key-file", path("zeros"), "-i", path("sealed"), "-o", path("x")], 2, "has only zero bytes"],
+    [["seal", "--key-file", path("hex"), "-i", path("in"), "-o", path("x")], 2, "is a line of hexadecimal digits"],
+    [["seal", "--key-file", path("base64"), "-i", path("in"), "-o", path("x")], 2, "is a line of base64"],
+    [["seal", "-i", path("in"), "-o", path("x")], 2, "keygen"],
+    [["seal", "--key-file", path("short"), "-i", path("in"), "-o", path("x")], 2, "at least 32 bytes, got 16"],
+    [
+      ["unseal", "--key-file", path("short"), "-i", path("in"), "-o", path("x"), "--range=0-1"],
+      2,
+      "at least 32 bytes",
+    ],
+    [["seal", "--key-file", path("key"), "-i", path("in"), "-o", path("in")], 1, "it is the input"],
+    [["seal", "--key-file", path("key"), "-i", path("in"), "-o", path("key")], 1, "it is the key"],
+    [["seal", "--key-file", path("key"), "-i", path("none"), "-o", path("x")], 1, "cannot open"],
+    [
+      ["seal", "--key-file", path("key"), "--format", "AES", "-i", path("in"), "-o", path("x")],
+      2,
+      "--format expects",
+    ],
+    [
+      [
+        "seal",
+        "--key-file",
+        path("key"),
+        "--format",
+        "AES128_GCM_HKDF_4KB",
+        "--engine",
+        "kernel",
+        "-i",
+        path("in"),
+        "-o",
+        path("x"),
+      ],
+      2,
+      "AES-CTR-HMAC",
+    ],
+  ];
+  const results = await runEach(lists.map(([list]) => list), path("."));
+  results.forEach(({ code, stderr }, i) => {
+    assertEquals(code, lists[i]![1], stderr);
+    assertStringIncludes(stderr, lists[i]![2]);
+  });
+  assert(!existsSync(path("x")));
+  assertEquals(bytesOf(path("in")), INPUT);
+});
 
 // ---- Completions ------------------------------------------------------------------------------------------------
 
@@ -291,40 +300,40 @@ async function complete(shell: string, script: string): Promise<string> {
   return stdout;
 }
 
-(await has("fish") ? independent : test.if(false, "needs fish"))(
-  "fish completes commands, options and the names of ciphers",
-  async () => {
-    const lines = async (line: string) =>
-      (await complete("fish", `complete -C '${line}'`)).split("\n").map((each) => each.split("\t")[0]);
-    assertEquals((await lines("kcapi-streams un")).filter(Boolean), ["unseal"]);
-    assert((await lines("kcapi-streams encrypt --cip")).includes("--cipher"));
-    assert((await lines("kcapi-streams encrypt --cipher ")).includes("cbc(aes)"));
-    assert(!(await lines("kcapi-streams seal --")).includes("--padding"));
-  },
-);
+test("fish completes commands, options and the names of ciphers", {
+  engine: "userspace",
+  needs: { fish: await has("fish") },
+}, async () => {
+  const lines = async (line: string) =>
+    (await complete("fish", `complete -C '${line}'`)).split("\n").map((each) => each.split("\t")[0]);
+  assertEquals((await lines("kcapi-streams un")).filter(Boolean), ["unseal"]);
+  assert((await lines("kcapi-streams encrypt --cip")).includes("--cipher"));
+  assert((await lines("kcapi-streams encrypt --cipher ")).includes("cbc(aes)"));
+  assert(!(await lines("kcapi-streams seal --")).includes("--padding"));
+});
 
-(await has("zsh") ? independent : test.if(false, "needs zsh"))(
-  "zsh completes commands, options and the names of ciphers",
-  async () => {
-    // What _describe and _arguments are given; their own work takes a terminal.
-    const script = `
+test("zsh completes commands, options and the names of ciphers", {
+  engine: "userspace",
+  needs: { zsh: await has("zsh") },
+}, async () => {
+  // What _describe and _arguments are given; their own work takes a terminal.
+  const script = `
 _describe() { print -rl -- "\${(@P)2}"; }
 _arguments() { print -rl -- "$@"; }
 words=(kcapi-streams un); CURRENT=2; _kcapi_streams
 words=(kcapi-streams encrypt --cip); CURRENT=3; _kcapi_streams
 `;
-    const file = join(tempDir(), "script");
-    const completions = (await spawn([...tool, "completions", "--shell", "zsh"])).stdout;
-    writeFileSync(file, `compdef() { :; }\n${completions}\n${script}`);
-    const { code, stdout, stderr } = await spawn(["zsh", "-f", file]);
-    assertEquals([code, stderr], [0, ""]);
-    assertStringIncludes(stdout, "unseal:verifies");
-    assertStringIncludes(stdout, "--cipher[");
-    assertStringIncludes(stdout, "cbc\\(aes\\)");
-  },
-);
+  const file = join(tempDir(), "script");
+  const completions = (await spawn([...tool, "completions", "--shell", "zsh"])).stdout;
+  writeFileSync(file, `compdef() { :; }\n${completions}\n${script}`);
+  const { code, stdout, stderr } = await spawn(["zsh", "-f", file]);
+  assertEquals([code, stderr], [0, ""]);
+  assertStringIncludes(stdout, "unseal:verifies");
+  assertStringIncludes(stdout, "--cipher[");
+  assertStringIncludes(stdout, "cbc\\(aes\\)");
+});
 
-independent("completions for bash are the default, and another shell is refused", async () => {
+test("completions for bash are the default, and another shell is refused", { engine: "userspace" }, async () => {
   const [bash, named, other] = await runEach([["completions"], ["completions", "--shell", "bash"], [
     "completions",
     "--shell",

@@ -1,19 +1,22 @@
 /**
- * Running the command line tool in tests.
+ * Runs the command line tool in tests.
  */
-import { writeFileSync } from "node:fs";
+import { Buffer } from "node:buffer";
+import type { ChildProcess } from "node:child_process";
+import { pbkdf2Sync } from "node:crypto";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { main } from "../src/cli.ts";
-import { assertEquals, engine, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
+import { assert, assertEquals, engine, runtimeArgv, spawn, tempDir } from "./deps.ts";
+import { type Bytes, bytes, concat, reference } from "./support.ts";
 
 /** This runtime, about to run `script`. */
 export function runtimeCommand(script: string): string[] {
   return [...runtimeArgv, fileURLToPath(new URL(script, import.meta.url))];
 }
-
-/** For what is the same whatever engine runs. */
-export const independent = test.if(engine === "userspace", "does not depend on the engine: runs on the userspace legs");
 
 /** The tool as a process of its own. */
 export const tool: readonly string[] = runtimeCommand("../src/cli.ts");
@@ -44,4 +47,75 @@ export async function runEach(lists: readonly (readonly string[])[], cwd: string
     const [code, memory] = status!.split(" ").map(Number);
     return { code: code!, memory: memory!, stdout: text!, stderr: messages[i]! };
   });
+}
+
+export const NO_THROW = { throwIfNoEntry: false } as const;
+export const IV = "000102030405060708090a0b0c0d0e0f";
+
+export interface Workspace {
+  /** A path in the directory. */
+  at: (name: string) => string;
+  /** The names in it. */
+  names: () => string[];
+  plain: Bytes;
+}
+
+/** A directory with a key, a passphrase and a plaintext; `cbc` is that under the key, `salted` under the passphrase. */
+export async function workspace(size = 100_000): Promise<Workspace> {
+  const directory = tempDir();
+  const at = (name: string) => join(directory, name);
+  const plain = bytes(size);
+  writeFileSync(at("plain"), plain);
+  writeFileSync(at("key"), bytes(32, 2));
+  writeFileSync(at("passphrase"), "correct horse\nbattery staple\n");
+  await run("encrypt", "-i", at("plain"), "-o", at("cbc"), "--key-file", at("key"), "--iv", IV, "--engine", engine);
+  // With a salt that is always the same: with a random one, a wrong passphrase finds good padding once in 256 times.
+  const salt = bytes(8, 4);
+  const derived = new Uint8Array(pbkdf2Sync("correct horse", salt, 10, 48, "sha256"));
+  const options = { key: derived.slice(0, 32), iv: derived.slice(32), padding: "pkcs7" } as const;
+  writeFileSync(
+    at("salted"),
+    concat([Buffer.from("Salted__"), salt, reference("encrypt", "cbc(aes)", options, plain)]),
+  );
+  return { at, names: () => readdirSync(directory).sort(), plain };
+}
+
+export function readBytes(path: string): Bytes {
+  return new Uint8Array(readFileSync(path));
+}
+
+/** Whether a process exists and is no zombie. */
+export function isRunning(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** The exit code as a shell tells it. */
+export function exitStatus(child: ChildProcess): Promise<number> {
+  return new Promise((resolve) =>
+    child.on("close", (code, signal) => resolve(code ?? 128 + constants.signals[signal as NodeJS.Signals]))
+  );
+}
+
+/** The name of the temporary file among `names`. */
+export function temporaryOf(names: string[]): string {
+  return names.find((name) => name.startsWith(".kcapi-streams-"))!;
+}
+
+/** Waits for a condition that another process brings about. */
+export async function until(condition: () => boolean): Promise<void> {
+  for (const end = Date.now() + 30_000; !condition();) {
+    assert(Date.now() < end, `waited in vain for ${condition}`);
+    await delay(10);
+  }
+}
+
+/** What the process has written to standard error so far. */
+export function textOf(child: ChildProcess): () => string {
+  let text = "";
+  child.stderr!.on("data", (chunk) => text += chunk);
+  return () => text;
 }
