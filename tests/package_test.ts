@@ -16,6 +16,7 @@ import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { absoluteLinks } from "../scripts/release.ts";
 import { OLDEST } from "../src/runtime/mod.ts";
 import { tool } from "./cli_support.ts";
 import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./deps.ts";
@@ -58,6 +59,53 @@ test(
     assertEquals(newest, version);
   },
 );
+
+test("a release sets the repository, and makes links absolute; a tag of another version is refused", async () => {
+  const checkout = tempDir();
+  for (const file of ["README.md", "SECURITY.md", "CHANGELOG.md", "package.json", "deno.json"]) {
+    copyFileSync(join(root, file), join(checkout, file));
+  }
+  const { version } = json("package.json");
+  const release = (ref: string, repository = "owner/name") =>
+    spawn([join(bin, "bun"), join(root, "scripts/release.ts")], {
+      cwd: checkout,
+      env: { GITHUB_REPOSITORY: repository, GITHUB_REF_NAME: ref },
+    });
+  const wrong = await release("v99.0.0");
+  assertEquals(wrong.code, 1);
+  assertStringIncludes(wrong.stderr, `the tag is "v99.0.0"`);
+  assertEquals((await release(`v${version}`, "")).code, 1);
+  assertEquals(readFileSync(join(checkout, "README.md")), readFileSync(join(root, "README.md")));
+
+  const { code, stderr } = await release(`v${version}`);
+  assertEquals([code, stderr], [0, ""]);
+  const { repository, ...rest } = JSON.parse(readFileSync(join(checkout, "package.json"), "utf8"));
+  assertEquals(repository, { type: "git", url: "git+https://github.com/owner/name.git" });
+  assertEquals(rest, json("package.json"));
+  for (const file of ["README.md", "SECURITY.md", "CHANGELOG.md"]) {
+    const links = [...readFileSync(join(checkout, file), "utf8").matchAll(/\]\(([^)\s]+)/g)].map(([, address]) =>
+      address!
+    );
+    for (const link of links) assert(/^(?:https?:\/\/|#|mailto:)/.test(link), `${file}: ${link}`);
+  }
+  // Each stands for a file that is there.
+  const readme = readFileSync(join(checkout, "README.md"), "utf8");
+  const own = [...readme.matchAll(/https:\/\/github\.com\/owner\/name\/(?:blob|raw)\/v[\d.]+\/([^)\s"#]+)/g)];
+  assert(own.length > 0);
+  for (const [, path] of own) assert(existsSync(join(root, path!)), path);
+});
+
+test("absoluteLinks() changes relative links and images, and no others", () => {
+  const links: [string, string][] = [
+    ["[a](docs/a.md)", "[a](https://x/blob/v1/docs/a.md)"],
+    ["[a](./docs/a.md#part)", "[a](https://x/blob/v1/docs/a.md#part)"],
+    ["![a](b.png)", "![a](https://x/raw/v1/b.png)"],
+    ["[![a](b.svg)](c/)", "[![a](https://x/raw/v1/b.svg)](https://x/blob/v1/c/)"],
+    ['<img src="b.svg">', '<img src="https://x/raw/v1/b.svg">'],
+    ["[a](https://y/z) [b](#c) [d](mailto:e)", "[a](https://y/z) [b](#c) [d](mailto:e)"],
+  ];
+  for (const [text, expected] of links) assertEquals(absoluteLinks(text, "https://x", "v1"), expected);
+});
 
 function sources(): string[] {
   return ["ffi", "src"].flatMap((folder) =>
