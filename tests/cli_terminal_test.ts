@@ -3,8 +3,9 @@
  */
 import { type ChildProcess, spawn as spawnProcess } from "node:child_process";
 import { truncateSync } from "node:fs";
+import { open } from "node:fs/promises";
 import process from "node:process";
-import { IV, readBytes, run, tool, until, workspace } from "./cli_support.ts";
+import { isRunning, IV, readBytes, run, tool, until, workspace } from "./cli_support.ts";
 import { assert, assertEquals, assertStringIncludes, engine, spawn, test } from "./deps.ts";
 
 /** A command with a terminal, and the user who types there. */
@@ -129,6 +130,35 @@ test("a signal at the passphrase prompt turns the echo of the terminal on again"
   await terminal.end();
   assert(!/-echo\b|-icanon/.test(terminal.shown), `the terminal is as it was: ${terminal.shown}`);
 });
+
+test(
+  "after the passphrase prompt, a signal ends the tool while its output pipe is full",
+  { engine: "userspace", needs: TERMINALS },
+  async () => {
+    const { at } = await workspace(16);
+    const passphrase = ["--passphrase-file", at("passphrase"), "--iter", "10"];
+    await run("encrypt", ...passphrase, "-i", "/dev/null", "-o", at("long"));
+    truncateSync(at("long"), 1_000_000); // in a stream mode, this decrypts to noise
+    assertEquals((await spawn(["mkfifo", at("pipe")])).code, 0);
+    const pipe = await open(at("pipe"), "r+");
+    const inner = `echo "pid $$;" >&2; exec "$@" decrypt --iter 10 -c aes-256-ctr -i long >pipe`;
+    const terminal = new Terminal(`bash -c '${inner}' - ${toolInShell}; echo "code $?"`, at(""));
+    await terminal.expect("pid ");
+    await until(() => terminal.shown.includes(";"));
+    const pid = Number(/\d+/.exec(terminal.shown)![0]);
+    try {
+      await terminal.expect("Passphrase: ");
+      terminal.type("correct horse\r");
+      await pipe.read(new Uint8Array(1), 0, 1); // now the tool is in a write of more than the pipe has room for
+      process.kill(pid, "SIGTERM");
+      await terminal.expect("code 143");
+    } finally {
+      if (isRunning(pid)) process.kill(pid, "SIGKILL");
+      await pipe.close();
+    }
+    await terminal.end();
+  },
+);
 
 test(
   "a terminal shows the progress and the engine, and no ciphertext",

@@ -10,6 +10,7 @@ import { promisify } from "node:util";
 import { type EngineChoice, openSealed, seal, type SealedFormatName, type SealOptions, unseal } from "../../mod.ts";
 import { checkFormat, FORMAT_NAMES } from "../sealed/format.ts";
 import { checkSealOptions } from "../sealed/options.ts";
+import { Secret } from "../secret.ts";
 import type { Arguments } from "./arguments.ts";
 import { writeAll } from "./descriptors.ts";
 import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
@@ -27,16 +28,14 @@ export async function keygen(args: Arguments): Promise<number> {
   const bits = args.integer("bits", 8, LONGEST) ?? 256;
   if (bits % 8 !== 0) throw wrongUsage("--bits expects a multiple of 8");
   refuseTerminal(args);
-  const key = crypto.getRandomValues(new Uint8Array(bits / 8));
+  using key = Secret.random(bits / 8);
   const path = args.file("out");
   try {
-    if (path === undefined) await writeAll(1, key);
-    else await writeNew(path, key);
+    if (path === undefined) await writeAll(1, key.bytes);
+    else await writeNew(path, key.bytes);
     return 0;
   } catch (error) {
     throw fileFailure(`cannot write ${path ?? "standard output"}`, error);
-  } finally {
-    key.fill(0);
   }
 }
 
