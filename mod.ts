@@ -32,7 +32,7 @@ export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
-export { openSealed, SealedReader, type SealedSource, type SealedStreamOptions } from "./src/sealed/file.ts";
+export { openSealed, SealedReader, type SealedSource, type SealedStreamOptions } from "./src/sealed/reader.ts";
 export {
   type SealedFormat,
   type SealedFormatName,
@@ -42,5 +42,4 @@ export {
   unsealedSize,
 } from "./src/sealed/format.ts";
 export type { SealOptions } from "./src/sealed/options.ts";
-export { WorkerPool } from "./src/workers/worker_pool.ts";
-export type { StreamWorkers } from "./src/streams/workforce.ts";
+export { WorkerPool } from "./src/executors/worker_pool.ts";

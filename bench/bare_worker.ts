@@ -7,22 +7,26 @@
 
 import { parentPort } from "node:worker_threads";
 import type { Bytes } from "../src/bytes.ts";
-import type { Order, Place } from "../src/workers/messages.ts";
-import { type Job, jobOf } from "../src/workers/work.ts";
+import { type CipherJob, openCipher } from "../src/cipher/batches.ts";
+import type { LocalSession, Position } from "../src/executors/executor.ts";
+import { openSegments, type SealedJob } from "../src/sealed/batches.ts";
+import { Secret } from "../src/secret.ts";
 
 /** To a bare Worker: first what its units are, then each of them. */
-export type BareRequest = { readonly order: Order; readonly place: Place } | ArrayBuffer;
+export type BareRequest =
+  | { readonly job: CipherJob | SealedJob; readonly key: Uint8Array; readonly position: Position }
+  | ArrayBuffer;
 
-let job: Job | undefined;
-let place: Place;
+let session: LocalSession | undefined;
+let position: Position;
 
 parentPort?.on("message", (request: BareRequest) => {
-  if ("order" in request) {
-    job = jobOf(request.order);
-    place = request.place;
+  if ("job" in request) {
+    const { job, key } = request;
+    session = job.kind === "cipher" ? openCipher(job, Secret.from(key)) : openSegments(job, Secret.from(key));
+    position = request.position;
   } else {
-    const outputs: Bytes[] = [];
-    job!.run([new Uint8Array(request)], place, outputs);
+    const { outputs } = session!.run([new Uint8Array(request)], position, false);
     const [{ buffer }] = outputs as [Bytes];
     parentPort!.postMessage(buffer, [buffer]);
   }

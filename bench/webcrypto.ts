@@ -2,7 +2,7 @@
  * Segments of both formats of sealed streams over WebCrypto, with several in flight at once: `bench/webcrypto` runs it
  * on each runtime, in browsers and in workerd. Prints a line of JSON for each combination; no stream is involved.
  */
-import { runtime, test } from "../tests/deps.ts";
+import { runtime, test } from "../tests/support/deps.ts";
 
 const IN_FLIGHT = [1, 2, 4, 8, 16];
 /** The values of `IN_FLIGHT` are measured one after another in each round, so that other load meets all of them. */

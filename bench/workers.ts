@@ -19,8 +19,10 @@ import {
   WorkerPool,
 } from "../mod.ts";
 import { checkFormat } from "../src/sealed/format.ts";
-import type { CipherOrder, Order, Place, SealedOrder } from "../src/workers/messages.ts";
-import { jobOf } from "../src/workers/work.ts";
+import type { CipherJob } from "../src/cipher/batches.ts";
+import type { Position } from "../src/executors/executor.ts";
+import { openSegments, type SealedJob } from "../src/sealed/batches.ts";
+import { Secret } from "../src/secret.ts";
 import type { BareRequest } from "./bare_worker.ts";
 import {
   type ByteTransform,
@@ -50,7 +52,7 @@ const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
 type Contender = (typeof CONTENDERS)[number];
 
 /** A whole unit in the middle of a stream. */
-const place: Place = { isLast: false, index: 1, iv, sector: 0n };
+const position: Position = { isLast: false, index: 1, iv, sector: 0n };
 const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
 
 interface Work {
@@ -60,13 +62,13 @@ interface Work {
   /** So many streams at once. */
   readonly streams?: number;
   /** What bare Workers do instead, to which bytes. */
-  readonly order: () => Order;
+  readonly order: () => Pick<Exclude<BareRequest, ArrayBuffer>, "job" | "key">;
   readonly unit?: () => Uint8Array<ArrayBuffer>;
 }
 
 const sealing: Work = {
   make: (options) => new SealStream({ key, engine, ...options }),
-  order: () => sealedOrder("seal"),
+  order: () => ({ job: sealedJob("seal"), key: derived }),
   unit: plaintextUnit,
 };
 const WORKS: Record<string, Work> = {
@@ -74,20 +76,20 @@ const WORKS: Record<string, Work> = {
   "unseal": {
     make: (options) => new UnsealStream({ key, engine, ...options }),
     source: sealedChunks,
-    order: () => sealedOrder("unseal"),
+    order: () => ({ job: sealedJob("unseal"), key: derived }),
     unit: sealedUnit,
   },
   "ctr(aes)": {
     make: (options) => new EncryptionStream("ctr(aes)", { key, iv, engine, ...options }),
-    order: () => cipherOrder("ctr(aes)", key),
+    order: () => ({ job: cipherJob("ctr(aes)"), key }),
   },
   "xts(aes), sectors of 4 KiB": {
     make: (options) => new EncryptionStream("xts(aes)", { key: xtsKey, sectorSize: 4096, engine, ...options }),
-    order: () => cipherOrder("xts(aes)", xtsKey, 4096),
+    order: () => ({ job: cipherJob("xts(aes)", 4096), key: xtsKey }),
   },
   "cbc(aes), decryption": {
     make: (options) => new DecryptionStream("cbc(aes)", { key, iv, padding: "none", engine, ...options }),
-    order: () => ({ ...cipherOrder("cbc(aes)", key), direction: "decrypt" }),
+    order: () => ({ job: { ...cipherJob("cbc(aes)"), direction: "decrypt" as const }, key }),
   },
   "8 × seal": { ...sealing, streams: 8 },
 };
@@ -131,7 +133,7 @@ async function compete(work: Work, contender: Contender): Promise<number[]> {
 function startBare({ order }: Work): Worker[] {
   return [0, 1].map(() => {
     const worker = new Worker(new URL("./bare_worker.ts", import.meta.url));
-    worker.postMessage({ order: order(), place } satisfies BareRequest);
+    worker.postMessage({ ...order(), position } satisfies BareRequest);
     return worker;
   });
 }
@@ -173,14 +175,17 @@ function bareStream(work: (memory: ArrayBuffer) => Promise<ArrayBuffer>, most: n
   });
 }
 
-function sealedOrder(of: "seal" | "unseal"): SealedOrder {
+/** The keys of a sealed stream: AES-256 and HMAC. */
+const derived = new Uint8Array(64);
+
+function sealedJob(kind: "seal" | "unseal"): SealedJob {
   const header = { salt: new Uint8Array(32), prefix: new Uint8Array(7) };
-  return { of, format: checkFormat(), header, engine, key: new ArrayBuffer(64) };
+  return { kind, format: checkFormat(), header, engine };
 }
 
-function cipherOrder(algorithm: string, ofCipher: Uint8Array<ArrayBuffer>, sectorSize?: number): CipherOrder {
+function cipherJob(algorithm: string, sectorSize?: number): CipherJob {
   const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true, iv: undefined } as const;
-  return { of: "cipher", algorithm, engine, ...plan, sectorSize, key: ofCipher.slice().buffer };
+  return { kind: "cipher", algorithm, engine, ...plan, sectorSize };
 }
 
 /** What bare Workers seal: to whole segments, 1 MiB together. */
@@ -191,10 +196,9 @@ function plaintextUnit(): Uint8Array<ArrayBuffer> {
 
 /** What they unseal. */
 function sealedUnit(): Uint8Array<ArrayBuffer> {
-  const outputs: Uint8Array<ArrayBuffer>[] = [];
-  const job = jobOf(sealedOrder("seal"));
-  job.run([plaintextUnit()], place, outputs);
-  job.close();
+  const session = openSegments(sealedJob("seal"), Secret.from(derived));
+  const { outputs } = session.run([plaintextUnit()], position, false);
+  session.close();
   return outputs[0]!;
 }
 

@@ -33,7 +33,7 @@ const kindOf = (message: object) => Object.keys(message)[0]!;
 
 const threads = process.getBuiltinModule("node:worker_threads") as { Worker: typeof Worker };
 
-/** In front of the runtime's own, which src/workers/member.ts looks up when it starts one. */
+/** In front of the runtime's own, which src/executors/pool_worker.ts looks up when it starts one. */
 class Watched extends threads.Worker {
   readonly #started: Started = { worker: this, sent: [], heard: [], hasExited: false };
 
@@ -69,7 +69,7 @@ const count = (kinds: readonly string[], kind: string) => kinds.filter((each) =>
 /** Units that are with Workers. */
 export function underWay(): number {
   return started.filter(({ hasExited }) => !hasExited)
-    .reduce((sum, { sent, heard }) => sum + count(sent, "unit") - count(heard, "unit"), 0);
+    .reduce((sum, { sent, heard }) => sum + count(sent, "batch") - count(heard, "batch"), 0);
 }
 
 /** Until something is so: it takes the time of other threads, or of the garbage collector. */
@@ -92,6 +92,7 @@ async function quiet(count: number): Promise<void> {
 export async function warm(size: number): Promise<WorkerPool> {
   const pool = new WorkerPool(size);
   const before = started.length;
+  await pool.ready();
   const options = { key: bytes(16), iv: bytes(16), engine: "userspace", pool } as const;
   await Promise.all(Array.from({ length: size }, () => collect(encrypt("cbc(aes)", options, bytes(16)))));
   assertEquals(started.length - before, size);

@@ -13,10 +13,11 @@ import {
   unseal,
   UnsealStream,
 } from "../mod.ts";
-import { Held } from "../src/sealed/held.ts";
+import { ByteQueue } from "../src/byte_queue.ts";
+import { BatchTransform } from "../src/executors/batch_transform.ts";
+import { unsealRule } from "../src/sealed/batches.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
-import { deriveKeys, openSegments } from "../src/sealed/segments.ts";
-import { Unsealer } from "../src/sealed/unsealer.ts";
+import { deriveKeys, openSegmentCipher } from "../src/sealed/segment_cipher.ts";
 import { Scatter } from "../src/bytes.ts";
 import { assert, assertEquals, assertRejects, assertThrows, engine, test } from "./deps.ts";
 import { type Bytes, bytes, caught, collect, concat, streamOf, turns } from "./support.ts";
@@ -185,7 +186,7 @@ for (const format of [CTR, GCM]) {
     using watching = watchKeys();
     const size = format === CTR ? 16 + 32 : 16;
     using copies = watchCopies((_, { length }) => length === size);
-    openSegments(plan.format, deriveKeys(plan.format, plan.key, header, plan.associatedData), header, plan.engine)
+    openSegmentCipher(plan.format, deriveKeys(plan.format, plan.key, header, plan.associatedData), header, plan.engine)
       .close();
     const digests = watching.seen.get("digest")!;
     assert(digests.length >= 2 && digests.every(isZero), "HKDF's own");
@@ -198,7 +199,7 @@ test("where no cipher opens, the derived keys are zeroed all the same", () => {
   const derived = Secret.from(bytes(5 + 32));
   const memory = derived.bytes;
   const unfit = { ...plan.format, keySize: 5 as 16 };
-  assertThrows(() => openSegments(unfit, derived, { salt: bytes(16), prefix: bytes(7) }, plan.engine));
+  assertThrows(() => openSegmentCipher(unfit, derived, { salt: bytes(16), prefix: bytes(7) }, plan.engine));
   assert(isZero(memory));
 });
 
@@ -228,8 +229,8 @@ test("options are copied at the call", async () => {
 });
 
 test("held plaintext is zeroed where it lies, when it moves and at the end, and takes no more memory than a segment", () => {
-  const held = new Held(5000);
-  const take = (length: number) => held.take(new Scatter([bytes(length)]), length);
+  const held = new ByteQueue(5000);
+  const take = (length: number) => held.add(new Scatter([bytes(length)]), length);
   take(1000);
   const first = held.bytes;
   take(4000);
@@ -300,7 +301,12 @@ for (const format of [CTR, GCM]) {
   test(`${name}: a segment opens at its place alone`, () => {
     const { format: checked, key, associatedData } = checkSealOptions(options);
     const header = { salt: bytes(16), prefix: bytes(7) };
-    const segments = openSegments(checked, deriveKeys(checked, key, header, associatedData), header, options.engine!);
+    const segments = openSegmentCipher(
+      checked,
+      deriveKeys(checked, key, header, associatedData),
+      header,
+      options.engine!,
+    );
     const indexes = [0, 1, 255, 256, 2 ** 16 - 1, 2 ** 16, 2 ** 24, 2 ** 31, 2 ** 32 - 2];
     const places = indexes.flatMap((index) => [{ index, isLast: false }, { index, isLast: true }]);
     const sealed = places.map((place) => {
@@ -331,7 +337,7 @@ for (const format of [CTR, GCM]) {
     for (const [first, isRight] of [[last, true], [last + 1, false]] as const) {
       using made = writer(options);
       const { header, segment, plan } = made;
-      const unsealer = new Unsealer(plan, first);
+      const unsealer = new BatchTransform(unsealRule(plan, first), false);
       unsealer.write([concat([header, segment(5, { index: first, isLast: true })])]);
       unsealer.read();
       unsealer.end();
@@ -341,7 +347,7 @@ for (const format of [CTR, GCM]) {
     // In 32 bits this number is the first one again.
     using made = writer(options);
     const { header, segment, plan } = made;
-    const unsealer = new Unsealer(plan, 2 ** 32);
+    const unsealer = new BatchTransform(unsealRule(plan, 2 ** 32), false);
     unsealer.write([concat([header, segment(STRIDE, { index: 0, isLast: false })])]);
     assertEquals(assertThrows(() => unsealer.read(), KcapiError).code, "EBADMSG");
   });
@@ -361,7 +367,7 @@ test("salt and nonce prefix are each a stream's own", async () => {
 function writer(options: SealOptions) {
   const plan = checkSealOptions(options);
   const header = { salt: bytes(16, 3), prefix: bytes(7, 4) };
-  const segments = openSegments(
+  const segments = openSegmentCipher(
     plan.format,
     deriveKeys(plan.format, plan.key, header, plan.associatedData),
     header,

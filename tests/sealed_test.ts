@@ -26,8 +26,9 @@ import {
 } from "../mod.ts";
 import type { Calls } from "../ffi/adapter.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
-import { prepareSeal } from "../src/sealed/sealer.ts";
-import { deriveKeys, openSegments } from "../src/sealed/segments.ts";
+import { sealFactory, sealRule } from "../src/sealed/batches.ts";
+import { deriveKeys, openSegmentCipher } from "../src/sealed/segment_cipher.ts";
+import { BatchTransform } from "../src/executors/batch_transform.ts";
 import { Draw, DrawIterator, inputOf } from "../src/streams/draw.ts";
 import {
   assert,
@@ -133,7 +134,7 @@ function plaintextOf(length: number): Bytes {
 
 /** Through the internal door: nobody else may choose a salt. */
 function sealedAs({ salt, noncePrefix }: Vector, options: SealOptions, input: Bytes): Promise<Bytes> {
-  const prepared = prepareSeal(checkSealOptions(options), { salt: fromHex(salt), prefix: fromHex(noncePrefix) });
+  const prepared = sealFactory(checkSealOptions(options), { salt: fromHex(salt), prefix: fromHex(noncePrefix) });
   return collect(new DrawIterator(new Draw(prepared, inputOf(cut(input, [1, 100_000, 17])))));
 }
 
@@ -459,7 +460,7 @@ test("a full segment that is not the last, and an empty last one, which Tink acc
 function emptyLast({ salt, noncePrefix }: Vector, index: number): Bytes {
   const { format, key, associatedData } = checkSealOptions(optionsOf());
   const header = { salt: fromHex(salt), prefix: fromHex(noncePrefix) };
-  const segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
+  const segments = openSegmentCipher(format, deriveKeys(format, key, header, associatedData), header, engine);
   const tag = new Uint8Array(TAG);
   segments.seal([], { index, isLast: true }, tag);
   segments.close();
@@ -611,7 +612,7 @@ once(
     const options = optionsOf(format);
     const plan = checkSealOptions(options);
     const header = { salt: bytes(32, 1), prefix: bytes(7, 2) };
-    const segments = openSegments(
+    const segments = openSegmentCipher(
       plan.format,
       deriveKeys(plan.format, plan.key, header, plan.associatedData),
       header,
@@ -645,10 +646,9 @@ once(
   },
 );
 
-once("the segment after the last number there is, is EOVERFLOW", async () => {
-  const { Sealer } = await import("../src/sealed/sealer.ts");
+once("the segment after the last number there is, is EOVERFLOW", () => {
   const plan = checkSealOptions(optionsOf());
-  const sealer = new Sealer(plan, { salt: bytes(16), prefix: bytes(7) }, 2 ** 32 - 3);
+  const sealer = new BatchTransform(sealRule(plan, { salt: bytes(16), prefix: bytes(7) }, 2 ** 32 - 3), false);
   sealer.write([bytes(10 * STRIDE)]);
   assert(sealer.read());
   assert(sealer.read());

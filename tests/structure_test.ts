@@ -17,6 +17,7 @@ const ROOMS: readonly (readonly [room: string, files: RegExp])[] = [
   ["system", /^src\/system\//],
   ["engines", /^src\/engines\//],
   ["streams", /^src\/streams\//],
+  ["executors", /^src\/executors\//],
   ["cipher", /^src\/cipher\//],
   ["sealed", /^src\/sealed\//],
   ["workers", /^src\/workers\//],

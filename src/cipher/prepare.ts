@@ -8,10 +8,13 @@ import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
 import type { Direction } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
-import { disposeKey, type KernelKey, type Key } from "../kernel_key.ts";
+import { BatchTransform } from "../executors/batch_transform.ts";
+import { checkPool } from "../executors/executor.ts";
+import type { WorkerPool } from "../executors/worker_pool.ts";
+import { disposeKey, type KernelKey } from "../kernel_key.ts";
 import type { TransformFactory } from "../streams/transform.ts";
-import { checkWorkers, doneBy, type StreamWorkers } from "../streams/workforce.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import { cipherRule } from "./batches.ts";
 import { type CipherPlan, Cryptor } from "./cryptor.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
@@ -47,8 +50,8 @@ export interface CipherStreamOptions extends CipherParameters {
   key: BytesLike | KernelKey;
   /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
   engine?: EngineChoice | undefined;
-  /** The work is done by these Workers, off this thread: a `WorkerPool`. */
-  pool?: StreamWorkers | undefined;
+  /** The Workers that do the work, off this thread. */
+  pool?: WorkerPool | undefined;
 }
 
 const NAMES: OptionNames<CipherStreamOptions> = {
@@ -62,14 +65,6 @@ const NAMES: OptionNames<CipherStreamOptions> = {
   sector: true,
   pool: true,
 };
-
-/** One encryption or decryption as others can do it. */
-export interface CipherWork {
-  readonly of: "cipher";
-  readonly plan: CipherPlan;
-  readonly key: Key;
-  readonly choice: EngineChoice;
-}
 
 /**
  * Checks and copies the options.
@@ -113,16 +108,17 @@ export function prepare(
   }
   const choice = checkEngine(engine);
   const signals = signalsOf(signal);
-  const checkedPool = checkWorkers(pool);
+  const executor = checkPool(pool);
   const own = ownKey(algorithm, key, choice);
-  const prepared: TransformFactory = {
-    signals,
+  return {
+    signals: executor ? [...signals, executor.signal] : signals,
     inPlace,
-    open: () => new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
+    open: () =>
+      executor
+        ? new BatchTransform(cipherRule(plan, own, choice, executor), inPlace)
+        : new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
     discard: () => disposeKey(own),
   };
-  const work: CipherWork = { of: "cipher", plan, key: own, choice };
-  return doneBy(checkedPool, prepared, work);
 }
 
 /** A copy of the IV, if there is one; its length is checked where the name tells it. */

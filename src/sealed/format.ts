@@ -5,14 +5,15 @@
  *     header  = its length (1 byte) | salt (as long as the AES key) | nonce prefix (7 bytes)
  *     segment = ciphertext | tag
  *
- * A segment has `segmentSize` bytes with its tag; the first is shorter by the header, the last as short as what is left.
- * None of the parameters is in the file.
+ * A segment has `segmentSize` bytes with its tag; the first is shorter by the header, the last as short as what is
+ * left. None of the parameters is in the file.
  *
  * @module
  */
 
-import { describe } from "../bytes.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import { type Bytes, describe } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
 
 /** A hash of HKDF or HMAC. */
 export type SealedHash = "SHA-1" | "SHA-256" | "SHA-512";
@@ -142,24 +143,110 @@ function integer(name: string, value: unknown, least: number, most: number): num
   throw new RangeError(`"${name}" expected an integer from ${least} to ${most}, got ${value}`);
 }
 
-/** The length of `plaintextSize` bytes, sealed; undefined where they take too many segments. */
-function sealedLength({ segmentSize, tagSize, headerSize }: Format, plaintextSize: number): number | undefined {
-  const segments = Math.max(1, Math.ceil((plaintextSize + headerSize) / (segmentSize - tagSize)));
-  return segments > MOST_SEGMENTS ? undefined : headerSize + plaintextSize + segments * tagSize;
+/** What the header of a stream says. */
+export interface Header {
+  readonly salt: Bytes;
+  readonly prefix: Bytes;
 }
 
-/** How the bytes of a sealed stream are laid out. */
-export interface Layout {
-  readonly segments: number;
-  readonly plaintextSize: number;
+/** The header of a new stream. */
+export function randomHeader({ keySize }: Format): Header {
+  return {
+    salt: crypto.getRandomValues(new Uint8Array(keySize)),
+    prefix: crypto.getRandomValues(new Uint8Array(PREFIX_SIZE)),
+  };
 }
 
-/** How a sealed stream of `size` bytes is laid out; undefined where none can have this size. */
-export function layoutOf({ segmentSize, tagSize, headerSize }: Format, size: number): Layout | undefined {
-  const segments = Math.max(1, Math.ceil(size / segmentSize));
-  const last = size - (segments - 1) * segmentSize - (segments === 1 ? headerSize : 0);
-  if (!Number.isSafeInteger(size) || last < tagSize || segments > MOST_SEGMENTS) return undefined;
-  return { segments, plaintextSize: size - headerSize - segments * tagSize };
+/** The bytes of a header. */
+export function headerBytes({ headerSize }: Format, { salt, prefix }: Header): Bytes {
+  return Uint8Array.of(headerSize, ...salt, ...prefix);
+}
+
+/**
+ * Reads a header.
+ *
+ * @throws {KcapiError} EBADMSG if `bytes` is none.
+ */
+export function parseHeader({ headerSize, keySize }: Format, bytes: Bytes): Header {
+  if (bytes.length !== headerSize || bytes[0] !== headerSize) throw badMessage();
+  return { salt: bytes.slice(LENGTH_SIZE, LENGTH_SIZE + keySize), prefix: bytes.slice(LENGTH_SIZE + keySize) };
+}
+
+/** One error for everything that can be wrong with sealed data: telling the cases apart would help an attacker. */
+export function badMessage(): KcapiError {
+  return new KcapiError(
+    "EBADMSG",
+    "unseal",
+    "what was sealed is damaged or cut, or the key or associated data is wrong",
+  );
+}
+
+/** Full segments, by number: in the plaintext, or in the sealed stream. */
+export class SegmentSide {
+  readonly #step: number;
+  readonly #headerSize: number;
+  readonly #origin: number;
+
+  /**
+   * @param step Bytes of a segment, except the first one, which is shorter by the header.
+   * @param origin Where the first one begins.
+   */
+  constructor(step: number, headerSize: number, origin: number) {
+    this.#step = step;
+    this.#headerSize = headerSize;
+    this.#origin = origin;
+  }
+
+  /** Where segment `index` begins. */
+  start(index: number): number {
+    return index === 0 ? this.#origin : index * this.#step - this.#headerSize + this.#origin;
+  }
+
+  /** The segment that the byte at `position` is in. */
+  indexAt(position: number): number {
+    return Math.floor((position - this.#origin + this.#headerSize) / this.#step);
+  }
+
+  /** The bytes of `count` segments from number `index` on. */
+  lengthOf(index: number, count: number): number {
+    return count * this.#step - (index === 0 ? this.#headerSize : 0);
+  }
+
+  /** The number of full segments that `length` bytes have from segment `index` on. */
+  countOf(index: number, length: number): number {
+    return Math.max(0, Math.floor((length + (index === 0 ? this.#headerSize : 0)) / this.#step));
+  }
+}
+
+/** Where the segments of a format lie, and how long they are. */
+export class SegmentLayout {
+  readonly plaintext: SegmentSide;
+  /** Positions count the header, lengths do not. */
+  readonly sealed: SegmentSide;
+  readonly #format: Format;
+
+  constructor(format: Format) {
+    const { segmentSize, tagSize, headerSize } = format;
+    this.plaintext = new SegmentSide(segmentSize - tagSize, headerSize, 0);
+    this.sealed = new SegmentSide(segmentSize, headerSize, headerSize);
+    this.#format = format;
+  }
+
+  /** The size of `plaintextSize` bytes when sealed. Undefined if they take too many segments. */
+  sealedSize(plaintextSize: number): number | undefined {
+    const { tagSize, headerSize } = this.#format;
+    const segments = plaintextSize === 0 ? 1 : this.plaintext.indexAt(plaintextSize - 1) + 1;
+    return segments > MOST_SEGMENTS ? undefined : headerSize + plaintextSize + segments * tagSize;
+  }
+
+  /** What a sealed stream of `size` bytes has. Undefined if none has this size. */
+  measure(size: number): { readonly segments: number; readonly plaintextSize: number } | undefined {
+    const { tagSize, headerSize } = this.#format;
+    const segments = this.sealed.indexAt(Math.max(0, size - 1)) + 1;
+    const last = size - this.sealed.start(segments - 1);
+    if (!Number.isSafeInteger(size) || last < tagSize || segments > MOST_SEGMENTS) return undefined;
+    return { segments, plaintextSize: size - headerSize - segments * tagSize };
+  }
 }
 
 /**
@@ -182,7 +269,9 @@ export function layoutOf({ segmentSize, tagSize, headerSize }: Format, size: num
  */
 export function sealedSize(plaintextSize: number, format?: SealedFormat): number {
   const checked = checkFormat(format);
-  const size = sealedLength(checked, integer("plaintextSize", plaintextSize, 0, Number.MAX_SAFE_INTEGER));
+  const size = new SegmentLayout(checked).sealedSize(
+    integer("plaintextSize", plaintextSize, 0, Number.MAX_SAFE_INTEGER),
+  );
   if (size !== undefined && Number.isSafeInteger(size)) return size;
   throw new RangeError(`"plaintextSize" expected what fits ${MOST_SEGMENTS} segments, got ${plaintextSize}`);
 }
@@ -207,7 +296,7 @@ export function sealedSize(plaintextSize: number, format?: SealedFormat): number
  */
 export function unsealedSize(sealedSize: number, format?: SealedFormat): number {
   const checked = checkFormat(format);
-  const layout = layoutOf(checked, integer("sealedSize", sealedSize, 0, Number.MAX_SAFE_INTEGER));
-  if (layout) return layout.plaintextSize;
+  const measured = new SegmentLayout(checked).measure(integer("sealedSize", sealedSize, 0, Number.MAX_SAFE_INTEGER));
+  if (measured) return measured.plaintextSize;
   throw new RangeError(`"sealedSize" expected a size that a sealed stream can have, got ${sealedSize}`);
 }

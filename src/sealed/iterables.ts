@@ -6,9 +6,8 @@
 
 import type { CipherIterable } from "../cipher/iterables.ts";
 import { type ByteSource, Draw, DrawIterator, inputOf } from "../streams/draw.ts";
+import { sealFactory, unsealFactory } from "./batches.ts";
 import { checkSealOptions, type SealOptions } from "./options.ts";
-import { prepareSeal } from "./sealer.ts";
-import { prepareUnseal } from "./unsealer.ts";
 
 /**
  * Seals bytes: encrypts and authenticates, in Tink's format of streaming AEAD.
@@ -35,12 +34,13 @@ import { prepareUnseal } from "./unsealer.ts";
  */
 export function seal(options: SealOptions, source: ByteSource): CipherIterable {
   const input = inputOf(source);
-  return new DrawIterator(new Draw(prepareSeal(checkSealOptions(options)), input));
+  return new DrawIterator(new Draw(sealFactory(checkSealOptions(options)), input));
 }
 
 /**
- * Unseals bytes: what comes out is verified, segment by segment, and in order. That there is no more is known only at the
- * end of the iteration: one that was cut rejects there, with KcapiError EBADMSG, as anything else that is wrong does.
+ * Unseals bytes: what comes out is verified, segment by segment, and in order. That there is no more is known only at
+ * the end of the iteration: one that was cut rejects there, with KcapiError EBADMSG, as anything else that is wrong
+ * does.
  *
  * @param options The key, and what the data is bound to.
  * @param source Bytes, or something that yields them.
@@ -60,5 +60,5 @@ export function seal(options: SealOptions, source: ByteSource): CipherIterable {
  */
 export function unseal(options: SealOptions, source: ByteSource): CipherIterable {
   const input = inputOf(source);
-  return new DrawIterator(new Draw(prepareUnseal(checkSealOptions(options)), input));
+  return new DrawIterator(new Draw(unsealFactory(checkSealOptions(options)), input));
 }

@@ -9,15 +9,16 @@ import { checkEngine, signalsOf } from "../cipher/options.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { checkKernelKey } from "../kernel_key.ts";
 import { Secret } from "../secret.ts";
-import { checkWorkers, type StreamWorkers } from "../streams/workforce.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import { checkPool, type Executor } from "../executors/executor.ts";
+import type { WorkerPool } from "../executors/worker_pool.ts";
 import { checkFormat, type Format, type SealedFormat } from "./format.ts";
 
 /** Options of the streams that seal and unseal, of `seal()`, `unseal()` and `openSealed()`. */
 export interface SealOptions {
   /**
-   * The key, from which those of each stream are derived: at least 16 bytes, or 32 for a format of AES-256; 32 random ones
-   * are advised. A copy is taken, and zeroed once it is of no more use.
+   * The key, from which those of each stream are derived: at least 16 bytes, or 32 for a format of AES-256; 32 random
+   * ones are advised. A copy is taken, and zeroed once it is of no more use.
    */
   key: BytesLike;
   /** What is authenticated together with the data, and not stored: a name, say, so that no file passes for another. */
@@ -33,8 +34,8 @@ export interface SealOptions {
    * memory. Default: false.
    */
   inPlace?: boolean | undefined;
-  /** The segments are sealed or unsealed by these Workers, off this thread: a `WorkerPool`. `openSealed()` does without. */
-  pool?: StreamWorkers | undefined;
+  /** The Workers that seal or unseal the segments, off this thread. */
+  pool?: WorkerPool | undefined;
 }
 
 /** The checked options. */
@@ -45,7 +46,8 @@ export interface SealPlan {
   readonly engine: EngineChoice;
   readonly signals: readonly AbortSignal[];
   readonly inPlace: boolean;
-  readonly pool: StreamWorkers | undefined;
+  /** Undefined for this thread. */
+  readonly executor: Executor | undefined;
 }
 
 const LEAST_KEY = 16;
@@ -73,12 +75,13 @@ export function checkSealOptions(options: SealOptions): SealPlan {
         "take a format of AES-CTR-HMAC",
     );
   }
+  const executor = checkPool(pool);
   return {
     format: checked,
     engine: choice,
-    signals: signalsOf(signal),
+    signals: executor ? [...signalsOf(signal), executor.signal] : signalsOf(signal),
     inPlace,
-    pool: checkWorkers(pool),
+    executor,
     associatedData: copyOf(bytesOf("associatedData", associatedData)),
     key: Secret.from(checkKey(key, checked)),
   };

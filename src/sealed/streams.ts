@@ -5,15 +5,14 @@
  */
 
 import { CipherStream } from "../streams/cipher_stream.ts";
+import { sealFactory, unsealFactory } from "./batches.ts";
 import { checkSealOptions, type SealOptions } from "./options.ts";
-import { prepareSeal } from "./sealer.ts";
-import { prepareUnseal } from "./unsealer.ts";
 
 /**
  * Seals what is written to it: encrypts and authenticates, in Tink's format of streaming AEAD.
  *
- * A TransformStream like the others. Output comes a segment at a time, 64 KiB by default, and a whole one is held until it is
- * known whether it is the last. The same key may seal any number of streams: each has a salt of its own.
+ * A TransformStream like the others. Output comes a segment at a time, 64 KiB by default, and a whole one is held until
+ * it is known whether it is the last. The same key may seal any number of streams: each has a salt of its own.
  *
  * @example Usage
  * ```ts
@@ -40,17 +39,17 @@ export class SealStream extends CipherStream {
    * @throws {KcapiError} If the engine cannot open the cipher. In writing: EOVERFLOW after 2^32 - 1 segments.
    */
   constructor(options: SealOptions) {
-    super(prepareSeal(checkSealOptions(options)));
+    super(sealFactory(checkSealOptions(options)));
   }
 }
 
 /**
  * Unseals what is written to it: what comes out is verified, segment by segment, and in order.
  *
- * Anything wrong is a KcapiError EBADMSG, one for all causes: a wrong key, other associated data, a byte that is changed,
- * missing, added, repeated or out of its place. What came out before it is true all the same, but only the end tells
- * **that there is no more**: who must not act on the beginning of something that was cut, waits for the end (writes to a
- * temporary file, say), or opens it with `openSealed()`, which verifies the end first.
+ * Anything wrong is a KcapiError EBADMSG, one for all causes: a wrong key, other associated data, a byte that is
+ * changed, missing, added, repeated or out of its place. What came out before it is true all the same, but only the end
+ * tells **that there is no more**: who must not act on the beginning of something that was cut, waits for the end
+ * (writes to a temporary file, say), or opens it with `openSealed()`, which verifies the end first.
  *
  * @example Usage
  * ```ts
@@ -75,6 +74,6 @@ export class UnsealStream extends CipherStream {
    * @throws {KcapiError} If the engine cannot open the cipher. In reading: EBADMSG if anything is wrong with the data.
    */
   constructor(options: SealOptions) {
-    super(prepareUnseal(checkSealOptions(options)));
+    super(unsealFactory(checkSealOptions(options)));
   }
 }

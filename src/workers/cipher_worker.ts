@@ -1,48 +1,56 @@
 /**
- * The module that a Worker of `WorkerPool` runs. A bundle needs it as an entry of its own, named `cipher_worker`: a file
- * with nothing in it but `import "@kcapi/streams/worker";` does.
+ * The module that a Worker of a `WorkerPool` runs. A bundle needs it as an entry of its own, named `cipher_worker`: a
+ * file with nothing in it but `import "@kcapi/streams/worker";` does.
  *
  * @module
  */
 
 import type { Bytes } from "../bytes.ts";
-import { KnownBlocks, movable } from "./blocks.ts";
-import { failureOf, type Reply, type Request, type Result } from "./messages.ts";
-import { type Job, jobOf, unknownJob } from "./work.ts";
+import { type CipherJob, openCipher } from "../cipher/batches.ts";
+import { KcapiError } from "../errors.ts";
+import type { BatchResult, LocalSession } from "../executors/executor.ts";
+import { type BatchMessage, failureOf, type OpenMessage, type Reply, type Request } from "../executors/messages.ts";
+import { movable, SharedBufferTable } from "../executors/shared_buffers.ts";
+import type { Key } from "../kernel_key.ts";
+import { openSegments, type SealedJob } from "../sealed/batches.ts";
+import { Secret } from "../secret.ts";
 
-/** A stream's job, or why there is none. */
-type Opened = { readonly job: Job } | { readonly failure: unknown };
+/** A stream's session, or why it could not be opened. */
+type Opened = { readonly session: LocalSession } | { readonly error: unknown };
 
 const { parentPort } = process.getBuiltinModule("node:worker_threads");
 
 const streams = new Map<number, Opened>();
-const known = new KnownBlocks();
+const known = new SharedBufferTable();
 
-function open(id: number, order: Parameters<typeof jobOf>[0]): void {
+function open({ open: id, job, key: sent }: OpenMessage): void {
   try {
-    streams.set(id, { job: jobOf(order) });
-  } catch (failure) {
-    streams.set(id, { failure });
-  }
-}
-
-function run({ of, blocks, pieces, place }: Extract<Request, { unit: number }>): Result {
-  const outputs: Bytes[] = [];
-  known.add(blocks);
-  try {
-    const stream = streams.get(of);
-    if (!stream) throw unknownJob();
-    if ("failure" in stream) throw stream.failure;
-    stream.job.run(known.bytesOf(pieces), place, outputs);
-    return { outputs };
+    const key: Key = sent instanceof ArrayBuffer ? Secret.adopt(sent) : sent;
+    const session = job.kind === "cipher"
+      ? openCipher(job as CipherJob, key)
+      : openSegments(job as SealedJob, key as Secret);
+    streams.set(id, { session });
   } catch (error) {
-    return { outputs, failure: failureOf(error) };
-  } finally {
-    clearAround(outputs);
+    streams.set(id, { error });
   }
 }
 
-/** In place, outputs lie in order where the input was: what is left of that is not to come out with them, in the memory around. */
+function run({ of, buffers, pieces, position }: BatchMessage): BatchResult {
+  known.add(buffers);
+  const stream = streams.get(of);
+  if (!stream) {
+    return { outputs: [], error: new KcapiError("EBADF", "worker", "the stream is not open in this Worker") };
+  }
+  if ("error" in stream) return { outputs: [], error: stream.error };
+  const result = stream.session.run(known.bytesOf(pieces), position, false);
+  clearAround(result.outputs);
+  return result;
+}
+
+/**
+ * In place, outputs lie where the input was. What is left of the input must not leave the Worker in the memory around
+ * them.
+ */
 function clearAround(outputs: readonly Bytes[]): void {
   const ends = new Map<ArrayBuffer, number>();
   for (const { buffer, byteOffset, length } of outputs) {
@@ -55,7 +63,7 @@ function clearAround(outputs: readonly Bytes[]): void {
 function close(id: number): void {
   const stream = streams.get(id);
   streams.delete(id);
-  if (stream && "job" in stream) stream.job.close();
+  if (stream && "session" in stream) stream.session.close();
 }
 
 function reply(message: Reply, memory: ArrayBuffer[] = []): void {
@@ -63,11 +71,12 @@ function reply(message: Reply, memory: ArrayBuffer[] = []): void {
 }
 
 parentPort?.on("message", (request: Request) => {
-  if ("open" in request) open(request.open, request.order);
+  if ("open" in request) open(request);
   else if ("close" in request) close(request.close);
-  else if ("unit" in request) {
-    const { outputs, failure } = run(request);
-    reply({ unit: request.unit, pieces: known.piecesOf(outputs), failure }, movable(outputs));
+  else if ("batch" in request) {
+    const { outputs, error } = run(request);
+    const failure = error === undefined ? undefined : failureOf(error);
+    reply({ batch: request.batch, pieces: known.piecesOf(outputs), failure }, movable(outputs));
   } else {
     for (const id of [...streams.keys()]) close(id);
     reply({ quit: true });

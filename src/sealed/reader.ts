@@ -8,28 +8,29 @@ import { type AbortListener, onAbort } from "../abort.ts";
 import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import { platformInfo } from "../runtime/mod.ts";
+import { allocUnsafe, platformInfo } from "../runtime/mod.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
-import { type Layout, layoutOf } from "./format.ts";
+import type { Session } from "../executors/executor.ts";
+import { openSession } from "./batches.ts";
+import { badMessage, parseHeader, SegmentLayout } from "./format.ts";
 import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
-import { deriveKeys, openSegments, type Place, type Segments } from "./segments.ts";
-import { badMessage, engineFor, parseHeader } from "./unsealer.ts";
 
 /**
  * Where {@linkcode openSealed} reads from: a Blob, or an object that reads ranges of bytes.
  *
- * Node's `openAsBlob()` reports a wrong size for files of 4 GiB and more (nodejs/node#52585). Bun does not know the size of
- * a slice of a `Bun.file()` whose own `size` was not read before. Use a source over a file descriptor there.
+ * Node's `openAsBlob()` reports a wrong size for files of 4 GiB and more (nodejs/node#52585). Bun does not know the
+ * size of a slice of a `Bun.file()` whose own `size` was not read before. Use a source over a file descriptor there.
  */
 export type SealedSource = Blob | {
   /** Bytes in all, which stay the same. */
   readonly size: number;
   /**
-   * Reads the bytes from `start` to before `end`, all of them. It may be called again before an earlier call has settled.
+   * Reads the bytes from `start` to before `end`, all of them. It may be called again before an earlier call has
+   * settled.
    *
-   * The bytes must stay unchanged until the `bytes()` or the `read()` of a stream that asked for them has settled: they may be
-   * used some turns of the event loop after this promise. Fill new memory at each call.
+   * The bytes must stay unchanged until the `bytes()` or the `read()` of a stream that asked for them has settled: they
+   * may be used some turns of the event loop after this promise. Fill new memory at each call.
    */
   read(start: number, end: number): Promise<BytesLike>;
 };
@@ -41,8 +42,8 @@ export interface SealedStreamOptions {
   /** The byte after the last one; the file's end by default. */
   end?: number | undefined;
   /**
-   * Closes the file when this stream has ended, failed, or been cancelled, and no other stream or `bytes()` is under way. A
-   * stream that is neither read to its end nor cancelled leaves it open. Default: false.
+   * Closes the file when this stream has ended, failed, or been cancelled, and no other stream or `bytes()` is under
+   * way. A stream that is neither read to its end nor cancelled leaves it open. Default: false.
    */
   close?: boolean | undefined;
 }
@@ -67,7 +68,7 @@ export class SealedReader implements Disposable {
   constructor(token: symbol, reader: Reader) {
     if (token !== CONSTRUCT) throw new TypeError("SealedReader has no public constructor: use openSealed()");
     this.#reader = reader;
-    this.size = reader.layout.plaintextSize;
+    this.size = reader.plaintextSize;
     this.engine = reader.engine;
   }
 
@@ -77,8 +78,9 @@ export class SealedReader implements Disposable {
    * @param start The first byte, 0 by default.
    * @param end The byte behind the last one; the file's end by default.
    * @returns The bytes.
-   * @throws {KcapiError} EBADMSG if a segment of the range is not what was sealed; EBADF after {@linkcode close}, ECANCELED
-   * if it is closed meanwhile; EIO if the source does not give what it should. Where the cipher fails, the file is closed.
+   * @throws {KcapiError} EBADMSG if a segment of the range is not what was sealed; EBADF after {@linkcode close},
+   * ECANCELED if it is closed meanwhile; EIO if the source does not give what it should. Where the cipher fails, the
+   * file is closed.
    */
   async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
     const [from, to] = this.#range(start, end);
@@ -87,9 +89,10 @@ export class SealedReader implements Disposable {
     reader.begin();
     try {
       const bytes = new Uint8Array(to - from);
-      for (let at = from; at < to;) {
-        const piece = await reader.piece(at, to);
-        bytes.set(piece, at - from);
+      const next = reader.pieces(from, to);
+      for (let at = 0; at < bytes.length;) {
+        const piece = await next();
+        bytes.set(piece, at);
         at += piece.length;
       }
       return bytes;
@@ -99,10 +102,11 @@ export class SealedReader implements Disposable {
   }
 
   /**
-   * The plaintext of a range as a stream: a segment is read and verified when the stream is read.
+   * The plaintext of a range as a stream: a segment is read and verified when the stream is read. With a pool, some
+   * batches of segments are read ahead.
    *
-   * A stream that a function returns, as in a Response, is read after the function has ended: `using` closes the file too
-   * early there. Open the file without `using`, and let the stream close it.
+   * A stream that a function returns, as in a Response, is read after the function has ended: `using` closes the file
+   * too early there. Open the file without `using`, and let the stream close it.
    *
    * @param options The range, and whether to close the file at the end.
    * @returns A stream that errors as {@linkcode bytes} rejects.
@@ -127,19 +131,21 @@ export class SealedReader implements Disposable {
     checkOptions("options", options, STREAM_NAMES);
     const { start, end, close = false } = options;
     if (typeof close !== "boolean") throw new TypeError(`"close" expected a boolean, got ${describe(close)}`);
-    let [at, to] = this.#range(start, end);
+    const [from, to] = this.#range(start, end);
     const reader = this.#reader;
+    const next = reader.pieces(from, to);
+    let left = to - from;
     reader.begin();
     return new ReadableStream<Bytes>({
       start: () => new Promise((resolve) => resolve(reader.check())),
       async pull(controller) {
         try {
-          if (at === to) {
+          if (left === 0) {
             controller.close();
             return reader.end(close);
           }
-          const piece = await reader.piece(at, to);
-          at += piece.length;
+          const piece = await next();
+          left -= piece.length;
           controller.enqueue(piece);
         } catch (error) {
           reader.end(close);
@@ -169,17 +175,17 @@ export class SealedReader implements Disposable {
 /**
  * Opens what was sealed, to be read from anywhere.
  *
- * The last segment is verified before the promise resolves, so that the size is true: neither a file that was cut nor one
- * that something was added to is opened. Other segments are read and verified when they are asked for.
+ * The last segment is verified before the promise resolves, so that the size is true: neither a file that was cut nor
+ * one that something was added to is opened. Other segments are read and verified when they are asked for.
  *
- * @param source A Blob (`Bun.file()`, Node's `openAsBlob()`), or an object with `size` and `read(start, end)`, as in the second
- * example, which holds for files of any size.
+ * @param source A Blob (`Bun.file()`, Node's `openAsBlob()`), or an object with `size` and `read(start, end)`, as in
+ * the second example, which holds for files of any size.
  * @param options The key, and what the data is bound to. Its signal closes the file, too.
  * @returns The open file.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
- * @throws {KcapiError} EBADMSG if anything is wrong with the data, EIO if the source gives less or more than it was asked
- * for, or changes its size.
+ * @throws {KcapiError} EBADMSG if anything is wrong with the data, EIO if the source gives less or more than it was
+ * asked for, or changes its size.
  *
  * @example Usage
  * ```ts
@@ -228,11 +234,10 @@ export async function openSealed(source: SealedSource, options: SealOptions): Pr
   const size = range.size();
   const plan = checkSealOptions(options);
   try {
-    const engine = engineFor(plan);
-    const layout = layoutOf(plan.format, size) ?? await rejectSize(source, size);
-    const reader = new Reader(range, plan, size, layout);
+    const { segments, plaintextSize } = new SegmentLayout(plan.format).measure(size) ?? await rejectSize(source, size);
+    const reader = new Reader(range, plan, size, segments, plaintextSize);
     try {
-      await reader.open(engine);
+      await reader.open();
     } catch (error) {
       reader.close(error);
       throw error;
@@ -279,29 +284,33 @@ function closedError(): KcapiError {
   return new KcapiError("EBADF", "read", "the file is closed");
 }
 
-/** Reads segments of a source, and opens them. */
+/** Reads runs of segments from a source, and has them unsealed. */
 class Reader {
-  readonly layout: Layout;
+  readonly plaintextSize: number;
   readonly #source: Range;
   readonly #plan: SealPlan;
+  readonly #layout: SegmentLayout;
   readonly #size: number;
+  readonly #segments: number;
   readonly #listener: AbortListener<Reader> | undefined;
-  /** Who waits for the source. */
+  /** Who waits for the source, or for a batch. */
   readonly #waiting = new Set<(reason: unknown) => void>();
   readonly #slice = new TimeSlice();
   /** The event loop's turn, which all that is read waits for together. */
   #turn: Promise<void> | undefined;
-  #segments: Segments | undefined;
+  #session: Session | undefined;
   /** Streams and calls of `bytes()` that have not ended. */
   #uses = 0;
   #closesWhenUnused = false;
   #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
 
-  constructor(source: Range, plan: SealPlan, size: number, layout: Layout) {
+  constructor(source: Range, plan: SealPlan, size: number, segments: number, plaintextSize: number) {
     this.#source = source;
     this.#plan = plan;
+    this.#layout = new SegmentLayout(plan.format);
     this.#size = size;
-    this.layout = layout;
+    this.#segments = segments;
+    this.plaintextSize = plaintextSize;
     this.#listener = onAbort(plan.signals, this, Reader.#abort);
   }
 
@@ -310,27 +319,43 @@ class Reader {
   }
 
   get engine(): EngineName {
-    return this.#segments!.engine;
+    return this.#session!.engine;
   }
 
   /** Reads the header, and verifies the end. */
-  async open(engine: EngineName): Promise<void> {
-    const { format, key, associatedData } = this.#plan;
+  async open(): Promise<void> {
+    const { format } = this.#plan;
     const header = parseHeader(format, this.#checked(await this.#read(0, format.headerSize), format.headerSize));
-    if (!header) throw badMessage();
-    this.#segments = openSegments(format, deriveKeys(format, key, header, associatedData), header, engine);
-    await this.#segment(this.layout.segments - 1);
+    this.#session = openSession("unseal", this.#plan, header);
+    await this.#unseal(this.#segments - 1, 1);
   }
 
-  /** The plaintext from `at` on to the end of its segment, or to `to`, in memory that becomes the caller's. */
-  async piece(at: number, to: number): Promise<Bytes> {
-    const { headerSize, segmentSize, tagSize } = this.#plan.format;
-    const stride = segmentSize - tagSize;
-    const index = Math.floor((at + headerSize) / stride);
-    const start = Math.max(0, index * stride - headerSize);
-    const segment = await this.#segment(index);
-    const isWhole = at === start && to - start >= segment.length;
-    return isWhole ? segment : segment.slice(at - start, to - start);
+  /**
+   * The plaintext of a range, piece by piece, in memory that becomes the caller's. As many batches are under way as the
+   * session takes; in this thread one, of one segment.
+   */
+  pieces(from: number, to: number): () => Promise<Bytes> {
+    const session = this.#session!;
+    const { plaintext } = this.#layout;
+    const most = Math.max(1, plaintext.countOf(1, session.batchSize));
+    const underWay: Promise<Bytes>[] = [];
+    let next = plaintext.indexAt(from);
+    const end = plaintext.indexAt(to - 1) + 1;
+    const piece = async (index: number, count: number) => {
+      const start = plaintext.start(index);
+      const bytes = await this.#unseal(index, count);
+      return start >= from && start + bytes.length <= to ? bytes : bytes.slice(Math.max(0, from - start), to - start);
+    };
+    return () => {
+      while (next < end && underWay.length < session.limit && (underWay.length === 0 || session.hasRoom)) {
+        const count = Math.min(most, end - next);
+        const promise = piece(next, count);
+        promise.catch(() => {}); // it is told in its turn
+        underWay.push(promise);
+        next += count;
+      }
+      return underWay.shift()!;
+    };
   }
 
   /** A stream or `bytes()` begins. */
@@ -350,7 +375,7 @@ class Reader {
     if (this.#closed) return;
     this.#closed = { reason, later };
     this.#listener?.stop();
-    this.#segments?.close();
+    this.#session?.close();
     for (const reject of this.#waiting) reject(reason);
   }
 
@@ -359,17 +384,23 @@ class Reader {
     if (this.#closed) throw this.#closed.later;
   }
 
-  async #segment(index: number): Promise<Bytes> {
-    const { headerSize, segmentSize } = this.#plan.format;
-    const start = index === 0 ? headerSize : index * segmentSize;
-    const end = Math.min((index + 1) * segmentSize, this.#size);
+  /** The plaintext of `count` segments, verified. */
+  async #unseal(index: number, count: number): Promise<Bytes> {
+    const { sealed } = this.#layout;
+    const start = sealed.start(index);
+    const end = Math.min(sealed.start(index + count), this.#size);
     const answer = await this.#read(start, end);
     // A source may answer without a turn of the event loop, as memory does, and any number of reads may have an answer.
     while (this.#slice.over) await this.#wait(this.#takeTurn());
-    const sealed = this.#checked(answer, end - start);
-    const plaintext = this.#open(sealed, { index, isLast: index === this.layout.segments - 1 });
-    if (!plaintext) throw badMessage();
-    return plaintext;
+    const bytes = this.#checked(answer, end - start);
+    const session = this.#session!;
+    const list = [session.isSynchronous ? bytes : copyTo(session, bytes)];
+    const running = session.run(list, { index, isLast: index + count === this.#segments }, false);
+    const { outputs, error } = running instanceof Promise ? await this.#wait(running) : running;
+    if (error === undefined) return outputs[0] ?? new Uint8Array(0);
+    // The cipher may hold what it did not give, and would give it to the next read.
+    if (!(error instanceof KcapiError && error.code === "EBADMSG")) this.close(error);
+    throw error;
   }
 
   #read(start: number, end: number): Promise<unknown> {
@@ -391,15 +422,6 @@ class Reader {
     return bytes;
   }
 
-  #open(sealed: Bytes, place: Place): Bytes | undefined {
-    try {
-      return this.#segments!.open(sealed, place);
-    } catch (error) {
-      this.close(error); // the cipher may hold what it did not give, and would give it to the next
-      throw error;
-    }
-  }
-
   #takeTurn(): Promise<void> {
     return this.#turn ??= this.#slice.next().finally(() => this.#turn = undefined);
   }
@@ -419,6 +441,13 @@ class Reader {
       if (this.#listener && this.#waiting.size === 0) this.#listener.held = undefined;
     }
   }
+}
+
+/** A copy that the session may own: the memory is the source's. */
+function copyTo({ memory }: Session, bytes: Bytes): Bytes {
+  const copy = memory?.acquire(bytes.length) ?? allocUnsafe(bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 /** A source, whatever it is. */

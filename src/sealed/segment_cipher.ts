@@ -1,5 +1,5 @@
 /**
- * One segment sealed, or opened: the ciphers of the two formats, each under keys derived for one stream.
+ * The ciphers of one segment, under keys derived for one stream.
  *
  * @module
  */
@@ -11,38 +11,34 @@ import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { discard, owned } from "../engines/scratch.ts";
 import { Secret } from "../secret.ts";
-import { type Format, PREFIX_SIZE } from "./format.ts";
+import { type Format, type Header, PREFIX_SIZE } from "./format.ts";
 
-/** What is unsaid in a segment: where it stands. */
-export interface Place {
+/** Where a segment is in its stream. It is part of the nonce, not of the segment. */
+export interface SegmentPosition {
   readonly index: number;
   readonly isLast: boolean;
 }
 
-/** Seals and opens the segments of one stream. All calls are synchronous, so that any number of readers may share one. */
-export interface Segments {
+/**
+ * Seals and opens the segments of one stream. All calls are synchronous, so that any number of readers may share one.
+ */
+export interface SegmentCipher {
   readonly engine: EngineName;
   /**
    * The ciphertext of `plaintext`, a scatter list, and its tag.
    *
    * @param target Where they go: exactly as many bytes. By default new memory.
    */
-  seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes;
+  seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes;
   /**
    * The plaintext of `sealed`.
    *
    * @param target Where it goes; it may be the ciphertext's own memory. By default new memory.
    * @returns Undefined if it is not what was sealed at this place: then nothing was written.
    */
-  open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined;
+  open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined;
   /** Forgets the keys. */
   close(): void;
-}
-
-/** What a stream's header says. */
-export interface Header {
-  readonly salt: Bytes;
-  readonly prefix: Bytes;
 }
 
 const MAC_KEY = 32;
@@ -59,8 +55,8 @@ function hashName(hash: string): string {
 }
 
 /**
- * HKDF (RFC 5869), of the runtime's HMAC: its own takes no more than 1,024 bytes of `info`, which is what the caller wants
- * authenticated.
+ * HKDF (RFC 5869), of the runtime's HMAC: its own takes no more than 1,024 bytes of `info`, which is what the caller
+ * wants authenticated.
  */
 function hkdf(hash: string, key: Secret, salt: Bytes, info: Bytes, length: number): Secret {
   const name = hashName(hash);
@@ -79,7 +75,10 @@ function hkdf(hash: string, key: Secret, salt: Bytes, info: Bytes, length: numbe
   return derived;
 }
 
-/** A digest that is key material. Nothing but `set()` and `fill()` may touch the short array that it comes in (see `Secret`). */
+/**
+ * A digest that is key material. Nothing but `set()` and `fill()` may touch the short array that it comes in (see
+ * `Secret`).
+ */
 function secretDigest(mac: { digest(): Uint8Array }): Secret {
   const digest = mac.digest();
   const secret = Secret.from(digest);
@@ -96,16 +95,21 @@ export function deriveKeys(format: Format, key: Secret, { salt }: Header, associ
 /**
  * The cipher of one stream.
  *
- * @param derived What {@linkcode deriveKeys} gave. Owned by the result: disposed of when that is closed, or if none is opened.
+ * @param derived What {@linkcode deriveKeys} gave. Owned by the result, also if none is opened.
  */
-export function openSegments(format: Format, derived: Secret, { prefix }: Header, choice: EngineChoice): Segments {
-  if (format.cipher === "AES-GCM-HKDF") return new GcmSegments(format, derived, prefix);
+export function openSegmentCipher(
+  format: Format,
+  derived: Secret,
+  { prefix }: Header,
+  choice: EngineChoice,
+): SegmentCipher {
+  if (format.cipher === "AES-GCM-HKDF") return new GcmCipher(format, derived, prefix);
   using _ = derived;
-  return new CtrSegments(format, derived, prefix, choice);
+  return new CtrHmacCipher(format, derived, prefix, choice);
 }
 
 /** Bytes 7 to 11 of the nonce: the number, big-endian, and whether it is the last. What follows are zeros. */
-function setPlace(nonce: Bytes, { index, isLast }: Place): void {
+function setPosition(nonce: Bytes, { index, isLast }: SegmentPosition): void {
   for (let i = 0; i < 4; i++) nonce[PREFIX_SIZE + i] = index >>> (24 - 8 * i);
   nonce[PREFIX_SIZE + 4] = Number(isLast);
 }
@@ -117,7 +121,7 @@ function nonceOf(prefix: Bytes, length: number): Bytes {
 }
 
 /** AES-CTR and HMAC over the nonce and the ciphertext. */
-class CtrSegments implements Segments {
+class CtrHmacCipher implements SegmentCipher {
   readonly engine: EngineName;
   readonly #flow: Flow;
   readonly #macKey: Secret;
@@ -138,8 +142,8 @@ class CtrSegments implements Segments {
     this.#nonce = nonceOf(prefix, 16);
   }
 
-  seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes {
-    setPlace(this.#nonce, place);
+  seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes {
+    setPosition(this.#nonce, position);
     // In new memory the cipher makes the tag's room, too: what it writes there, the tag replaces.
     const sealed = target ?? this.#crypt("encrypt", [...plaintext, this.#tagRoom]);
     const ciphertext = sealed.subarray(0, sealed.length - this.#tagRoom.length);
@@ -148,8 +152,8 @@ class CtrSegments implements Segments {
     return sealed;
   }
 
-  open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {
-    setPlace(this.#nonce, place);
+  open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined {
+    setPosition(this.#nonce, position);
     const length = sealed.length - this.#tagRoom.length;
     const ciphertext = sealed.subarray(0, length);
     if (!crypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
@@ -185,7 +189,7 @@ class CtrSegments implements Segments {
 }
 
 /** AES-GCM of the runtime. */
-class GcmSegments implements Segments {
+class GcmCipher implements SegmentCipher {
   readonly engine = "userspace";
   readonly #name: "aes-128-gcm" | "aes-256-gcm";
   readonly #key: Secret;
@@ -199,8 +203,8 @@ class GcmSegments implements Segments {
     this.#nonce = nonceOf(prefix, 12);
   }
 
-  seal(plaintext: readonly Bytes[], place: Place, target?: Bytes): Bytes {
-    setPlace(this.#nonce, place);
+  seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes {
+    setPosition(this.#nonce, position);
     const sealed = target ?? new Uint8Array(sizeOf(plaintext) + this.#tagSize);
     const cipher = crypto().createCipheriv(this.#name, this.#key.bytes, this.#nonce);
     let at = 0;
@@ -215,8 +219,8 @@ class GcmSegments implements Segments {
     return sealed;
   }
 
-  open(sealed: Bytes, place: Place, target?: Bytes): Bytes | undefined {
-    setPlace(this.#nonce, place);
+  open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined {
+    setPosition(this.#nonce, position);
     const length = sealed.length - this.#tagSize;
     const decipher = crypto().createDecipheriv(this.#name, this.#key.bytes, this.#nonce);
     decipher.setAuthTag(sealed.subarray(length));

@@ -1,0 +1,169 @@
+/**
+ * {@linkcode ByteQueue}: bytes that wait for more.
+ *
+ * @module
+ */
+
+import { type Bytes, type Scatter, viewOf } from "./bytes.ts";
+import { allocUnsafe } from "./runtime/mod.ts";
+
+const LEAST = 1024;
+
+/** Chunks below this size are copied even where they could be moved: many small pieces cost more than one copy. */
+const SMALL = 16 * 1024;
+
+const EMPTY: Bytes = new Uint8Array(0);
+
+/** Where a queue has its memory from. */
+export interface Memory {
+  /** Memory of so many bytes, with anything in it. */
+  acquire(length: number): Bytes;
+  /** Takes memory back whose content is not to be seen again. */
+  release(bytes: Bytes): void;
+}
+
+const OWN_MEMORY: Memory = { acquire: allocUnsafe, release: (bytes) => void bytes.fill(0) };
+
+/**
+ * Bytes that wait for more: copies in one piece; or with `moves`, the memory of large chunks itself, taken over at once
+ * (`ArrayBuffer.transfer`), and copies of the rest.
+ */
+export class ByteQueue {
+  readonly #most: number;
+  readonly #moves: boolean;
+  readonly #source: Memory;
+  /** Moved chunks, and copies in front of them. */
+  #pieces: Bytes[] = [];
+  #piecesLength = 0;
+  /** Copies behind the pieces. */
+  #memory = EMPTY;
+  #used = 0;
+  /** What to reserve at least: everything there may be, if the last batch was large. */
+  #usual = LEAST;
+
+  /** @param most Bytes that there may be at once. */
+  constructor(
+    most: number,
+    { moves = false, memory = OWN_MEMORY }: { moves?: boolean; memory?: Memory | undefined } = {},
+  ) {
+    this.#most = most;
+    this.#moves = moves;
+    this.#source = memory;
+  }
+
+  get length(): number {
+    return this.#piecesLength + this.#used;
+  }
+
+  /** The bytes, which stay in the queue. Only without `moves`. */
+  get bytes(): Bytes {
+    return this.#memory.subarray(0, this.#used);
+  }
+
+  /**
+   * Takes `length` bytes from the front of `input`.
+   *
+   * @throws {TypeError} If a chunk of them was given away twice.
+   */
+  add(input: Scatter, length: number): void {
+    const total = this.length + length;
+    const list = input.peek(length);
+    input.advance(length); // first, because moved memory has no length any more
+    for (const bytes of list) {
+      const moved = this.#moves ? move(bytes) : undefined;
+      if (moved) this.#push(moved);
+      else this.#copy(bytes);
+    }
+    if (this.length !== total) throw new TypeError("A chunk was given away twice");
+  }
+
+  /** Removes the first `length` bytes, in memory that becomes the caller's. */
+  take(length: number): Bytes[] {
+    const taken: Bytes[] = [];
+    let missing = length;
+    let count = 0;
+    for (; count < this.#pieces.length && missing > 0; count++) {
+      const piece = this.#pieces[count]!;
+      if (piece.length > missing) {
+        taken.push(piece.subarray(0, missing));
+        this.#pieces[count] = piece.slice(missing); // the memory goes, so the rest is copied
+        missing = 0;
+        break;
+      }
+      taken.push(piece);
+      missing -= piece.length;
+    }
+    this.#pieces.splice(0, count);
+    this.#piecesLength -= length - missing;
+    if (missing > 0) taken.push(this.#takeCopies(missing));
+    this.#usual = length > this.#most / 2 ? this.#most : LEAST;
+    return taken;
+  }
+
+  /** Removes all bytes. The memory is used again. */
+  clear(): void {
+    this.#used = 0;
+  }
+
+  /** Removes all bytes, and zeroes them. */
+  wipe(): void {
+    for (const piece of [...this.#pieces, this.#memory]) this.#source.release(piece);
+    this.#pieces = [];
+    this.#piecesLength = this.#used = 0;
+    this.#memory = EMPTY;
+  }
+
+  #push(piece: Bytes): void {
+    if (this.#used > 0) {
+      this.#pieces.push(this.bytes);
+      this.#piecesLength += this.#used;
+      this.#memory = EMPTY;
+      this.#used = 0;
+    }
+    this.#pieces.push(piece);
+    this.#piecesLength += piece.length;
+  }
+
+  #copy(bytes: Bytes): void {
+    const length = this.#used + bytes.length;
+    if (length > this.#memory.length) this.#grow(length);
+    this.#memory.set(viewOf(bytes, 0, bytes.length), this.#used);
+    this.#used = length;
+  }
+
+  /** Four times as much each time, so that little is copied again. */
+  #grow(length: number): void {
+    const likely = Math.max(this.#usual, 4 * this.#memory.length);
+    const grown = this.#source.acquire(Math.max(length, Math.min(likely, this.#most)));
+    grown.set(this.bytes);
+    this.#source.release(this.#memory);
+    this.#memory = grown;
+  }
+
+  #takeCopies(length: number): Bytes {
+    const memory = this.#memory;
+    const rest = memory.slice(length, this.#used);
+    this.#used = rest.length;
+    if (length > memory.length / 2) {
+      this.#memory = rest;
+      return memory.subarray(0, length);
+    }
+    // Little is given as a copy, so that it does not keep large memory in use.
+    const taken = memory.slice(0, length);
+    memory.set(rest);
+    return taken;
+  }
+}
+
+/**
+ * Takes over the memory of a chunk. Undefined if the chunk is small, or only a part of its memory, or cannot be moved.
+ */
+function move(bytes: Bytes): Bytes | undefined {
+  const { buffer, byteOffset, length } = viewOf(bytes, 0, bytes.length);
+  if (length < SMALL || byteOffset !== 0 || length !== buffer.byteLength) return undefined;
+  try {
+    return new Uint8Array(buffer.transfer());
+  } catch {
+    return undefined; // it belongs to WebAssembly, or was marked as untransferable
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * Bare ciphers in batches: how a stream is split, by rule from its mode (rule F5), and how a batch is run.
+ *
+ * @module
+ */
+
+import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
+import type { Bytes } from "../bytes.ts";
+import type { Direction, Engine, EngineName } from "../engines/engine.ts";
+import { resolveKernelKey } from "../engines/keyring.ts";
+import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { KcapiError } from "../errors.ts";
+import { type Executor, type Job, type LocalSession, localSession, type SplitRule } from "../executors/executor.ts";
+import { cloneKey, disposeKey, type Key } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
+import { type CipherPlan, Cryptor } from "./cryptor.ts";
+import type { Padding } from "./options.ts";
+
+/** A bare cipher, as plain values. */
+export interface CipherJob extends Job {
+  readonly kind: "cipher";
+  readonly isChain: boolean;
+  readonly algorithm: string;
+  readonly direction: Direction;
+  readonly padding: Padding;
+  readonly sectorSize: number | undefined;
+  readonly inPlace: boolean;
+  /** Of the stream. */
+  readonly iv: Bytes | undefined;
+}
+
+/**
+ * How a cipher's stream is split, to be run by `executor`.
+ *
+ * The stream is opened in this thread, too, and closed again: for the name of the engine, and for the errors that it
+ * has.
+ *
+ * @param key Owned by the rule, also if this fails.
+ */
+export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, executor: Executor): SplitRule {
+  const { algorithm, direction, iv, padding, sectors, inPlace } = plan;
+  const engine = engineFor(plan, key, choice);
+  const ivOf = batchIVs(plan);
+  const isChain = ivOf === undefined;
+  const unit = isChain ? 1 : sectors?.sectorSize ?? algorithm.chunkSize;
+  const isPadded = padding === "pkcs7";
+  const job: CipherJob = {
+    kind: "cipher",
+    isChain,
+    algorithm: algorithm.name,
+    direction,
+    engine,
+    padding,
+    sectorSize: sectors?.sectorSize,
+    inPlace,
+    iv,
+  };
+  return {
+    engine,
+    headSize: 0,
+    first: 0,
+    hold: isPadded && direction === "decrypt" && !isChain ? 1 : 0,
+    isEager: false,
+    hasEnd: isChain || isPadded && direction === "encrypt",
+    isContiguous: false,
+    lengthOf: (_, count) => count * unit,
+    countOf: (_, length) => Math.max(0, Math.floor(length / unit)),
+    positionOf: (index, isLast, list) => ({ isLast, ...ivOf?.(index, list) }),
+    // The key is found once for all Workers.
+    open: () => executor.open(job, key instanceof Secret ? key : { serial: resolveKernelKey(key) }),
+    discard: () => disposeKey(key),
+  };
+}
+
+function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): EngineName {
+  try {
+    const trial = new Cryptor({ ...plan, open: () => openEngine(plan.algorithm, cloneKey(key), choice) });
+    trial.close();
+    return trial.engine;
+  } catch (error) {
+    disposeKey(key);
+    throw error;
+  }
+}
+
+/** With which IV or sector the batch begins whose first unit is number `index`. */
+type BatchIVs = (index: number, list: readonly Bytes[]) => { iv?: Bytes; sector?: bigint };
+
+/** Undefined if a batch continues the state of the one before. */
+function batchIVs({ algorithm, direction, iv, sectors }: CipherPlan): BatchIVs | undefined {
+  if (sectors) return (index) => ({ sector: sectors.sector + BigInt(index) });
+  if (algorithm.oneStreamPerKey || !iv && algorithm.mode !== "ecb") return undefined;
+  if (algorithm.kind === "counter") return (index) => ({ iv: littleEndianCounter(algorithm, iv!, index) });
+  if (algorithm.kind !== "stream") return undefined;
+  if (algorithm.mode === "ecb") return () => ({});
+  if (algorithm.mode === "ctr") {
+    return (index) => ({ iv: bigEndianCounter(iv!, index * algorithm.chunkSize / iv!.length) });
+  }
+  return isFedByCiphertext(algorithm, direction) ? ciphertextIVs(iv!) : undefined;
+}
+
+/** SP 800-38A: the whole counter block is a big-endian number. */
+function bigEndianCounter(iv: Bytes, blocks: number): Bytes {
+  const counter = iv.slice();
+  for (let i = counter.length - 1; i >= 0 && blocks > 0; i--) {
+    const sum = counter[i]! + blocks % 256;
+    counter[i] = sum;
+    blocks = Math.floor(blocks / 256) + (sum >> 8);
+  }
+  return counter;
+}
+
+/** A block counter of 32 bits, at whose end the stream ends. */
+function littleEndianCounter({ name, counterOffset }: Algorithm, iv: Bytes, blocks: number): Bytes {
+  const counter = iv.slice();
+  const view = new DataView(counter.buffer);
+  const block = view.getUint32(counterOffset, true) + blocks;
+  if (block >= 2 ** 32) {
+    throw new KcapiError("EOVERFLOW", "stream", `the block counter of ${name} ends here, after 2^32 blocks`, {
+      hint: "use another nonce for what follows",
+    });
+  }
+  view.setUint32(counterOffset, block, true);
+  return counter;
+}
+
+/** Decryption in these modes needs only the ciphertext block before. */
+function isFedByCiphertext({ mode }: Algorithm, direction: Direction): boolean {
+  return direction === "decrypt" && (mode === "cbc" || mode === "cfb");
+}
+
+function ciphertextIVs(iv: Bytes): BatchIVs {
+  let previous = iv;
+  return (_, list) => {
+    const position = { iv: previous };
+    previous = endOf(list, iv.length);
+    return position;
+  };
+}
+
+/** The last `length` bytes of a list. */
+function endOf(list: readonly Bytes[], length: number): Bytes {
+  const end = new Uint8Array(length);
+  for (let i = list.length - 1, at = length; i >= 0 && at > 0; i--) {
+    const part = list[i]!.subarray(-at);
+    end.set(part, at -= part.length);
+  }
+  return end;
+}
+
+/**
+ * Opens a cipher in this thread.
+ *
+ * @param key Owned by the session, also if this fails.
+ */
+export function openCipher(job: CipherJob, key: Key): LocalSession {
+  const { isChain, direction, engine: name, padding, sectorSize, inPlace } = job;
+  const algorithm = parseAlgorithm(job.algorithm);
+  const plan = { direction, algorithm, inPlace };
+  if (isChain) {
+    const open = () => openEngine(algorithm, key, name);
+    const cryptor = new Cryptor({ ...plan, iv: job.iv, padding, sectors: undefined, open });
+    return localSession(
+      name,
+      (list, { isLast }, outputs) => runThrough(cryptor, list, isLast, outputs),
+      () => cryptor.close(),
+    );
+  }
+  const engine = openEngine(algorithm, key, name);
+  return localSession(name, (list, { isLast, iv, sector }, outputs) => {
+    const cryptor = new Cryptor({
+      ...plan,
+      iv,
+      padding: isLast ? padding : "none",
+      sectors: sectorSize === undefined ? undefined : { sectorSize, sector: sector! },
+      open: () => withoutClose(engine),
+    });
+    runThrough(cryptor, list, true, outputs);
+  }, () => engine.close());
+}
+
+/** Writes `list` to a cipher and reads what comes out. */
+function runThrough(cryptor: Cryptor, list: readonly Bytes[], isEnd: boolean, outputs: Bytes[]): void {
+  const read = () => {
+    while (cryptor.pending) {
+      const output = cryptor.read();
+      if (output) addOutput(outputs, output);
+    }
+  };
+  if (list.length > 0) cryptor.write(list);
+  read();
+  if (!isEnd) return;
+  cryptor.end();
+  read();
+}
+
+/** Joins an output to the one before, if they are neighbors in memory. */
+function addOutput(outputs: Bytes[], output: Bytes): void {
+  const last = outputs.at(-1);
+  if (last?.buffer === output.buffer && last.byteOffset + last.length === output.byteOffset) {
+    outputs[outputs.length - 1] = new Uint8Array(last.buffer, last.byteOffset, last.length + output.length);
+  } else {
+    outputs.push(output);
+  }
+}
+
+/** An engine for one batch of many: who has it does not close it. */
+function withoutClose(engine: Engine): Engine {
+  return {
+    name: engine.name,
+    blockSize: engine.blockSize,
+    ivSize: engine.ivSize,
+    get window() {
+      return engine.window;
+    },
+    init: (direction, iv) => engine.init(direction, iv),
+    update: (list, last) => engine.update(list, last),
+    op: (list) => engine.op(list),
+    take: (length) => engine.take(length),
+    pass: (bytes, inPlace) => engine.pass(bytes, inPlace),
+    capacity: (queued) => engine.capacity(queued),
+    reinit: () => engine.reinit(),
+    close() {},
+  };
+}

@@ -1,0 +1,62 @@
+/**
+ * What goes to a Worker and comes back: plain values. The kind of a message is the name of its first property.
+ *
+ * @module
+ */
+
+import { KcapiError } from "../errors.ts";
+import type { KernelKey } from "../kernel_key.ts";
+import type { Job, Position } from "./executor.ts";
+import type { Piece } from "./shared_buffers.ts";
+
+/** Opens a stream. The memory of the key is moved, and owned by a `Secret` there. */
+export interface OpenMessage {
+  readonly open: number;
+  readonly job: Job;
+  readonly key: ArrayBuffer | KernelKey;
+}
+
+/** A batch of the stream with the number `of`. */
+export interface BatchMessage {
+  readonly batch: number;
+  readonly of: number;
+  /** Shared buffers that the Worker does not know yet. */
+  readonly buffers: readonly ArrayBuffer[];
+  readonly pieces: readonly Piece[];
+  readonly position: Position;
+}
+
+/** To a Worker, in the order in which they are posted. `quit` closes all streams. */
+export type Request = OpenMessage | BatchMessage | { readonly close: number } | { readonly quit: true };
+
+/** From a Worker. `quit` says that all streams are closed. */
+export type Reply =
+  | { readonly ready: true }
+  | { readonly batch: number; readonly pieces: readonly Piece[]; readonly failure: Failure | undefined }
+  | { readonly quit: true };
+
+/** An error as plain values: structured clone loses the class of an error. */
+export interface Failure {
+  readonly name: string;
+  readonly message: string;
+  readonly errno?: number;
+  readonly operation?: string;
+  readonly hint?: string | undefined;
+}
+
+/** Takes an error apart, to be sent. */
+export function failureOf(error: unknown): Failure {
+  if (!(error instanceof KcapiError)) {
+    return error instanceof Error ? { name: error.name, message: error.message } : { name: "Error", message: "" };
+  }
+  const { name, detail, errno, operation, hint } = error;
+  return { name, message: detail, errno, operation, hint };
+}
+
+/** The error again. */
+export function errorOf({ name, message, errno, operation, hint }: Failure): Error {
+  if (errno !== undefined) return new KcapiError(errno, operation!, message, { hint });
+  if (name === "RangeError") return new RangeError(message);
+  if (name === "TypeError") return new TypeError(message);
+  return new KcapiError("EIO", "worker", message);
+}

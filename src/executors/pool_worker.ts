@@ -1,0 +1,204 @@
+/**
+ * {@linkcode PoolWorker}: one Worker of a pool.
+ *
+ * @module
+ */
+
+import type { Worker } from "node:worker_threads";
+import type { Bytes } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
+import type { Key } from "../kernel_key.ts";
+import { Secret } from "../secret.ts";
+import type { BatchResult, Job, Position } from "./executor.ts";
+import { errorOf, type Reply, type Request } from "./messages.ts";
+import { movable, type SharedBufferPool, SharedBufferTable } from "./shared_buffers.ts";
+
+/** What a pool knows of a stream. Does not refer to it, so that a stream that nobody holds is collected. */
+export interface StreamRegistration {
+  readonly id: number;
+  readonly job: Job;
+  readonly key: Key;
+  /** The Workers at which the stream is open. */
+  readonly workers: PoolWorker[];
+  /** Batches that wait for a Worker or are at one. */
+  tasks: number;
+  isClosed: boolean;
+}
+
+/** One batch. */
+export interface Task {
+  readonly stream: StreamRegistration;
+  readonly list: readonly Bytes[];
+  readonly position: Position;
+  readonly settle: (result: BatchResult) => void;
+}
+
+/** Whom a Worker reports to. */
+interface Owner {
+  readonly buffers: SharedBufferPool;
+  /** The Worker has room for another task, or has ended. */
+  changed(worker: PoolWorker): void;
+}
+
+/**
+ * One Worker, and its tasks.
+ *
+ * What changes with each task is in arrays: a Set or Map that has grown old gets new tables in V8's old space with each
+ * change, which can start a major garbage collection. With eight streams that made Node 1.25 times as slow.
+ */
+export class PoolWorker {
+  readonly #owner: Owner;
+  readonly #worker: Worker;
+  readonly #known = new SharedBufferTable();
+  readonly #started = Promise.withResolvers<void>();
+  #tasks: { readonly batch: number; readonly task: Task }[] = [];
+  #batches = 0;
+  #isReady = false;
+  /** Why it runs nothing any more. */
+  #end: Error | undefined;
+
+  /** @throws {KcapiError} EACCES if the runtime does not permit it. */
+  constructor(owner: Owner) {
+    this.#owner = owner;
+    this.#worker = startWorker();
+    this.#worker.on("message", (reply: Reply) => this.#receive(reply));
+    this.#worker.on("error", (error: unknown) => this.#finish(error));
+    this.#worker.on("exit", () => this.#finish(undefined));
+    this.#worker.unref();
+    this.#started.promise.catch(() => {});
+  }
+
+  /** Tasks that it has. */
+  get load(): number {
+    return this.#tasks.length;
+  }
+
+  get hasEnded(): boolean {
+    return this.#end !== undefined;
+  }
+
+  /** Resolves when its module is loaded. Keeps the process from ending until then. */
+  async started(): Promise<void> {
+    if (!this.#isReady && !this.#end) this.#worker.ref();
+    await this.#started.promise;
+    this.#unrefIfIdle();
+  }
+
+  /** Runs a task, whose memory is moved or shared. Its result comes later, unless the Worker has ended. */
+  run(task: Task): void {
+    const batch = this.#batches++;
+    try {
+      if (!this.#end) this.#post(batch, task);
+    } catch (error) {
+      return this.#settle(task, { outputs: [], error });
+    }
+    // It had ended before, or has now: Bun reports the end of a Worker from within postMessage().
+    if (this.#end) return this.#settle(task, { outputs: [], error: this.#end });
+    this.#tasks.push({ batch, task });
+    this.#worker.ref();
+  }
+
+  /** Closes a stream. */
+  forget(id: number): void {
+    if (!this.#end) this.#worker.postMessage({ close: id } satisfies Request);
+  }
+
+  /** Lets it close its ciphers. Then it ends. */
+  quit(reason: Error): void {
+    if (this.#end) return;
+    this.#worker.postMessage({ quit: true } satisfies Request);
+    this.#fail(reason);
+  }
+
+  #post(batch: number, { stream, list, position }: Task): void {
+    const { id, job, key, workers } = stream;
+    if (!workers.includes(this)) {
+      const sent = key instanceof Secret ? key.clone().release() : key;
+      this.#worker.postMessage(
+        { open: id, job, key: sent } satisfies Request,
+        sent instanceof ArrayBuffer ? [sent] : [],
+      );
+      workers.push(this);
+    }
+    const buffers = this.#known.learn(list);
+    const request: Request = { batch, of: id, buffers, pieces: this.#known.piecesOf(list), position };
+    this.#worker.postMessage(request, movable(list));
+  }
+
+  #receive(reply: Reply): void {
+    if ("ready" in reply) {
+      this.#isReady = true;
+      this.#started.resolve();
+    } else if ("quit" in reply) {
+      void this.#worker.terminate();
+    } else {
+      const found = this.#tasks.findIndex(({ batch }) => batch === reply.batch);
+      const [entry] = found < 0 ? [] : this.#tasks.splice(found, 1);
+      this.#unrefIfIdle();
+      const error = reply.failure && errorOf(reply.failure);
+      if (entry) this.#settle(entry.task, { outputs: this.#known.bytesOf(reply.pieces), error });
+      this.#owner.changed(this);
+    }
+  }
+
+  #settle({ list, settle }: Task, result: BatchResult): void {
+    settle(result);
+    for (const bytes of list) this.#owner.buffers.release(bytes);
+  }
+
+  #unrefIfIdle(): void {
+    if (this.load === 0) this.#worker.unref();
+  }
+
+  #finish(cause: unknown): void {
+    if (this.#end) return;
+    this.#fail(this.#isReady ? endedError(cause) : startError(cause));
+    this.#owner.changed(this);
+  }
+
+  #fail(reason: Error): void {
+    this.#end = reason;
+    this.#started.reject(reason);
+    for (const { task } of this.#tasks.splice(0)) this.#settle(task, { outputs: [], error: reason });
+    this.#worker.unref();
+  }
+}
+
+function startWorker(): Worker {
+  const { Worker } = process.getBuiltinModule("node:worker_threads");
+  try {
+    return new Worker(loadable(moduleURL()), { name: "kcapi" });
+  } catch (cause) {
+    throw new KcapiError("EACCES", "Worker", "this program may start no Worker", {
+      cause,
+      hint: "permit it: in Deno with --allow-read=PATH of this module, in Node with --allow-worker",
+    });
+  }
+}
+
+/** The module that Workers run. In a bundle it lies beside the bundle. */
+export function moduleURL(): URL {
+  const [, extension] = /\/executors\/pool_worker\.(ts|js)$/.exec(import.meta.url) ?? [];
+  return new URL(extension ? `../workers/cipher_worker.${extension}` : "./cipher_worker.js", import.meta.url);
+}
+
+/**
+ * Deno starts no Worker from the network, as the modules of a registry are, but a module that imports one. Nor does
+ * Node start a file if the program was started with `--input-type`.
+ */
+function loadable(url: URL): URL {
+  const isFile = !url.protocol.startsWith("http");
+  if (isFile && !process.execArgv.some((argument) => argument.startsWith("--input-type"))) return url;
+  return new URL(`data:text/javascript,${encodeURIComponent(`import ${JSON.stringify(url.href)};`)}`);
+}
+
+function endedError(cause: unknown): KcapiError {
+  return new KcapiError("EIO", "Worker", "a Worker ended before its work was done", { cause });
+}
+
+function startError(cause: unknown): KcapiError {
+  return new KcapiError("ENOENT", "Worker", "the module of the Workers cannot be loaded", {
+    cause,
+    hint: 'in a bundle, make it an entry of its own: a file cipher_worker.js with import "@kcapi/streams/worker"',
+  });
+}

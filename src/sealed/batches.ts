@@ -1,0 +1,256 @@
+/**
+ * Sealing and unsealing in batches of segments: how a stream is split, and how a batch is run. Streams, `openSealed()`
+ * and Workers share this code.
+ *
+ * @module
+ */
+
+import { parseAlgorithm } from "../algorithms.ts";
+import { type Bytes, Scatter, sizeOf, viewOf } from "../bytes.ts";
+import type { EngineName } from "../engines/engine.ts";
+import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { KcapiError } from "../errors.ts";
+import { BatchTransform } from "../executors/batch_transform.ts";
+import {
+  type Job,
+  type LocalSession,
+  localSession,
+  type Position,
+  type Session,
+  type SplitRule,
+} from "../executors/executor.ts";
+import { allocUnsafe } from "../runtime/mod.ts";
+import { Secret } from "../secret.ts";
+import type { TransformFactory } from "../streams/transform.ts";
+import {
+  badMessage,
+  type Format,
+  type Header,
+  headerBytes,
+  MOST_SEGMENTS,
+  parseHeader,
+  randomHeader,
+  SegmentLayout,
+} from "./format.ts";
+import type { SealPlan } from "./options.ts";
+import { deriveKeys, openSegmentCipher, type SegmentCipher } from "./segment_cipher.ts";
+
+/** Sealing or unsealing under the keys that were derived for one stream, as plain values. */
+export interface SealedJob extends Omit<Job, "engine"> {
+  readonly kind: "seal" | "unseal";
+  readonly format: Format;
+  readonly header: Header;
+  readonly engine: EngineChoice;
+}
+
+/**
+ * A stream that seals.
+ *
+ * @param header The header: for tests, because nobody else may choose a salt.
+ */
+export function sealFactory(plan: SealPlan, header: Header = randomHeader(plan.format)): TransformFactory {
+  return factoryOf(plan, () => sealRule(plan, header));
+}
+
+/** A stream that unseals. */
+export function unsealFactory(plan: SealPlan): TransformFactory {
+  return factoryOf(plan, () => unsealRule(plan));
+}
+
+function factoryOf({ key, signals, inPlace }: SealPlan, makeRule: () => SplitRule): TransformFactory {
+  return {
+    signals,
+    inPlace,
+    open() {
+      try {
+        return new BatchTransform(makeRule(), inPlace);
+      } catch (error) {
+        key.dispose();
+        throw error;
+      }
+    },
+    discard: () => key.dispose(),
+  };
+}
+
+/**
+ * How plaintext is split. Whether a segment is the last one is part of its nonce, so that a full segment waits for
+ * another byte, or for the end.
+ *
+ * @param first The number of the first segment: for tests of the last ones.
+ */
+export function sealRule(plan: SealPlan, header: Header, first = 0): SplitRule {
+  const { plaintext } = new SegmentLayout(plan.format);
+  return {
+    engine: undefined,
+    headSize: 0,
+    first,
+    hold: 1,
+    isEager: false,
+    hasEnd: false,
+    isContiguous: false,
+    lengthOf: (index, count) => plaintext.lengthOf(index, count),
+    countOf: (index, length) => plaintext.countOf(index, length),
+    positionOf: (index, isLast) => ({ index, isLast }),
+    open: () => openSession("seal", plan, header),
+    discard: () => plan.key.dispose(),
+  };
+}
+
+/**
+ * How sealed bytes are split. In this thread a full segment is first verified as a non-final one. If that fails, it is
+ * kept and verified as the final segment when the input ends.
+ */
+export function unsealRule(plan: SealPlan, first = 0): SplitRule {
+  const { format, executor } = plan;
+  const { sealed } = new SegmentLayout(format);
+  return {
+    engine: engineFor(plan),
+    headSize: format.headerSize,
+    first,
+    hold: 1,
+    isEager: executor === undefined,
+    hasEnd: executor === undefined,
+    isContiguous: true,
+    lengthOf: (index, count) => sealed.lengthOf(index, count),
+    countOf: (index, length) => sealed.countOf(index, length),
+    positionOf(index, isLast) {
+      if (index >= MOST_SEGMENTS) throw badMessage();
+      return { index, isLast };
+    },
+    open: (head) => openSession("unseal", plan, parseHeader(format, head)),
+    discard: () => plan.key.dispose(),
+  };
+}
+
+/** Derives the keys of one stream, and opens them where the plan says. The user's key is disposed of. */
+export function openSession(kind: "seal" | "unseal", plan: SealPlan, header: Header): Session {
+  const { format, key, associatedData, engine, executor } = plan;
+  using _ = key;
+  const derived = deriveKeys(format, key, header, associatedData);
+  if (!executor) return openSegments({ kind, format, header, engine }, derived);
+  const job = { kind, format, header, engine: engineFor(plan) };
+  return executor.open(job, derived);
+}
+
+/** The engine that runs: found out by a trial, before there is a key for it. */
+export function engineFor({ format, engine }: SealPlan): EngineName {
+  if (format.cipher === "AES-GCM-HKDF") return "userspace";
+  const trial = openEngine(parseAlgorithm("ctr(aes)"), Secret.alloc(format.keySize), engine);
+  trial.close();
+  return trial.name;
+}
+
+/**
+ * Opens the keys of a stream in this thread.
+ *
+ * @param key Derived. Owned by the session, also if this fails.
+ */
+export function openSegments({ kind, format, header, engine }: SealedJob, key: Secret): LocalSession {
+  const cipher = openSegmentCipher(format, key, header, engine);
+  const layout = new SegmentLayout(format);
+  const { tagSize } = format;
+  const front = kind === "seal" ? headerBytes(format, header) : undefined;
+  return localSession(
+    cipher.engine,
+    front
+      ? (list, position, outputs) => sealBatch({ cipher, layout, tagSize, front }, list, position, outputs)
+      : (list, position, outputs, mayOverwrite) =>
+        unsealBatch({ cipher, layout, tagSize, mayOverwrite }, list, position, outputs),
+    () => cipher.close(),
+  );
+}
+
+interface Segments {
+  readonly cipher: SegmentCipher;
+  readonly layout: SegmentLayout;
+  readonly tagSize: number;
+}
+
+/** Seals full segments, and a shorter one if it is the last of all. */
+function sealBatch(
+  { cipher, layout, tagSize, front }: Segments & { readonly front: Bytes },
+  list: readonly Bytes[],
+  { index: first = 0, isLast }: Position,
+  outputs: Bytes[],
+): void {
+  const input = new Scatter(list);
+  const count = layout.plaintext.countOf(first, input.remaining - 1) + 1;
+  if (first > 0 && count === 1) return void outputs.push(cipher.seal(list, { index: checkIndex(first), isLast }));
+  const start = first === 0 ? front.length : 0;
+  const sealed = allocUnsafe(start + input.remaining + count * tagSize);
+  if (start > 0) sealed.set(front);
+  let end = start;
+  try {
+    for (let i = 0; i < count; i++) {
+      const index = checkIndex(first + i);
+      const length = Math.min(layout.plaintext.lengthOf(index, 1), input.remaining);
+      const target = sealed.subarray(end, end + length + tagSize);
+      cipher.seal(input.peek(length), { index, isLast: isLast && i === count - 1 }, target);
+      input.advance(length);
+      end += target.length;
+    }
+  } finally {
+    addWritten(outputs, sealed, end === start ? 0 : end);
+  }
+}
+
+/** Unseals full segments, and a shorter one if it is the last of all. What is verified before an error comes out. */
+function unsealBatch(
+  { cipher, layout, tagSize, mayOverwrite }: Segments & { readonly mayOverwrite: boolean },
+  list: readonly Bytes[],
+  { index: first = 0, isLast }: Position,
+  outputs: Bytes[],
+): void {
+  const sealed = joined(list);
+  const count = layout.sealed.countOf(first, sealed.length - 1) + 1;
+  const isOne = count === 1;
+  const lastLength = sealed.length - (isOne ? 0 : layout.sealed.lengthOf(first, count - 1));
+  const opened = isOne ? sealed : allocUnsafe(sealed.length - (count - 1) * tagSize - Math.min(lastLength, tagSize));
+  let [at, end] = [0, 0];
+  try {
+    for (let i = 0; i < count; i++) {
+      const index = first + i;
+      const segment = sealed.subarray(at, at + layout.sealed.lengthOf(index, 1));
+      at += segment.length;
+      const length = segment.length - tagSize;
+      if (length < 0 || index >= MOST_SEGMENTS) throw badMessage();
+      const target = isOne && !mayOverwrite ? undefined : opened.subarray(end, end + length);
+      const isEnd = isLast && i === count - 1;
+      const output = cipher.open(segment, { index, isLast: isEnd }, target);
+      // A stream that was cut at the end of a segment: what there is of it is verified, but it has no end.
+      const isWhole = segment.length === layout.sealed.lengthOf(index, 1);
+      const beginning = output || !isEnd || !isWhole ? output : cipher.open(segment, { index, isLast: false }, target);
+      if (beginning && isOne && length > 0) outputs.push(beginning);
+      if (beginning) end += length;
+      if (!output) throw badMessage();
+    }
+  } finally {
+    if (!isOne) addWritten(outputs, opened, end);
+  }
+}
+
+/** @throws {KcapiError} EOVERFLOW, so that no number is used twice. */
+function checkIndex(index: number): number {
+  if (index < MOST_SEGMENTS) return index;
+  throw new KcapiError("EOVERFLOW", "seal", `a sealed stream ends here, after ${MOST_SEGMENTS} segments`, {
+    hint: "take a format with larger segments",
+  });
+}
+
+/** Adds the first `length` bytes of new memory. If they are not all, the others may be anything. */
+function addWritten(outputs: Bytes[], memory: Bytes, length: number): void {
+  if (length > 0) outputs.push(length === memory.length ? memory : memory.slice(0, length));
+}
+
+/** A list in one piece. */
+function joined(list: readonly Bytes[]): Bytes {
+  if (list.length === 1) return viewOf(list[0]!, 0, list[0]!.length);
+  const whole = new Uint8Array(sizeOf(list));
+  let at = 0;
+  for (const bytes of list) {
+    whole.set(bytes, at);
+    at += bytes.length;
+  }
+  return whole;
+}
