@@ -19,7 +19,7 @@ const STEPS: Readonly<Record<string, () => unknown>> = {
   "format": () => run(["deno", "fmt", "--check"]),
   "lint": () => run(["deno", "lint"]),
   "columns": checkColumns,
-  "types in Deno": () => run(["deno", "check", "--import-map=tests/imports.json", ...DENO_FILES]),
+  "types in Deno": () => run(["deno", "check", "--import-map=tests/support/imports.json", ...DENO_FILES]),
   "types": () => run(["tsc", "--noEmit"]),
   "documentation": () => run(["deno", "doc", "--lint", ...ENTRIES]),
   "workflows": checkWorkflows,

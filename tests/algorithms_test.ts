@@ -24,8 +24,8 @@ import {
   spawn,
   takes,
   test,
-} from "./deps.ts";
-import { bytes, collect, concat, cut, opens, plain64, streamOf, WINDOW } from "./support.ts";
+} from "./support/deps.ts";
+import { bytes, collect, concat, cut, opens, plain64, streamOf, WINDOW } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
 // ---- by name ----------------------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ import {
   engine,
   openFiles,
   test,
-} from "./deps.ts";
-import { watchCalls } from "./native_calls.ts";
-import { type Bytes, bytes, caught, collect, opens, reference, streamOf, turns, WINDOW } from "./support.ts";
+} from "./support/deps.ts";
+import { watchCalls } from "./support/native_calls.ts";
+import { type Bytes, bytes, caught, collect, opens, reference, streamOf, turns, WINDOW } from "./support/support.ts";
 
 const KEY = bytes(16, 5);
 const IV = bytes(16, 6);

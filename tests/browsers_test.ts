@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HOSTS, WORKERD } from "./browsers/hosts.ts";
-import { assert, assertEquals, assertStringIncludes, spawn, tempDir, test } from "./deps.ts";
+import { assert, assertEquals, assertStringIncludes, spawn, tempDir, test } from "./support/deps.ts";
 
 const here = fileURLToPath(new URL("browsers", import.meta.url));
 
@@ -45,7 +45,7 @@ for (const { name, program, missing } of [...HOSTS, WORKERD]) {
     });
     assertStringIncludes(output, "Bytes differ: first at offset 2");
     assertStringIncludes(output, "as it is meant to");
-    const summary = await spawn(["node", join(here, "../summary.mjs"), results, "", "", name]);
+    const summary = await spawn(["node", join(here, "../support/summary.mjs"), results, "", "", name]);
     assertStringIncludes(summary.stdout, "2 passed, 2 failed, 3 skipped");
     assertStringIncludes(summary.stdout, `${name}: fails & says <why>`);
     assertEquals(summary.code, 1);

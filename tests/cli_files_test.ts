@@ -27,9 +27,9 @@ import {
   tool,
   until,
   workspace,
-} from "./cli_support.ts";
-import { assert, assertEquals, assertStringIncludes, engine, spawn, tempDir, test } from "./deps.ts";
-import { bytes } from "./support.ts";
+} from "./support/cli_support.ts";
+import { assert, assertEquals, assertStringIncludes, engine, spawn, tempDir, test } from "./support/deps.ts";
+import { bytes } from "./support/support.ts";
 
 test(
   "new ciphertext has the permissions of the umask, new plaintext is readable for the user alone",

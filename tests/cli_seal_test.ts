@@ -5,9 +5,18 @@ import { Buffer } from "node:buffer";
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { openSealed } from "../mod.ts";
-import { run, runEach, tool } from "./cli_support.ts";
-import { assert, assertEquals, assertNotEquals, assertStringIncludes, engine, spawn, tempDir, test } from "./deps.ts";
-import { bytes } from "./support.ts";
+import { run, runEach, tool } from "./support/cli_support.ts";
+import {
+  assert,
+  assertEquals,
+  assertNotEquals,
+  assertStringIncludes,
+  engine,
+  spawn,
+  tempDir,
+  test,
+} from "./support/deps.ts";
+import { bytes } from "./support/support.ts";
 
 const KEY = bytes(32, 71);
 const INPUT = bytes(200_000, 72);

@@ -6,8 +6,18 @@ import { constants as fsConstants, readdirSync, readFileSync, readlinkSync, stat
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
-import { exitStatus, isRunning, IV, readBytes, temporaryOf, textOf, tool, until, workspace } from "./cli_support.ts";
-import { assertEquals, engine, runtime, spawn, test } from "./deps.ts";
+import {
+  exitStatus,
+  isRunning,
+  IV,
+  readBytes,
+  temporaryOf,
+  textOf,
+  tool,
+  until,
+  workspace,
+} from "./support/cli_support.ts";
+import { assertEquals, engine, runtime, spawn, test } from "./support/deps.ts";
 
 /** Starts the tool on `plain`; it waits until a named pipe, its output, is opened for reading. */
 async function waitingTool(at: (name: string) => string, prefix: string) {

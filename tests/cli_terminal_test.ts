@@ -5,8 +5,8 @@ import { type ChildProcess, spawn as spawnProcess } from "node:child_process";
 import { truncateSync } from "node:fs";
 import { open } from "node:fs/promises";
 import process from "node:process";
-import { isRunning, IV, readBytes, run, tool, until, workspace } from "./cli_support.ts";
-import { assert, assertEquals, assertStringIncludes, engine, spawn, test } from "./deps.ts";
+import { isRunning, IV, readBytes, run, tool, until, workspace } from "./support/cli_support.ts";
+import { assert, assertEquals, assertStringIncludes, engine, spawn, test } from "./support/deps.ts";
 
 /** A command with a terminal, and the user who types there. */
 class Terminal {

@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listCiphers, probe } from "../mod.ts";
-import { IV, readBytes, run, runEach, tool, workspace } from "./cli_support.ts";
+import { IV, readBytes, run, runEach, tool, workspace } from "./support/cli_support.ts";
 import {
   assert,
   assertEquals,
@@ -17,8 +17,8 @@ import {
   spawn,
   tempDir,
   test,
-} from "./deps.ts";
-import { bytes, concat } from "./support.ts";
+} from "./support/deps.ts";
+import { bytes, concat } from "./support/support.ts";
 
 test("encrypt and decrypt give any file back, with each kind of secret and IV", async () => {
   const { at } = await workspace();

@@ -5,8 +5,8 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { load } from "../ffi/mod.ts";
 import { CipherHandle, EncryptionStream } from "../mod.ts";
-import { assert, assertEquals, engine, runtime, spawn, test } from "./deps.ts";
-import { bytes } from "./support.ts";
+import { assert, assertEquals, engine, runtime, spawn, test } from "./support/deps.ts";
+import { bytes } from "./support/support.ts";
 
 const onKernel = test.if(engine === "kernel", "needs the kernel engine");
 const onDeno = test.if(engine === "kernel" && runtime === "deno", "needs a runtime that hands on what is not marked");

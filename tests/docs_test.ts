@@ -7,8 +7,8 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { tool } from "./cli_support.ts";
-import { assert, assertEquals, runtime, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
+import { tool } from "./support/cli_support.ts";
+import { assert, assertEquals, runtime, runtimeArgv, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const pages = ["README.md", "SECURITY.md", ...readdirSync(join(root, "docs")).map((name) => join("docs", name))]
@@ -34,7 +34,7 @@ function snippetsOf(path: string): Snippet[] {
 const snippets = pages.flatMap(snippetsOf);
 const MODULES = {
   "@kcapi/streams": new URL("../mod.ts", import.meta.url).href,
-  "@std/assert": new URL("./std_standins.ts", import.meta.url).href,
+  "@std/assert": new URL("./support/std_standins.ts", import.meta.url).href,
 };
 
 for (const { place, language, marks, code } of snippets) {

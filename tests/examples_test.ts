@@ -4,9 +4,18 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runtimeCommand } from "./cli_support.ts";
-import { assertEquals, assertStringIncludes, engine, runtime, runtimeArgv, spawn, tempDir, test } from "./deps.ts";
-import { bytes } from "./support.ts";
+import { runtimeCommand } from "./support/cli_support.ts";
+import {
+  assertEquals,
+  assertStringIncludes,
+  engine,
+  runtime,
+  runtimeArgv,
+  spawn,
+  tempDir,
+  test,
+} from "./support/deps.ts";
+import { bytes } from "./support/support.ts";
 
 test("examples/file.ts decrypts to the same file", async () => {
   const file = join(tempDir(), "file");
@@ -20,9 +29,9 @@ test("examples/file.ts decrypts to the same file", async () => {
 });
 
 test("examples/pipeline.ts works with CompressionStream and @std/streams", { engine: "userspace" }, async () => {
-  const map = fileURLToPath(new URL("imports.json", import.meta.url));
+  const map = fileURLToPath(new URL("support/imports.json", import.meta.url));
   const { imports } = JSON.parse(readFileSync(map, "utf8"));
-  const standins = new URL(imports["@std/streams"], new URL("imports.json", import.meta.url)).href;
+  const standins = new URL(imports["@std/streams"], new URL("support/imports.json", import.meta.url)).href;
   const hook = `import { registerHooks } from "node:module";
     registerHooks({ resolve: (name, context, next) => next(name === "@std/streams" ? "${standins}" : name, context) });`;
   // Bun takes the stand-ins from tsconfig.json.

@@ -6,8 +6,8 @@ import type { Engine, EngineName } from "../src/engines/engine.ts";
 import { fastestChoices, fastestEngine } from "../src/engines/fastest.ts";
 import { openEngine } from "../src/engines/mod.ts";
 import { CipherHandle, decrypt, encrypt, EncryptionStream, KcapiError, probe, SealStream } from "../mod.ts";
-import { assert, assertEquals, assertThrows, engine, openFiles, test } from "./deps.ts";
-import { bytes, collect, opens, reference } from "./support.ts";
+import { assert, assertEquals, assertThrows, engine, openFiles, test } from "./support/deps.ts";
+import { bytes, collect, opens, reference } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
 const KEY = bytes(32, 1);

@@ -4,8 +4,8 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, encrypt, EncryptionStream } from "../mod.ts";
-import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, takes, tempDir, test } from "./deps.ts";
-import { type Bytes, bytes, concat, cut, reference, streamOf, turns, WINDOW } from "./support.ts";
+import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, takes, tempDir, test } from "./support/deps.ts";
+import { type Bytes, bytes, concat, cut, reference, streamOf, turns, WINDOW } from "./support/support.ts";
 
 const KEY = bytes(32, 2);
 const IV = bytes(16, 3);

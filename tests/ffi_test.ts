@@ -29,8 +29,8 @@ import {
   spawn,
   tempDir,
   test,
-} from "./deps.ts";
-import { bytes, reference } from "./support.ts";
+} from "./support/deps.ts";
+import { bytes, reference } from "./support/support.ts";
 
 // ---- the adapters, over fakes -----------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ import {
 import { join } from "node:path";
 import { Readable, Writable } from "node:stream";
 import { DecryptionStream, EncryptionStream } from "../mod.ts";
-import { assertEquals, engine, runtime, spawn, tempDir, test, times } from "./deps.ts";
-import { type Bytes, bytes } from "./support.ts";
+import { assertEquals, engine, runtime, spawn, tempDir, test, times } from "./support/deps.ts";
+import { type Bytes, bytes } from "./support/support.ts";
 
 const MiB = 1 << 20;
 const SIZE = times(8, 64) * MiB;

@@ -22,8 +22,8 @@ import {
   openFiles,
   ownsKernel,
   test,
-} from "./deps.ts";
-import { addressOf, arrayOf, entriesAt, interpose, lengthOf, type Watch, watchCalls } from "./native_calls.ts";
+} from "./support/deps.ts";
+import { addressOf, arrayOf, entriesAt, interpose, lengthOf, type Watch, watchCalls } from "./support/native_calls.ts";
 import {
   background,
   type Bytes,
@@ -39,7 +39,7 @@ import {
   streamOf,
   turns,
   WINDOW,
-} from "./support.ts";
+} from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
 const IV = bytes(16, 3);

@@ -13,7 +13,7 @@ import {
   engine,
   openFiles,
   test,
-} from "./deps.ts";
+} from "./support/deps.ts";
 import {
   background,
   type Bytes,
@@ -30,7 +30,7 @@ import {
   reference,
   turns,
   WINDOW,
-} from "./support.ts";
+} from "./support/support.ts";
 
 const KEY = bytes(16, 7);
 const IV = bytes(16, 8);

@@ -4,8 +4,8 @@ import { explain } from "../src/system/hints.ts";
 import { diagnoseKey } from "../src/system/key_hints.ts";
 import { nearestAlgorithm } from "../src/system/nearest.ts";
 import { kernelCiphers, privilegesOf, restriction } from "../src/system/files.ts";
-import { assert, assertEquals, assertStringIncludes, test } from "./deps.ts";
-import { cipherEntry, fakeSystem, PRIVILEGED, processStatus, UNPRIVILEGED } from "./fake_system.ts";
+import { assert, assertEquals, assertStringIncludes, test } from "./support/deps.ts";
+import { cipherEntry, fakeSystem, PRIVILEGED, processStatus, UNPRIVILEGED } from "./support/fake_system.ts";
 
 const INIT = "kcapi_cipher_init";
 const RESTRICTED = { "/proc/sys/crypto/af_alg_restrict": "1\n" };

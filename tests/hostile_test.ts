@@ -23,9 +23,9 @@ import {
   takes,
   test,
   times,
-} from "./deps.ts";
-import { addressOf, entriesAt, interpose } from "./native_calls.ts";
-import { type Bytes, bytes, caught, collect, concat, reference, streamOf, turns, WINDOW } from "./support.ts";
+} from "./support/deps.ts";
+import { addressOf, entriesAt, interpose } from "./support/native_calls.ts";
+import { type Bytes, bytes, caught, collect, concat, reference, streamOf, turns, WINDOW } from "./support/support.ts";
 
 const KEY = bytes(16, 2);
 const IV = bytes(16, 3);

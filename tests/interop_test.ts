@@ -6,9 +6,9 @@ import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decrypt, encrypt } from "../mod.ts";
-import { run } from "./cli_support.ts";
-import { assert, assertEquals, engine, spawn, tempDir, test } from "./deps.ts";
-import { type Bytes, bytes, collect, concat } from "./support.ts";
+import { run } from "./support/cli_support.ts";
+import { assert, assertEquals, engine, spawn, tempDir, test } from "./support/deps.ts";
+import { type Bytes, bytes, collect, concat } from "./support/support.ts";
 
 function read(path: string): Bytes {
   return new Uint8Array(readFileSync(path));

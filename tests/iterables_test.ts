@@ -22,9 +22,19 @@ import {
   assertThrows,
   engine,
   openFiles,
-} from "./deps.ts";
-import { contractOf } from "./pool.ts";
-import { type Bytes, bytes, collect, collectGarbage, concat, cut, reference, streamOf, WINDOW } from "./support.ts";
+} from "./support/deps.ts";
+import { contractOf } from "./support/pool.ts";
+import {
+  type Bytes,
+  bytes,
+  collect,
+  collectGarbage,
+  concat,
+  cut,
+  reference,
+  streamOf,
+  WINDOW,
+} from "./support/support.ts";
 
 const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 

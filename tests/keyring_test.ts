@@ -27,7 +27,7 @@ import { resolveKernelKey, serialOf } from "../src/engines/keyring.ts";
 import type { Outcome } from "./children/keyring.ts";
 import type { Task } from "./children/keyring_worker.ts";
 import { WebWorker } from "./children/web_worker.ts";
-import { runEach } from "./cli_support.ts";
+import { runEach } from "./support/cli_support.ts";
 import {
   assert,
   assertEquals,
@@ -43,7 +43,7 @@ import {
   tempDir,
   test,
   times,
-} from "./deps.ts";
+} from "./support/deps.ts";
 import {
   ALGORITHM,
   hasCipher,
@@ -59,11 +59,11 @@ import {
   makeEncryptedKey,
   newDescription,
   NO_KEYS,
-} from "./keyring.ts";
-import { interpose } from "./native_calls.ts";
-import { findInMemory } from "./process_memory.ts";
-import { filter, hasSeccomp, numbers, under } from "./seccomp.ts";
-import { type Bytes, bytes, collect, collectGarbage, cut, streamOf } from "./support.ts";
+} from "./support/keyring.ts";
+import { interpose } from "./support/native_calls.ts";
+import { findInMemory } from "./support/process_memory.ts";
+import { filter, hasSeccomp, numbers, under } from "./support/seccomp.ts";
+import { type Bytes, bytes, collect, collectGarbage, cut, streamOf } from "./support/support.ts";
 
 const withKeys = test.if(hasKeys, NO_KEYS);
 const onKernel = test.if(hasCipher, "needs AF_ALG");

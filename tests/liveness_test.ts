@@ -7,8 +7,8 @@
 import process from "node:process";
 import fc from "fast-check";
 import { type CipherStreamOptions, encrypt, EncryptionStream, openSealed, seal, unseal } from "../mod.ts";
-import { assert, assertEquals, assertStrictEquals, engine, openFiles, test, times } from "./deps.ts";
-import { type Bytes, bytes, collectGarbage, concat, outcomes, reference, turns } from "./support.ts";
+import { assert, assertEquals, assertStrictEquals, engine, openFiles, test, times } from "./support/deps.ts";
+import { type Bytes, bytes, collectGarbage, concat, outcomes, reference, turns } from "./support/support.ts";
 
 const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? times(60, 200));
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));

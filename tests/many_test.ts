@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, EncryptionStream } from "../mod.ts";
-import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, test, times } from "./deps.ts";
-import { type Bytes, bytes, collect, concat, reference } from "./support.ts";
+import { assert, assertEquals, engine, openFiles, runtimeArgv, spawn, test, times } from "./support/deps.ts";
+import { type Bytes, bytes, collect, concat, reference } from "./support/support.ts";
 
 const COUNT = times(250, 1000);
 const key = bytes(16, 2);

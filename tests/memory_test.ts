@@ -14,9 +14,9 @@ import {
   type SpawnResult,
   tempDir,
   test,
-} from "./deps.ts";
+} from "./support/deps.ts";
 
-const SOURCE = fileURLToPath(new URL("./checking_kcapi.c", import.meta.url));
+const SOURCE = fileURLToPath(new URL("./native/checking_kcapi.c", import.meta.url));
 /** In one thread, V8 has freed all buffers when a collection ends. Otherwise that takes a second collection. */
 const COLLECT = { deno: ["--v8-flags=--single-threaded-gc"], bun: [], node: ["--single-threaded-gc"] }[runtime];
 const CHILD = [...runtimeArgv, ...COLLECT, fileURLToPath(new URL("./children/checked.ts", import.meta.url))];

@@ -8,8 +8,8 @@
 import process from "node:process";
 import fc from "fast-check";
 import { CipherHandle, KcapiError } from "../mod.ts";
-import { assert, assertEquals, engine, openFiles, test, times } from "./deps.ts";
-import { type Bytes, bytes, concat, type Direction, hasCipher, reference, turns, WINDOW } from "./support.ts";
+import { assert, assertEquals, engine, openFiles, test, times } from "./support/deps.ts";
+import { type Bytes, bytes, concat, type Direction, hasCipher, reference, turns, WINDOW } from "./support/support.ts";
 
 const RUNS = Number(process.env.KCAPI_TEST_RUNS ?? times(60, 200));
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));

@@ -17,7 +17,7 @@ import {
   spawn,
   tempDir,
   test,
-} from "./deps.ts";
+} from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const modules = join(root, "node_modules");

@@ -13,7 +13,7 @@ import {
   UnsealStream,
 } from "../mod.ts";
 import { editDistance, nearestWord } from "../src/edit_distance.ts";
-import { assertEquals, assertRejects, assertStringIncludes, assertThrows, test } from "./deps.ts";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows, test } from "./support/deps.ts";
 
 const key = new Uint8Array(32).fill(1);
 const iv = new Uint8Array(16);

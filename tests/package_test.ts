@@ -18,8 +18,8 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { absoluteLinks } from "../scripts/release.ts";
 import { OLDEST } from "../src/runtime/mod.ts";
-import { tool } from "./cli_support.ts";
-import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./deps.ts";
+import { tool } from "./support/cli_support.ts";
+import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules/.bin");
@@ -403,7 +403,7 @@ jsr("deno doc --lint finds no public symbol without documentation", async () => 
 
 jsr("deno test --doc runs every example of the doc comments", async () => {
   // The import map stands for JSR, which not every machine can reach.
-  const output = await shell("deno test --doc -A --import-map=tests/imports.json mod.ts src", root);
+  const output = await shell("deno test --doc -A --import-map=tests/support/imports.json mod.ts src", root);
   const count = Number(/ok \| (\d+) passed/.exec(output)![1]);
   const examples = ["mod.ts", ...sources()]
     .map((path) => readFileSync(join(root, path), "utf8").match(/^[ *]*```ts$/gm)?.length ?? 0);

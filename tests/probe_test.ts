@@ -18,8 +18,8 @@ import {
   runtime,
   tempDir,
   test,
-} from "./deps.ts";
-import { cipherEntry, fakeSystem, PRIVILEGED, UNPRIVILEGED } from "./fake_system.ts";
+} from "./support/deps.ts";
+import { cipherEntry, fakeSystem, PRIVILEGED, UNPRIVILEGED } from "./support/fake_system.ts";
 
 const onKernel = test.if(engine === "kernel", "needs AF_ALG");
 const MOD = fileURLToPath(new URL("../mod.ts", import.meta.url));

@@ -15,7 +15,7 @@ import {
   EncryptionStream,
   KcapiError,
 } from "../mod.ts";
-import { assert, assertEquals, assertInstanceOf, engine, test, times } from "./deps.ts";
+import { assert, assertEquals, assertInstanceOf, engine, test, times } from "./support/deps.ts";
 import {
   type Bytes,
   bytes,
@@ -27,7 +27,7 @@ import {
   streamOf,
   turns,
   WINDOW,
-} from "./support.ts";
+} from "./support/support.ts";
 
 const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const RUNS = Number(process.env.FC_RUNS ?? times(40, 100));

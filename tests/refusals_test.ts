@@ -15,9 +15,9 @@ import {
   spawn,
   tempDir,
   test,
-} from "./deps.ts";
-import { filter, hasSeccomp, numbers, under } from "./seccomp.ts";
-import { collectGarbage } from "./support.ts";
+} from "./support/deps.ts";
+import { filter, hasSeccomp, numbers, under } from "./support/seccomp.ts";
+import { collectGarbage } from "./support/support.ts";
 
 const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
 

@@ -29,9 +29,9 @@ import {
   spawn,
   test,
   times,
-} from "./deps.ts";
-import { interpose } from "./native_calls.ts";
-import { type Bytes, bytes, collect, collectGarbage, streamOf, turns, WINDOW } from "./support.ts";
+} from "./support/deps.ts";
+import { interpose } from "./support/native_calls.ts";
+import { type Bytes, bytes, collect, collectGarbage, streamOf, turns, WINDOW } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
 const TIMES = times(500, 1000);

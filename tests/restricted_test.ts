@@ -22,8 +22,8 @@ import {
   spawn,
   tempDir,
   test,
-} from "./deps.ts";
-import { bytes, collect, reference, streamOf } from "./support.ts";
+} from "./support/deps.ts";
+import { bytes, collect, reference, streamOf } from "./support/support.ts";
 
 type Served = "everyone" | "privileged" | "nobody";
 

@@ -3,7 +3,7 @@
  */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { assertEquals, assertStringIncludes, engine, reasonToSkip, runtime, spawn, test } from "./deps.ts";
+import { assertEquals, assertStringIncludes, engine, reasonToSkip, runtime, spawn, test } from "./support/deps.ts";
 
 const other = engine === "kernel" ? "userspace" : "kernel";
 const others = (["deno", "bun", "node"] as const).filter((name) => name !== runtime);
@@ -23,16 +23,16 @@ test("a test that needs what is missing is skipped, with the reason", () => {
 
 test("import maps alone decide where @std comes from: for all tests, one stand-in", { engine: "userspace" }, () => {
   const read = (path: string) => JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8"));
-  const { imports } = read("imports.json");
+  const { imports } = read("support/imports.json");
   const config = read("../deno.json");
   const { paths } = read("../tsconfig.json").compilerOptions;
   for (const name of ["@std/assert", "@std/streams"]) {
     assertEquals(imports[name], "./std_standins.ts");
-    assertEquals(config.scopes["./tests/"][name], "./tests/std_standins.ts");
-    assertEquals(paths[name], ["./tests/std_standins.ts"]);
+    assertEquals(config.scopes["./tests/"][name], "./tests/support/std_standins.ts");
+    assertEquals(paths[name], ["./tests/support/std_standins.ts"]);
     assertEquals(config.imports[name], `jsr:${name}@^1`);
   }
-  assertEquals(import.meta.resolve("@std/assert"), new URL("std_standins.ts", import.meta.url).href);
+  assertEquals(import.meta.resolve("@std/assert"), new URL("support/std_standins.ts", import.meta.url).href);
 });
 
 const run = (...args: string[]) =>

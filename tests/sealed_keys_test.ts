@@ -19,8 +19,8 @@ import { unsealRule } from "../src/sealed/batches.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { deriveKeys, openSegmentCipher } from "../src/sealed/segment_cipher.ts";
 import { Scatter } from "../src/bytes.ts";
-import { assert, assertEquals, assertRejects, assertThrows, engine, test } from "./deps.ts";
-import { type Bytes, bytes, caught, collect, concat, streamOf, turns } from "./support.ts";
+import { assert, assertEquals, assertRejects, assertThrows, engine, test } from "./support/deps.ts";
+import { type Bytes, bytes, caught, collect, concat, streamOf, turns } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
 type Crypto = typeof import("node:crypto");

@@ -15,8 +15,8 @@ import {
   runtime,
   tempDir,
   test,
-} from "./deps.ts";
-import { bytes, collect } from "./support.ts";
+} from "./support/deps.ts";
+import { bytes, collect } from "./support/support.ts";
 
 const key = bytes(32, 1);
 const options = { key, engine, format: "AES128_CTR_HMAC_SHA256_4KB" } as const;

@@ -45,10 +45,10 @@ import {
   spawn,
   tempDir,
   times,
-} from "./deps.ts";
-import { interpose } from "./native_calls.ts";
-import { contractOf } from "./pool.ts";
-import { type Bytes, bytes, caught, collect, concat, cut, fromHex, streamOf } from "./support.ts";
+} from "./support/deps.ts";
+import { interpose } from "./support/native_calls.ts";
+import { contractOf } from "./support/pool.ts";
+import { type Bytes, bytes, caught, collect, concat, cut, fromHex, streamOf } from "./support/support.ts";
 
 const { test, once, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
@@ -115,7 +115,7 @@ interface Vector {
   refused?: boolean;
 }
 
-const VECTORS: Vector[] = JSON.parse(readFileSync(new URL("tink_vectors.json", import.meta.url), "utf8"));
+const VECTORS: Vector[] = JSON.parse(readFileSync(new URL("fixtures/tink_vectors.json", import.meta.url), "utf8"));
 
 function optionsOfVector(vector: Vector): SealOptions {
   const { format: cipher, keySize, hkdfHash, macHash, tagSize, segmentSize, ikm, associatedData } = vector;
@@ -288,7 +288,7 @@ const reading = hasPython && engine === "userspace";
   "a reader in Python, written from the format's text, opens what is sealed here",
   async () => {
     const directory = tempDir();
-    const reader = fileURLToPath(new URL("sealed_reader.py", import.meta.url));
+    const reader = fileURLToPath(new URL("native/sealed_reader.py", import.meta.url));
     writeFileSync(join(directory, "key"), KEY);
     writeFileSync(join(directory, "name"), NAME);
     const named = { keySize: 32, tagSize: 32, segmentSize: 4096 };

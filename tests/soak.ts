@@ -23,7 +23,7 @@ import {
   UnsealStream,
   WorkerPool,
 } from "../mod.ts";
-import { type Bytes, bytes, collectGarbage, cut, reference, turns } from "./support.ts";
+import { type Bytes, bytes, collectGarbage, cut, reference, turns } from "./support/support.ts";
 
 const SECONDS = Number(process.argv[2] ?? 1_800);
 const COUNT = 64;

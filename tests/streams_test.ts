@@ -17,8 +17,8 @@ import {
   openFiles,
   runtimeArgv,
   spawn,
-} from "./deps.ts";
-import { contractOf } from "./pool.ts";
+} from "./support/deps.ts";
+import { contractOf } from "./support/pool.ts";
 import {
   type Bytes,
   bytes,
@@ -30,7 +30,7 @@ import {
   reference,
   streamOf,
   WINDOW,
-} from "./support.ts";
+} from "./support/support.ts";
 
 const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 

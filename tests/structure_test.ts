@@ -4,7 +4,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { assert, assertEquals, test } from "./deps.ts";
+import { assert, assertEquals, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 

@@ -4,8 +4,8 @@ import { loadIfGranted } from "../ffi/mod.ts";
 import { KcapiError, unseal } from "../mod.ts";
 import { inputOf, ivOf, KEY, type Order, stream, THREADS } from "./children/streaming.ts";
 import { WebWorker } from "./children/web_worker.ts";
-import { assertEquals, engine, runtimeArgv, spawn, test } from "./deps.ts";
-import { type Bytes, collect, reference } from "./support.ts";
+import { assertEquals, engine, runtimeArgv, spawn, test } from "./support/deps.ts";
+import { type Bytes, collect, reference } from "./support/support.ts";
 
 interface Thread extends Disposable {
   /** What the Worker streamed. */

@@ -18,8 +18,8 @@ import {
   engine as leg,
   runtime,
   test as register,
-} from "./deps.ts";
-import { type Bytes, bytes, concat, cut, type Direction, fromHex, reference, WINDOW } from "./support.ts";
+} from "./support/deps.ts";
+import { type Bytes, bytes, concat, cut, type Direction, fromHex, reference, WINDOW } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
 const test = register.if(leg === "userspace", "it is of the other engine");

@@ -2,7 +2,7 @@
  * The vault's page in a real browser, against this runtime's server: see vault/browser.ts.
  */
 import { fileURLToPath } from "node:url";
-import { assertEquals, runtime, spawn, test } from "./deps.ts";
+import { assertEquals, runtime, spawn, test } from "./support/deps.ts";
 import { CHROMIUM } from "./vault/server.ts";
 
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));

@@ -35,8 +35,8 @@ import {
   spawn,
   tempDir,
   test,
-} from "./deps.ts";
-import { type Bytes, bytes, concat } from "./bytes.ts";
+} from "./support/deps.ts";
+import { type Bytes, bytes, concat } from "./support/bytes.ts";
 import { Server, until } from "./vault/server.ts";
 
 const KEY = bytes(32, 9);

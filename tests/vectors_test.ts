@@ -2,8 +2,17 @@
  * Published test vectors, three ways (in one call, streamed, byte by byte) through all three interfaces.
  */
 import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream } from "../mod.ts";
-import { assertEquals, assertStrictEquals, engine, test } from "./deps.ts";
-import { type Bytes, collect, cut, type Direction, fromHex, hasCipher, reference, streamOf } from "./support.ts";
+import { assertEquals, assertStrictEquals, engine, test } from "./support/deps.ts";
+import {
+  type Bytes,
+  collect,
+  cut,
+  type Direction,
+  fromHex,
+  hasCipher,
+  reference,
+  streamOf,
+} from "./support/support.ts";
 
 interface Vector {
   source: string;

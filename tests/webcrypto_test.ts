@@ -2,10 +2,10 @@
  * Tink's vectors with the reference implementation over WebCrypto. It runs on every JavaScript runtime of the project,
  * browsers and workerd included (`tests/browsers/run`): if it fails there, the runtime or the harness is wrong.
  */
-import { assertEquals, assertRejects, runtime, test } from "./deps.ts";
-import { bytes, fromHex } from "./bytes.ts";
-import vectors from "./tink_vectors.json" with { type: "json" };
-import { openWhole, type ReferenceFormat, sealWhole } from "./webcrypto_reference.ts";
+import { assertEquals, assertRejects, runtime, test } from "./support/deps.ts";
+import { bytes, fromHex } from "./support/bytes.ts";
+import vectors from "./fixtures/tink_vectors.json" with { type: "json" };
+import { openWhole, type ReferenceFormat, sealWhole } from "./support/webcrypto_reference.ts";
 
 interface Vector extends Omit<ReferenceFormat, "cipher"> {
   name: string;

@@ -45,8 +45,8 @@ import {
   runtimeArgv,
   spawn,
   test,
-} from "./deps.ts";
-import { hooks, type Started, started, underWay, until, warm } from "./pool.ts";
+} from "./support/deps.ts";
+import { hooks, type Started, started, underWay, until, warm } from "./support/pool.ts";
 import {
   type Bytes,
   bytes,
@@ -60,7 +60,7 @@ import {
   reference,
   streamOf,
   turns,
-} from "./support.ts";
+} from "./support/support.ts";
 
 const KEY = bytes(32, 301);
 const IV = bytes(16, 302);

@@ -1,9 +1,10 @@
 /**
- * Takes the place of `../deps.ts` in the bundles for browsers and workerd: the same assertions, and the same `test()`.
- * What there needs files, processes or the kernel is missing here, so that the bundler names a test file that uses it.
+ * Takes the place of `../support/deps.ts` in the bundles for browsers and workerd: the same assertions and
+ * `test()`. What that one exports needs files, processes or the kernel is missing here, so that the bundler names
+ * a test file that uses it.
  */
 import * as std from "@std/assert";
-import type { Requirements, TestBody } from "../deps.ts";
+import type { Requirements, TestBody } from "../support/deps.ts";
 import { tests } from "./runner.ts";
 
 export {
@@ -18,7 +19,7 @@ export {
 
 declare const navigator: { readonly userAgent?: string };
 
-/** `../deps.ts` has "deno", "bun" and "node" here. */
+/** `../support/deps.ts` has "deno", "bun" and "node" here. */
 export const runtime: "chromium" | "firefox" | "webkit" | "workerd" = nameOf(navigator.userAgent ?? "");
 
 function nameOf(userAgent: string): typeof runtime {
@@ -43,7 +44,7 @@ export function assertEquals<T>(actual: T, expected: T, message?: string): void 
   );
 }
 
-/** As in `../deps.ts`. A test that does not depend on the engine has `engine: "userspace"`: it runs here, too. */
+/** As in `support/deps.ts`. A test that does not depend on the engine has `engine: "userspace"`: it runs here, too. */
 export function test(name: string, ...rest: [TestBody] | [Requirements, TestBody]): void {
   const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
   const reason = reasonToSkip(requirements);

@@ -2,7 +2,7 @@
  * Features that browsers lack and the product must do without. A test is skipped where its feature is missing, so that
  * the summary of `tests/browsers/run` shows what each browser lacks.
  */
-import { bytes } from "../bytes.ts";
+import { bytes } from "../support/bytes.ts";
 import { assert, assertEquals, assertRejects, test } from "./deps.ts";
 
 const has = (feature: string, isThere: boolean) => ({ needs: { [feature]: isThere } });

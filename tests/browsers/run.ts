@@ -276,7 +276,7 @@ const legs = NAMES.filter((name) => options.browser.includes(name));
 bundle();
 for (const leg of legs) await run(leg);
 if (options.results === undefined) {
-  const summary = join(root, "tests/summary.mjs");
+  const summary = join(root, "tests/support/summary.mjs");
   const { status } = spawnSync("node", [summary, results, "", options.filter, ...legs], { stdio: "inherit" });
   process.exit(status ?? 1);
 }

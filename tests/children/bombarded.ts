@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import { encrypt, type EngineChoice } from "../../mod.ts";
-import { bytes, collect, cut, reference, turns } from "../support.ts";
+import { bytes, collect, cut, reference, turns } from "../support/support.ts";
 
 const engine = process.env.KCAPI_TEST_ENGINE as EngineChoice;
 const [key, iv, input] = [bytes(32, 2), bytes(16, 3), bytes(900_000)];

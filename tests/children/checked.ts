@@ -1,5 +1,5 @@
 /**
- * Everything that hands memory to libkcapi, over `tests/checking_kcapi.c`, which checks it. Between the moment when an
+ * Everything that hands memory to libkcapi, over `tests/native/checking_kcapi.c`, which checks it. Between the moment when an
  * address is taken and the call that it is taken for, garbage is collected, and what that set free is written over.
  * The argument is a fault to commit, to see that it is found. Prints the number of calls that were checked.
  */
@@ -10,7 +10,7 @@ import type { Address, Calls } from "../../ffi/adapter.ts";
 import { load } from "../../ffi/mod.ts";
 import { symbols } from "../../ffi/symbols.ts";
 import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream } from "../../mod.ts";
-import { type Bytes, bytes, collect, concat, cut, streamOf } from "../bytes.ts";
+import { type Bytes, bytes, collect, concat, cut, streamOf } from "../support/bytes.ts";
 
 const fault = process.argv[2];
 

@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync } from "node:fs";
 import { CipherHandle, EncryptionStream, KcapiError } from "../../mod.ts";
-import { type Bytes, bytes, collect, concat, streamOf } from "../bytes.ts";
+import { type Bytes, bytes, collect, concat, streamOf } from "../support/bytes.ts";
 
 const { key, iv } = { key: bytes(16, 2), iv: bytes(16, 3) };
 const engine = "kernel";

@@ -3,7 +3,7 @@
  * as JSON; `tests/ffi_test.ts` knows what that should be.
  */
 import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream, KcapiError } from "../../mod.ts";
-import { type Bytes, bytes, collect, concat, cut, streamOf } from "../bytes.ts";
+import { type Bytes, bytes, collect, concat, cut, streamOf } from "../support/bytes.ts";
 
 const engine = "kernel";
 const key = bytes(32, 2);

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import process from "node:process";
 import { CipherHandle, decrypt, encrypt, EncryptionStream, type KernelKey } from "../../mod.ts";
-import { bytes, collect, cut, streamOf } from "../bytes.ts";
+import { bytes, collect, cut, streamOf } from "../support/bytes.ts";
 
 const [kind, name] = process.argv.slice(2) as ["kernel" | "bytes", string];
 const key: KernelKey | Uint8Array<ArrayBuffer> = kind === "kernel"

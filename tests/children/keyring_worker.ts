@@ -1,6 +1,6 @@
 /** A thread that encrypts with a key that it is told of, and never given. */
 import { encrypt, type KernelKey } from "../../mod.ts";
-import { type Bytes, collect } from "../bytes.ts";
+import { type Bytes, collect } from "../support/bytes.ts";
 import { parent } from "./web_worker.ts";
 
 export interface Task {

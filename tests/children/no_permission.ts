@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import { encrypt, EncryptionStream, KcapiError, listCiphers, probe } from "../../mod.ts";
-import { collect } from "../bytes.ts";
+import { collect } from "../support/bytes.ts";
 
 const options = { key: new Uint8Array(16), iv: new Uint8Array(16) };
 try {

@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readdirSync } from "node:fs";
 import process from "node:process";
 import { CipherHandle, EncryptionStream, KcapiError } from "../../mod.ts";
-import { bytes, collect, cut, reference, streamOf } from "../support.ts";
+import { bytes, collect, cut, reference, streamOf } from "../support/support.ts";
 
 export type Outcome = { engine: string } | { code: string; operation: string; hint?: string } | { wrong: string };
 

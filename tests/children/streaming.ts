@@ -1,7 +1,7 @@
 /** What each thread of `tests/threads_test.ts` does. */
 import { load } from "../../ffi/mod.ts";
 import { CipherHandle, EncryptionStream, seal } from "../../mod.ts";
-import { type Bytes, bytes, collect, cut, streamOf } from "../bytes.ts";
+import { type Bytes, bytes, collect, cut, streamOf } from "../support/bytes.ts";
 
 export interface Order {
   readonly engine: "kernel" | "userspace";

@@ -4,8 +4,8 @@ import { createDecipheriv, createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import process from "node:process";
-import { CipherHandle, KcapiError, type KernelKey } from "../mod.ts";
-import { parseAlgorithm } from "../src/algorithms.ts";
+import { CipherHandle, KcapiError, type KernelKey } from "../../mod.ts";
+import { parseAlgorithm } from "../../src/algorithms.ts";
 import { assert, assertEquals, spawn } from "./deps.ts";
 import { type Bytes, bytes } from "./support.ts";
 

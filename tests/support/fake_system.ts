@@ -1,5 +1,5 @@
 /** Systems that a test makes up: what their files hold. */
-import type { System } from "../src/system/files.ts";
+import type { System } from "../../src/system/files.ts";
 
 /** A system that has these files, and no others that can be read. */
 export function fakeSystem(files: Readonly<Record<string, string>>, platform = "linux"): System {

@@ -11,7 +11,7 @@ import { existsSync, mkdtempSync, readdirSync, readlinkSync, writeFileSync } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { loadIfGranted } from "../ffi/mod.ts";
+import { loadIfGranted } from "../../ffi/mod.ts";
 import { engine, type Runtime, runtime } from "./leg.ts";
 
 export * from "./leg.ts";

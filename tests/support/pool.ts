@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
-import { encrypt, WorkerPool } from "../mod.ts";
+import { encrypt, WorkerPool } from "../../mod.ts";
 import { assert, assertEquals, openFiles, type Requirements, test, type TestBody } from "./deps.ts";
 import { bytes, collect, collectGarbage, type Outcome, outcomes, turns } from "./support.ts";
 

@@ -5,8 +5,8 @@ import { createCipheriv, createDecipheriv, getCiphers } from "node:crypto";
 import { setImmediate } from "node:timers";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { CipherHandle, KcapiError } from "../mod.ts";
-import { parseAlgorithm } from "../src/algorithms.ts";
+import { CipherHandle, KcapiError } from "../../mod.ts";
+import { parseAlgorithm } from "../../src/algorithms.ts";
 import { type Bytes, bytes, concat, cut } from "./bytes.ts";
 import { engine } from "./leg.ts";
 

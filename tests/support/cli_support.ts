@@ -9,13 +9,13 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { main } from "../src/cli.ts";
+import { main } from "../../src/cli.ts";
 import { assert, assertEquals, engine, runtimeArgv, spawn, tempDir } from "./deps.ts";
 import { type Bytes, bytes, concat, reference } from "./support.ts";
 
 /** This runtime, about to run `script`. */
 export function runtimeCommand(script: string): string[] {
-  return [...runtimeArgv, fileURLToPath(new URL(script, import.meta.url))];
+  return [...runtimeArgv, fileURLToPath(new URL(script, new URL("../", import.meta.url)))];
 }
 
 /** The tool as a process of its own. */

@@ -3,8 +3,8 @@
  * to be broken (instead of the hang, the gap or the crash that would follow), or faults that no test can provoke.
  */
 import { readFileSync } from "node:fs";
-import type { Address, Calls } from "../ffi/adapter.ts";
-import { load } from "../ffi/mod.ts";
+import type { Address, Calls } from "../../ffi/adapter.ts";
+import { load } from "../../ffi/mod.ts";
 import type { Bytes } from "./support.ts";
 
 /** Puts functions in front of the library's, for all that is opened until this is disposed of. */
