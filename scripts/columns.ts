@@ -50,8 +50,6 @@ const NOT_YET: ReadonlySet<string> = new Set([
   "src/streams/transform.ts",
   "tests/README.md",
   "tests/algorithms_test.ts",
-  "tests/browsers/hosts.ts",
-  "tests/browsers/runner.ts",
   "tests/native/checking_kcapi.c",
   "tests/children/checked.ts",
   "tests/children/descriptors.ts",

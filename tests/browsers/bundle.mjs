@@ -1,5 +1,5 @@
-// bundle.mjs DIRECTORY FILE…: bundles test files for browsers and for workerd: `page.js` and `worker.js`. Runs on Bun,
-// whose bundler it uses.
+// bundle.mjs DIRECTORY FILE…: bundles test files for browsers and for workerd: `page.js` and `worker.js`. Runs on
+// Bun, whose bundler it uses.
 import { dirname, join, relative, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";

@@ -1,6 +1,6 @@
 /**
- * The browsers, and workerd: where their programs are, and how each is started on a URL with an empty profile. No driver
- * is needed, because the page reports the results by itself.
+ * The browsers, and workerd: where their programs are, and how each is started on a URL with an empty profile. No
+ * driver is needed, because the page reports the results by itself.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, globSync, writeFileSync } from "node:fs";

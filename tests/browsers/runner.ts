@@ -1,6 +1,6 @@
 /**
- * Runs the registered tests in a browser or in workerd and reports each step. The page and the worker differ only in how
- * a report reaches `run.ts`.
+ * Runs the registered tests in a browser or in workerd and reports each step. The page and the worker differ only in
+ * how a report reaches `run.ts`.
  */
 
 /** A test as it was registered. */
