@@ -68,7 +68,6 @@ const NOT_YET: ReadonlySet<string> = new Set([
   "tests/kernel/fetch",
   "tests/kernel/image",
   "tests/kernel/init",
-  "tests/kernel/install",
   "tests/kernel/matrix",
   "tests/kernel/ptrace.c",
   "tests/kernel/qemu.bash",

@@ -1,0 +1,30 @@
+/** tests/kernel/install, as far as it changes nothing. */
+import { fileURLToPath } from "node:url";
+import { assert, assertEquals, engine, runtime, spawn, test } from "./support/deps.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const hasDpkg = await spawn(["dpkg-query", "--version"]).then(({ code }) => code === 0, () => false);
+const once = test.if(
+  runtime === "bun" && engine === "userspace" && hasDpkg,
+  "runs on bun-userspace, and needs dpkg",
+);
+
+const install = (...packages: string[]) =>
+  spawn(["tests/kernel/install", "--no-kernel", ...packages], { cwd: root, env: { KCAPI_NO_INSTALL: "1" } });
+
+once("with KCAPI_NO_INSTALL, install says what is missing and why, installs nothing, and fails", async () => {
+  const { code, stdout, stderr } = await install("kcapi-no-such-package", "kcapi-no-such-package");
+  assertEquals([code, stdout], [1, ""]);
+  const [first, ...lines] = stderr.trimEnd().split("\n");
+  assertEquals(first, "install: missing, and not installed, for KCAPI_NO_INSTALL is set:");
+  const packages = lines.filter((line) => line.includes("by apt-get"));
+  assertEquals(packages, ["  the package kcapi-no-such-package, by apt-get: a test needs it"]);
+  assert(!stderr.includes("E: "), stderr);
+});
+
+once("install names no package that is there, and succeeds where nothing is missing", async () => {
+  const { code, stdout, stderr } = await install("bash");
+  assert(!stderr.includes("by apt-get"), stderr);
+  // npm's packages may be older than the lock file.
+  assertEquals([code, stdout], [stderr === "" ? 0 : 1, ""]);
+});
