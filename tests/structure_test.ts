@@ -1,5 +1,5 @@
 /**
- * The house: which room may use which, read from the sources. CONTRIBUTING.md has the map.
+ * The layers: which may import which, read from the sources. CONTRIBUTING.md describes them.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -8,12 +8,12 @@ import { assert, assertEquals, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The rooms, from the lowest to the highest: each may use itself and those before it. */
-const ROOMS: readonly (readonly [room: string, files: RegExp])[] = [
+/** The layers, from the lowest to the highest. A layer may import itself and those before it. */
+const LAYERS: readonly (readonly [layer: string, files: RegExp])[] = [
   ["errors", /^src\/errors\.ts$/],
   ["runtime", /^src\/runtime\//],
   ["ffi", /^ffi\//],
-  ["the ground floor", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
+  ["shared", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
   ["system", /^src\/system\//],
   ["engines", /^src\/engines\//],
   ["streams", /^src\/streams\//],
@@ -26,10 +26,10 @@ const ROOMS: readonly (readonly [room: string, files: RegExp])[] = [
   ["the tool", /^src\/cli(?:\.ts$|\/)/],
 ];
 
-/** The number of a file's room; -1 where it has none. */
-const roomOf = (file: string): number => ROOMS.findIndex(([, files]) => files.test(file));
+/** The number of a file's layer; -1 if it has none. */
+const layerOf = (file: string): number => LAYERS.findIndex(([, files]) => files.test(file));
 
-/** What a file imports of the project's own: by `import` and `export … from`, by `import()` and in types, too. */
+/** The files of the project that a file imports: `import`, `export … from`, `import()`, types included. */
 const IMPORT = /\b(?:from|import)\s*\(?\s*["'`](\.[^"'`]*)["'`]/g;
 
 function importsOf(file: string, source: string): string[] {
@@ -53,8 +53,8 @@ const sources = new Map(
 );
 const imports = new Map([...sources].map(([file, source]) => [file, importsOf(file, source)]));
 
-/** The files of a circle that `file` is in, or undefined. */
-function circleOf(file: string, graph: ReadonlyMap<string, readonly string[]>): string[] | undefined {
+/** The files of an import cycle that `file` is in, or undefined. */
+function cycleOf(file: string, graph: ReadonlyMap<string, readonly string[]>): string[] | undefined {
   const seen = new Set<string>();
   const search = (at: string, path: readonly string[]): string[] | undefined => {
     for (const next of graph.get(at) ?? []) {
@@ -71,29 +71,32 @@ function circleOf(file: string, graph: ReadonlyMap<string, readonly string[]>): 
 
 /** What of a pattern stands in the sources of some rooms, or outside of them, as "file: what". */
 function findings(rooms: readonly string[], pattern: RegExp, inside = true): string[] {
-  const files = [...sources].filter(([file]) => rooms.includes(ROOMS[roomOf(file)]?.[0] ?? "") === inside);
+  const files = [...sources].filter(([file]) => rooms.includes(LAYERS[layerOf(file)]?.[0] ?? "") === inside);
   assert(files.length > 0, rooms.join());
   return files.flatMap(([file, source]) => [...source.matchAll(pattern)].map(([what]) => `${file}: ${what}`));
 }
 
-test("every file has its room, and uses only its own and those before it", { engine: "userspace" }, () => {
+test("every file has a layer, and imports only its own and lower ones", { engine: "userspace" }, () => {
   assert(sources.size > 20);
   assert([...imports.values()].flat().length > 50);
   for (const [file, others] of imports) {
-    const room = roomOf(file);
-    assert(room >= 0, `${file} is in no room: give it a place in the order`);
+    const layer = layerOf(file);
+    assert(layer >= 0, `${file} is in no layer: add it to LAYERS`);
     for (const other of others) {
       assert(sources.has(other), `${file} imports ${other}, which is not published`);
-      assert(roomOf(other) <= room, `${file} (${ROOMS[room]![0]}) imports ${other} (${ROOMS[roomOf(other)]?.[0]})`);
+      assert(
+        layerOf(other) <= layer,
+        `${file} (${LAYERS[layer]![0]}) imports ${other} (${LAYERS[layerOf(other)]?.[0]})`,
+      );
     }
   }
 });
 
-test("no files import each other in a circle, of types neither", { engine: "userspace" }, () => {
+test("there are no import cycles, including type-only ones", { engine: "userspace" }, () => {
   const three = { "a.ts": ["b.ts", "d.ts"], "b.ts": ["c.ts"], "c.ts": ["a.ts"], "d.ts": [] };
-  assertEquals(circleOf("b.ts", new Map(Object.entries(three))), ["b.ts", "c.ts", "a.ts", "b.ts"]);
-  assertEquals(circleOf("d.ts", new Map(Object.entries(three))), undefined);
-  for (const file of imports.keys()) assertEquals(circleOf(file, imports), undefined);
+  assertEquals(cycleOf("b.ts", new Map(Object.entries(three))), ["b.ts", "c.ts", "a.ts", "b.ts"]);
+  assertEquals(cycleOf("d.ts", new Map(Object.entries(three))), undefined);
+  for (const file of imports.keys()) assertEquals(cycleOf(file, imports), undefined);
 });
 
 test("no file is longer than 500 lines", { engine: "userspace" }, () => {
@@ -114,7 +117,7 @@ test("imports are found however they are written", { engine: "userspace" }, () =
   assertEquals(importsOf("src/x.ts", withoutComments('/* from "./a.ts" */ // import "./b.ts"')), []);
 });
 
-/** A use of a runtime's own, or a way around this test; a mention in a message is none. */
+/** A use of an API of one runtime, or a way around this test. A mention in a message does not match. */
 const RUNTIME =
   /\b(?:Deno|Bun)\s*[.[]|\.\s*(?:Deno|Bun)\b|["'`](?:Deno|Bun|bun|bun:\w+|node:ffi)["'`]|globalThis\s*\[/g;
 
@@ -135,20 +138,20 @@ test("only ffi/ and src/runtime/ name Deno or Bun, and only ffi/ uses their FFI"
   ) {
     assert(use.match(RUNTIME), use);
   }
-  for (const room of ["ffi", "runtime"]) assert(findings([room], RUNTIME).length > 0);
+  for (const layer of ["ffi", "runtime"]) assert(findings([layer], RUNTIME).length > 0);
   assertEquals(findings(["ffi", "runtime"], RUNTIME, false), []);
   for (const use of ["Deno.dlopen (path)", '"bun:ffi"', 'getBuiltinModule("node:ffi")']) assert(use.match(FFI), use);
   assert(findings(["ffi"], FFI).length > 0);
   assertEquals(findings(["ffi"], FFI, false), []);
 });
 
-test("ffi/ knows no cipher: libkcapi's names, and nothing of what they are for", { engine: "userspace" }, () => {
+test("ffi/ names no cipher outside of libkcapi's function names", { engine: "userspace" }, () => {
   const cipher = /(?<!kcapi_)cipher|\baes\b|algorithm|\biv\b|\bsector|\bpadding/gi;
   assert("const cipher = 1".match(cipher) && !"kcapi_cipher_init".match(cipher));
   assertEquals(findings(["ffi"], cipher), []);
 });
 
-test("engines know no stream: they never wait, and name nothing of web streams", { engine: "userspace" }, () => {
+test("engines never wait, and use no web streams", { engine: "userspace" }, () => {
   const stream = /\b(?:[A-Z]\w*Stream\w*|Promise|async|await|AbortSignal)\b/g;
   for (
     const word of ["ReadableStream", "CipherStream", "await x", "Promise<void>"]
