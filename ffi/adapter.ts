@@ -24,7 +24,7 @@ export type Calls = {
 };
 
 /** 64-bit cells of memory as pointers. */
-export interface PointerCells {
+interface PointerCells {
   get(index: number): Address;
   set(index: number, address: Address): void;
 }

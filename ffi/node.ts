@@ -19,7 +19,7 @@ const NATIVE = {
 } as const satisfies Record<CType, string>;
 
 /** A C function, in the words of `node:ffi`. */
-export interface NodeSignature {
+interface NodeSignature {
   readonly arguments: readonly (typeof NATIVE)[Exclude<CType, "void">][];
   readonly return: (typeof NATIVE)[CType];
 }

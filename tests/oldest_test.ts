@@ -1,6 +1,6 @@
 /**
  * The oldest releases of the runtimes, and runtimes that are none of the three: what runs there, and what the others
- * are told. `tests/nodes` has the programs.
+ * are told. `tests/runtimes` has the programs.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -25,7 +25,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules/.bin");
 const json = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
 
-/** Releases of Node, the newest last: `tests/nodes` has them. */
+/** Releases of Node, the newest last: `tests/runtimes` has them. */
 const NODES = ["node22", "node24", "node"].map((name) =>
   join(root, "node_modules", `${name}-linux-${process.arch}`, "bin/node")
 );

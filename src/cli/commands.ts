@@ -119,7 +119,7 @@ const SECRETS_TEXT =
   `(Salted__, PBKDF2-HMAC-SHA256): openssl enc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -aes-256-cbc. A key gives bare ` +
   `ciphertext, as openssl enc -K -iv and kcapi-enc do.`;
 
-export const COMMANDS: readonly Command[] = [
+const COMMANDS: readonly Command[] = [
   {
     name: "seal",
     summary: "encrypts and authenticates a file or standard input",

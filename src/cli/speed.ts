@@ -47,7 +47,7 @@ export async function speed(args: Arguments): Promise<number> {
 const WARM_UP = 200;
 
 /** Encrypts one chunk again and again, in place, until the time is up. */
-export async function measure(
+async function measure(
   what: Pick<Measurement, "cipher" | "size" | "engine">,
   time: number,
 ): Promise<Measurement> {

@@ -177,7 +177,7 @@ function startWorker(): Worker {
 }
 
 /** The module that Workers run. In a bundle it lies beside the bundle. */
-export function moduleURL(): URL {
+function moduleURL(): URL {
   const [, extension] = /\/executors\/pool_worker\.(ts|js)$/.exec(import.meta.url) ?? [];
   return new URL(extension ? `../workers/cipher_worker.${extension}` : "./cipher_worker.js", import.meta.url);
 }

@@ -14,7 +14,7 @@ import { Secret } from "../secret.ts";
 import { type Format, type Header, PREFIX_SIZE } from "./format.ts";
 
 /** Where a segment is in its stream. It is part of the nonce, not of the segment. */
-export interface SegmentPosition {
+interface SegmentPosition {
   readonly index: number;
   readonly isLast: boolean;
 }
