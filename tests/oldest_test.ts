@@ -66,6 +66,7 @@ once("the oldest releases run each part of the API, with the results of this one
     assertStringIncludes(version.stdout, OLDEST[name as keyof typeof OLDEST]);
     const { code, stdout, stderr } = await spawn(command("tests/children/minimum"), { env: { NO_COLOR: "1" } });
     assertEquals(code, 0, `${name}: ${stderr}`);
+    assert(!stderr.includes("MaxListeners"), stderr);
     const results = JSON.parse(stdout);
     assertEquals(results.probe, name.toLowerCase());
     for (const [what, result] of Object.entries(results)) {

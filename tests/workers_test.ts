@@ -459,6 +459,77 @@ once("a stream that has failed, and is left, keeps no room with a Worker", async
   reader.releaseLock();
 });
 
+once("streams whose readers stand still take no Worker from one that is read", async () => {
+  using pool = await warm(4);
+  const stalled = Array.from({ length: 8 }, () => new EncryptionStream("ctr(aes)", optionsWith(pool)));
+  await Promise.all(stalled.map(async ({ readable, writable }) => {
+    const writer = writable.getWriter();
+    void caught(writer.closed);
+    void caught(writer.write(new Uint8Array(3 * UNIT)));
+    await readable.getReader().read();
+  }));
+  await until(() => underWay() === 0, "Workers have done what they have");
+  await assertTakesAhead(pool, 8);
+});
+
+once("Workers start when they are needed, one in a turn of the event loop", async () => {
+  const before = started.length;
+  using pool = new WorkerPool(4);
+  const output = collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(16 * UNIT)));
+  for (let seen = before; seen < before + 4;) {
+    await turns(1);
+    assert(started.length <= seen + 1, `${started.length - seen} in one turn`);
+    seen = started.length;
+  }
+  assertEquals(await output, ctrOf(new Uint8Array(16 * UNIT)));
+  using small = new WorkerPool(4);
+  const count = started.length;
+  for (let i = 0; i < 3; i++) await collect(encrypt("ctr(aes)", optionsWith(small), bytes(100)));
+  assertEquals(started.length, count + 1);
+});
+
+once("ready() starts all Workers, and rejects if one cannot start or the pool is closed", async () => {
+  const before = started.length;
+  const pool = new WorkerPool(3);
+  await Promise.all([pool.ready(), pool.ready()]);
+  const own = started.slice(before);
+  assertEquals(own.map(({ heard }) => heard), [["ready"], ["ready"], ["ready"]]);
+  await pool.ready();
+  assertEquals(started.length, before + 3);
+  pool.close();
+  assertEquals((await assertRejects(() => pool.ready(), KcapiError)).code, "ECANCELED");
+  using killed = new WorkerPool(2);
+  const failing = killed.ready();
+  await until(() => started.length > before + 3, "a Worker was started");
+  void started.at(-1)!.worker.terminate();
+  const error = await caught(failing);
+  assert(error === undefined || (error as KcapiError).operation === "Worker", `${error}`);
+  await killed.ready();
+});
+
+check("with inPlace small chunks are sent together, not one by one", async () => {
+  let pieces = 0;
+  hooks.change = (kind, _, message) => {
+    if (kind === "batch") pieces += (message as { pieces: readonly unknown[] }).pieces.length;
+  };
+  const input = bytes(160_000);
+  const chunks = cut(input, [16], { copied: true });
+  const output = collect(encrypt("ctr(aes)", { ...optionsWith(pair), inPlace: true }, chunks));
+  assertEquals(await output, ctrOf(input));
+  delete hooks.change;
+  assert(pieces < 500, `${pieces} pieces of memory`);
+});
+
+check("a kernel key that cannot be used fails in a pool as without one", async () => {
+  const key = { type: "logon", description: "kcapi-streams: no such key" } as const;
+  const failures = await Promise.all(
+    [undefined, pair].map((pool) => caught(collect(encrypt("ctr(aes)", { key, iv: IV, pool }, bytes(5))))),
+  );
+  const [alone, pooled] = failures as [KcapiError, KcapiError];
+  assertInstanceOf(alone, KcapiError);
+  assertEquals([pooled.code, pooled.message], [alone.code, alone.message]);
+});
+
 once("iterables that were left half-finished, and collected, take no share from others", async () => {
   using pool = await warm(2);
   let collected = 0;
@@ -1010,6 +1081,10 @@ test("a size that is none is refused, and none is the number of processors", () 
 });
 
 test("what is no WorkerPool is refused as such, and one with a handle", () => {
+  // @ts-expect-error: what looks like a pool is none
+  assertThrows(() => new SealStream({ key: KEY, pool: { size: 2 } }), TypeError, '"pool"');
+  // @ts-expect-error: nor is what has its methods
+  assertThrows(() => new SealStream({ key: KEY, pool: { size: 2, async ready() {}, close() {} } }), TypeError);
   const before = started.length;
   for (const bad of [{}, null, 42, "2", { size: 2 }, Object.create(WorkerPool.prototype)]) {
     const options = { key: KEY, iv: IV, engine, pool: bad as WorkerPool };
@@ -1061,6 +1136,39 @@ test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
     }
   },
 );
+
+test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
+  "in Node the default size needs no navigator, and many streams at once no larger table of listeners",
+  async () => {
+    const program = `
+    const { EncryptionStream, WorkerPool } = await import(${
+      JSON.stringify(new URL("../mod.ts", import.meta.url).href)
+    });
+    const pool = new WorkerPool();
+    const options = { key: new Uint8Array(16), iv: new Uint8Array(16), engine: "${engine}", pool };
+    const streams = Array.from({ length: 30 }, () => new EncryptionStream("ctr(aes)", options));
+    console.log(typeof navigator, pool.size > 0, streams.length);`;
+    const flags = ["--no-experimental-global-navigator", "--input-type=module"];
+    const { code, stdout, stderr } = await spawn([...runtimeArgv, ...flags, "--eval", program]);
+    assertEquals([code, stdout], [0, "undefined true 30\n"], stderr);
+    assert(!stderr.includes("MaxListeners"), stderr);
+  },
+);
+
+once("where descriptors are short, no Worker is started, and EMFILE says so", async () => {
+  const command = [...runtimeArgv, child("short_of_descriptors")];
+  for (const free of [0, 3, 12]) {
+    const { code, stdout, stderr } = await spawn([
+      "sh",
+      "-c",
+      'ulimit -n 200 && exec "$@"',
+      "sh",
+      ...command,
+      `${free}`,
+    ]);
+    assertEquals([code, stdout], [0, '["EMFILE Worker","EMFILE Worker",3000000,"ready"]\n'], `${free} free: ${stderr}`);
+  }
+});
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 

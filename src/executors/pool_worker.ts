@@ -166,14 +166,46 @@ export class PoolWorker {
 
 function startWorker(): Worker {
   const { Worker } = process.getBuiltinModule("node:worker_threads");
+  const url = moduleURL();
+  checkDescriptors(url);
   try {
-    return new Worker(loadable(moduleURL()), { name: "kcapi" });
+    return new Worker(loadable(url), { name: "kcapi" });
   } catch (cause) {
     throw new KcapiError("EACCES", "Worker", "this program may start no Worker", {
       cause,
       hint: "permit it: in Deno with --allow-read=PATH of this module, in Node with --allow-worker",
     });
   }
+}
+
+/** More than a Worker takes while it starts. */
+const DESCRIPTORS = 32;
+
+/**
+ * Node blames the module if a Worker finds no descriptor while it starts. Deno and Bun end the process. So this thread
+ * looks first whether there are some, with the module itself, which it may read.
+ *
+ * @throws {KcapiError} EMFILE or ENFILE if descriptors are short.
+ */
+function checkDescriptors(url: URL): void {
+  if (url.protocol !== "file:") return;
+  const { openSync, closeSync } = process.getBuiltinModule("node:fs");
+  const open: number[] = [];
+  try {
+    while (open.length < DESCRIPTORS) open.push(openSync(url, "r"));
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "EMFILE" || code === "ENFILE") throw descriptorError(code, cause);
+  } finally {
+    for (const descriptor of open) closeSync(descriptor);
+  }
+}
+
+function descriptorError(code: "EMFILE" | "ENFILE", cause: unknown): KcapiError {
+  return new KcapiError(code, "Worker", `a Worker starts only while ${DESCRIPTORS} descriptors are free`, {
+    cause,
+    hint: "close files that are open, or raise the limit (ulimit -n)",
+  });
 }
 
 /** The module that Workers run. In a bundle it lies beside the bundle. */
@@ -197,6 +229,8 @@ function endedError(cause: unknown): KcapiError {
 }
 
 function startError(cause: unknown): KcapiError {
+  const [short] = /\bE[MN]FILE\b/.exec(String(cause)) ?? [];
+  if (short) return descriptorError(short as "EMFILE", cause);
   return new KcapiError("ENOENT", "Worker", "the module of the Workers cannot be loaded", {
     cause,
     hint: 'in a bundle, make it an entry of its own: a file cipher_worker.js with import "@kcapi/streams/worker"',

@@ -177,6 +177,8 @@ class Scheduler {
 
   constructor(size: number) {
     this.#size = size;
+    // Node 22 warns of eleven listeners. Each stream is one.
+    process.getBuiltinModule("node:events").setMaxListeners(0, this.signal);
   }
 
   /** Aborted when the pool is closed. */
@@ -290,7 +292,8 @@ class Scheduler {
 
   /** Starts a Worker, one in a turn of the event loop: the tasks that wait are given out in the next one. */
   #start(): PoolWorker | undefined {
-    if (this.#hasStarted) return undefined;
+    const isRetry = this.#startError !== undefined && this.#workers.length === 0;
+    if (this.#hasStarted && !isRetry) return undefined;
     this.#hasStarted = true;
     this.#startError = undefined;
     setImmediate(() => {
