@@ -815,6 +815,32 @@ check("what is damaged fails in its Worker as in one thread, after the output be
   assert(pieces.every(({ buffer, length }) => buffer.byteLength === length), "more memory comes out than was written");
 });
 
+check(
+  "what was verified in front of damage comes out of an UnsealStream, though its writer has closed by then",
+  async () => {
+    const input = bytes(4 * UNIT);
+    const file = await collect(seal({ key: KEY, engine }, input));
+    const damaged = 50; // the segment, of 65
+    file[damaged * 65_536 + 100]! ^= 1;
+    for (const pool of [undefined, pair]) {
+      const stream = new UnsealStream({ key: KEY, engine, pool });
+      const writer = stream.writable.getWriter();
+      const writing = Promise.all([caught(writer.write(file)), caught(writer.close())]);
+      const pieces: Bytes[] = [];
+      const error = await caught((async () => {
+        for await (const piece of stream.readable) {
+          pieces.push(piece);
+          await turns(3); // a slow reader
+          await until(() => underWay() === 0, "Workers have done what they have");
+        }
+      })());
+      assertEquals((error as KcapiError)?.code, "EBADMSG");
+      assertEquals(concat(pieces), input.slice(0, damaged * (65_536 - 32) - 40));
+      await writing;
+    }
+  },
+);
+
 check("what is cut at a segment's end comes out, and fails then, as in one thread", async () => {
   const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_4KB" } as const;
   const input = bytes(3 * UNIT);

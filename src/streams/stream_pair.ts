@@ -52,6 +52,8 @@ export class StreamPair {
   /** Since when output has been made without a turn of the event loop. */
   #slice: TimeSlice | undefined;
   #over = false;
+  /** The error of a close, which waits until what was enqueued before it has been read. */
+  #heldError: { readonly error: unknown } | undefined;
   /** Why it ended, other than by a close. */
   #reason: unknown;
 
@@ -123,6 +125,8 @@ export class StreamPair {
         this.#reader.close();
       });
     } catch (error) {
+      // What is enqueued was verified: it is read before the error.
+      if (!this.#over && this.#reader.desiredSize! < 0) this.#heldError = { error };
       this.#fail(error);
       throw error;
     }
@@ -161,6 +165,7 @@ export class StreamPair {
   }
 
   #pull(): void {
+    if (this.#heldError) return this.#reader.error(this.#heldError.error);
     this.#demand = true;
     this.#hold();
     this.#resume();
@@ -277,7 +282,7 @@ export class StreamPair {
     if (this.#over) return;
     this.#reason = reason;
     this.#finish();
-    this.#reader.error(reason);
+    if (!this.#heldError) this.#reader.error(reason);
     this.#waiting?.reject(reason);
     this.#waiting = undefined;
   }
