@@ -182,6 +182,8 @@ handle.streamUpdate(42);
 const keys: KernelKey[] = [{ type: "logon", description: "a:b" }, { serial: 42 }];
 // @ts-expect-error: a key has a description or a serial number
 keys.push({ type: "logon", description: "a:b", serial: 42 });
+// @ts-expect-error: what looks like a pool is none
+encrypt("ctr(aes)", { ...options, pool: { size: 2 } }, bytes);
 // @ts-expect-error: a number of bytes is no any
 for await (const chunk of encrypt("ctr(aes)", { ...options, pool: new WorkerPool(2) }, bytes)) chunk satisfies number;
 `;
