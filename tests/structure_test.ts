@@ -69,10 +69,10 @@ function cycleOf(file: string, graph: ReadonlyMap<string, readonly string[]>): s
   return search(file, [file]);
 }
 
-/** What of a pattern stands in the sources of some rooms, or outside of them, as "file: what". */
-function findings(rooms: readonly string[], pattern: RegExp, inside = true): string[] {
-  const files = [...sources].filter(([file]) => rooms.includes(LAYERS[layerOf(file)]?.[0] ?? "") === inside);
-  assert(files.length > 0, rooms.join());
+/** What of a pattern stands in the sources of some layers, or outside of them, as "file: what". */
+function findings(layers: readonly string[], pattern: RegExp, inside = true): string[] {
+  const files = [...sources].filter(([file]) => layers.includes(LAYERS[layerOf(file)]?.[0] ?? "") === inside);
+  assert(files.length > 0, layers.join());
   return files.flatMap(([file, source]) => [...source.matchAll(pattern)].map(([what]) => `${file}: ${what}`));
 }
 
