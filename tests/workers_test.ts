@@ -45,6 +45,7 @@ import {
   runtimeArgv,
   spawn,
   test,
+  times,
 } from "./support/deps.ts";
 import { hooks, type Started, started, underWay, until, warm } from "./support/pool.ts";
 import {
@@ -354,13 +355,15 @@ check("in the memory of what comes out is nothing else: of input that comes in b
   }
 });
 
-check("a thousand streams share a pool, and each has its own bytes", async () => {
+const MANY = times(250, 1000);
+
+check(`${MANY} streams share a pool, and each has its own bytes`, async () => {
   const sockets = openSockets();
   using pool = await warm(2);
   const warmed = openSockets();
   const inputs = Array.from({ length: 10 }, (_, i) => bytes(1_000 + i, i));
   const outputs = inputs.map(ctrOf);
-  await Promise.all(Array.from({ length: 1_000 }, async (_, i) => {
+  await Promise.all(Array.from({ length: MANY }, async (_, i) => {
     const output = collect(encrypt("ctr(aes)", optionsWith(pool), inputs[i % 10]!));
     assertEquals(await output, outputs[i % 10]!, `stream ${i}`);
   }));
