@@ -13,22 +13,34 @@ const STEP = 256 * PAGE;
  */
 export function findInMemory(pid: number, needle: Uint8Array): { found: number; searched: number } {
   const pieces = Array.from({ length: needle.length / 16 }, (_, i) => needle.subarray(16 * i, 16 * i + 16));
+  const { counts, searched } = search(pid, pieces);
+  return { found: counts.reduce((sum, count) => sum + count), searched };
+}
+
+/** Of pieces of the same length, which are in the memory of a process. */
+export function findEach(pid: number, pieces: readonly Uint8Array[]): boolean[] {
+  return search(pid, pieces).counts.map((count) => count > 0);
+}
+
+/** In how many chunks of the memory each piece is, and how much memory that is. */
+function search(pid: number, pieces: readonly Uint8Array[]): { counts: number[]; searched: number } {
+  const counts = pieces.map(() => 0);
   const [memory, pagemap] = ["mem", "pagemap"].map((file) => openSync(`/proc/${pid}/${file}`, "r")) as [number, number];
   const chunk = Buffer.alloc(STEP + pieces[0]!.length - 1); // what lies across two chunks is in the first
-  let [found, searched] = [0, 0];
+  let searched = 0;
   try {
     for (const [start, end] of runs(pid, pagemap)) {
       for (let at = start; at < end; at += STEP) {
         const length = readAt(memory, chunk, Math.min(chunk.length, end - at), at);
         searched += Math.min(length, STEP);
-        found += pieces.filter((piece) => chunk.subarray(0, length).includes(piece)).length;
+        pieces.forEach((piece, i) => counts[i]! += Number(chunk.subarray(0, length).includes(piece)));
       }
     }
   } finally {
     closeSync(memory);
     closeSync(pagemap);
   }
-  return { found, searched };
+  return { counts, searched };
 }
 
 /** The pages that are there, in runs, of all that is mapped to be read. */
