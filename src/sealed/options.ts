@@ -87,6 +87,11 @@ export function checkSealOptions(options: SealOptions): SealPlan {
   };
 }
 
+function isZero(key: Bytes): boolean {
+  for (let i = 0; i < key.length; i++) if (key[i] !== 0) return false;
+  return key.length > 0;
+}
+
 function checkKey(value: unknown, { keySize }: Format): Bytes {
   if (checkKernelKey(value)) {
     throw new TypeError(
@@ -95,6 +100,11 @@ function checkKey(value: unknown, { keySize }: Format): Bytes {
   }
   const key = bytesOf("key", value);
   const least = Math.max(LEAST_KEY, keySize);
+  if (isZero(key)) {
+    throw new RangeError(
+      '"key" expected a random key, got nothing but zero bytes: was the array zeroed before this call?',
+    );
+  }
   if (key.length < least) throw new RangeError(`"key" expected at least ${least} bytes, got ${key.length}`);
   return key;
 }
