@@ -185,7 +185,8 @@ function sealedJob(kind: "seal" | "unseal"): SealedJob {
 
 function cipherJob(algorithm: string, sectorSize?: number): CipherJob {
   const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true, iv: undefined } as const;
-  return { kind: "cipher", algorithm, engine, ...plan, sectorSize };
+  const sectors = sectorSize === undefined ? undefined : { sectorSize, sector: 0n, ivStep: 1n };
+  return { kind: "cipher", algorithm, engine, ...plan, sectors };
 }
 
 /** What bare Workers seal: to whole segments, 1 MiB together. */

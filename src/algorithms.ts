@@ -153,8 +153,19 @@ export function parseAlgorithm(name: string): Algorithm {
   };
 }
 
+/** Whether a stream can be cut into sectors. */
+export function hasSectors({ kind, mode }: Algorithm): boolean {
+  return kind === "sector" || mode === "cbc";
+}
+
+/** The algorithm as it encrypts sectors: each one is a message, also in cbc (dm-crypt's aes-cbc-plain64). */
+export function inSectors(algorithm: Algorithm): Algorithm {
+  return { ...algorithm, kind: "sector" };
+}
+
 /** Whether PKCS#7 is the custom in this mode: the padding's default. */
-export function padsByDefault({ mode }: Algorithm): boolean {
+export function padsByDefault({ mode, kind }: Algorithm): boolean {
+  if (kind === "sector") return false;
   return mode === "cbc" || mode === "ecb" || mode === "pcbc";
 }
 

@@ -219,11 +219,14 @@ const BAD_FOR_STREAMS: Case[] = [
   ...badValues("padding", TypeError, ["pkcs7"], { algorithm: "chacha20", options: { key: bytes(32) } }),
   ...badValues("padding", TypeError, ["pkcs7"], { algorithm: "xts(aes)", options: { key: bytes(32) } }),
   ...badValues("padding", TypeError, ["pkcs7"], { algorithm: "cts(cbc(aes))" }),
+  ...badValues("padding", TypeError, ["pkcs7"], { algorithm: "cbc(aes)", options: { iv: undefined, sectorSize: 512 } }),
   ...badValues("inPlace", TypeError, [1, "yes", null, {}]),
   ...badValues("signal", TypeError, ["x", 1, {}, new EventTarget(), new AbortController()]),
   ...badValues("sectorSize", RangeError, [NaN, 0, -0, -16, -512, 15, 17, 24, 8, 512.5, Infinity, 2 ** 53], SECTORS),
   ...badValues("sectorSize", TypeError, ["512", 512n, null, {}, true, [512]], SECTORS),
-  ...badValues("sectorSize", TypeError, [512], { options: { iv: undefined } }),
+  ...badValues("sectorSize", TypeError, [512], { algorithm: "ecb(aes)", options: { iv: undefined } }),
+  ...badValues("ivLargeSectors", TypeError, [1, "yes", null, {}], SECTORS),
+  ...badValues("ivLargeSectors", TypeError, [true]),
   ...badValues("sectorSize", TypeError, [512], { algorithm: "ctr(aes)", options: { iv: undefined } }),
   ...badValues("sectorSize", TypeError, [512], { algorithm: "xts(aes)", options: { key: bytes(32), iv: IV } }),
   ...badValues("sector", RangeError, [NaN, -1, 0.5, Infinity, 2 ** 53, -1n, 2n ** 64n, 2n ** 65n], SECTORS),
@@ -524,7 +527,17 @@ test("iv: null is refused by name where the IV's length is not known beforehand,
 });
 
 test("a getter of an option that closes the handle makes the stream an EBADF: it never runs under a key of zeros", async () => {
-  const options = ["iv", "padding", "inPlace", "signal", "sectorSize", "sector", "key", "engine"] as const;
+  const options = [
+    "iv",
+    "padding",
+    "inPlace",
+    "signal",
+    "sectorSize",
+    "sector",
+    "ivLargeSectors",
+    "key",
+    "engine",
+  ] as const;
   for (const name of options) {
     const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
     const parameters = {

@@ -234,7 +234,11 @@ test(
         2,
         '"padding" expected "none" for ctr(aes)',
       ],
-      [["encrypt", ...key, "--sector-size", "512", ...files], 2, '"sectorSize" is for modes that encrypt sectors'],
+      [
+        ["encrypt", ...key, "-c", "ctr(aes)", "--sector-size", "512", ...files],
+        2,
+        '"sectorSize" is for cbc and modes that encrypt sectors',
+      ],
       [["encrypt", ...key, "-c", "xts(aes)", "--sector-size", "20", ...files], 2, "sectorSize"],
       [["encrypt", ...key, "-c", "xts(aes)", "--sector", "-1", ...files], 2, "--sector"],
       [["encrypt", ...key, "-c", "aes-128-cbc", ...files], 2, "the key has 32 bytes, aes-128-cbc takes 16"],

@@ -436,7 +436,7 @@ function flowWithTails(algorithm: string, key: Bytes): { flow: Flow; tails: Byte
 }
 
 test("input bytes kept back for the next unit are zeroed when the flow is closed, and where they need more room", () => {
-  const sectors = { direction: "encrypt", iv: null, sectorSize: 512 } as const;
+  const sectors = { direction: "encrypt", iv: null, sectors: { sectorSize: 512, sector: 0n, ivStep: 1n } } as const;
   const { flow, tails } = flowWithTails("xts(aes)", bytes(64, 2));
   flow.start(sectors);
   const send = (length: number) => {

@@ -4,14 +4,14 @@
  * @module
  */
 
-import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
+import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
-import { KcapiError } from "../errors.ts";
 import { type Executor, type Job, type LocalSession, localSession, type SplitRule } from "../executors/executor.ts";
 import { cloneKey, disposeKey, type Key } from "../kernel_key.ts";
+import { ivAt, sectorAt, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 import { type CipherPlan, Cryptor } from "./cryptor.ts";
 import type { Padding } from "./options.ts";
@@ -23,7 +23,7 @@ export interface CipherJob extends Job {
   readonly algorithm: string;
   readonly direction: Direction;
   readonly padding: Padding;
-  readonly sectorSize: number | undefined;
+  readonly sectors: Sectors | undefined;
   readonly inPlace: boolean;
   /** Of the stream. */
   readonly iv: Bytes | undefined;
@@ -51,7 +51,7 @@ export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, exe
     direction,
     engine,
     padding,
-    sectorSize: sectors?.sectorSize,
+    sectors,
     inPlace,
     iv,
   };
@@ -88,40 +88,14 @@ type BatchIVs = (index: number, list: readonly Bytes[]) => { iv?: Bytes; sector?
 
 /** Undefined if a batch continues the state of the one before. */
 function batchIVs({ algorithm, direction, iv, sectors }: CipherPlan): BatchIVs | undefined {
-  if (sectors) return (index) => ({ sector: sectors.sector + BigInt(index) });
+  if (sectors) return (index) => ({ sector: sectorAt(sectors, index) });
   if (algorithm.oneStreamPerKey || !iv && algorithm.mode !== "ecb") return undefined;
-  if (algorithm.kind === "counter") return (index) => ({ iv: littleEndianCounter(algorithm, iv!, index) });
+  if (algorithm.kind === "counter" || algorithm.mode === "ctr") {
+    return (index) => ({ iv: ivAt(algorithm, iv!, index * algorithm.chunkSize) });
+  }
   if (algorithm.kind !== "stream") return undefined;
   if (algorithm.mode === "ecb") return () => ({});
-  if (algorithm.mode === "ctr") {
-    return (index) => ({ iv: bigEndianCounter(iv!, index * algorithm.chunkSize / iv!.length) });
-  }
   return isFedByCiphertext(algorithm, direction) ? ciphertextIVs(iv!) : undefined;
-}
-
-/** SP 800-38A: the whole counter block is a big-endian number. */
-function bigEndianCounter(iv: Bytes, blocks: number): Bytes {
-  const counter = iv.slice();
-  for (let i = counter.length - 1; i >= 0 && blocks > 0; i--) {
-    const sum = counter[i]! + blocks % 256;
-    counter[i] = sum;
-    blocks = Math.floor(blocks / 256) + (sum >> 8);
-  }
-  return counter;
-}
-
-/** A block counter of 32 bits, at whose end the stream ends. */
-function littleEndianCounter({ name, counterOffset }: Algorithm, iv: Bytes, blocks: number): Bytes {
-  const counter = iv.slice();
-  const view = new DataView(counter.buffer);
-  const block = view.getUint32(counterOffset, true) + blocks;
-  if (block >= 2 ** 32) {
-    throw new KcapiError("EOVERFLOW", "stream", `the block counter of ${name} ends here, after 2^32 blocks`, {
-      hint: "use another nonce for what follows",
-    });
-  }
-  view.setUint32(counterOffset, block, true);
-  return counter;
 }
 
 /** Decryption in these modes needs only the ciphertext block before. */
@@ -154,8 +128,8 @@ function endOf(list: readonly Bytes[], length: number): Bytes {
  * @param key Owned by the session, also if this fails.
  */
 export function openCipher(job: CipherJob, key: Key): LocalSession {
-  const { isChain, direction, engine: name, padding, sectorSize, inPlace } = job;
-  const algorithm = parseAlgorithm(job.algorithm);
+  const { isChain, direction, engine: name, padding, sectors, inPlace } = job;
+  const algorithm = sectors ? inSectors(parseAlgorithm(job.algorithm)) : parseAlgorithm(job.algorithm);
   const plan = { direction, algorithm, inPlace };
   if (isChain) {
     const open = () => openEngine(algorithm, key, name);
@@ -172,7 +146,7 @@ export function openCipher(job: CipherJob, key: Key): LocalSession {
       ...plan,
       iv,
       padding: isLast ? padding : "none",
-      sectors: sectorSize === undefined ? undefined : { sectorSize, sector: sector! },
+      sectors: sectors && { ...sectors, sector: sector! },
       open: () => withoutClose(engine),
     });
     runThrough(cryptor, list, true, outputs);

@@ -8,6 +8,7 @@ import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, Scatter } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
+import type { Sectors } from "../position.ts";
 import { Flow } from "./flow.ts";
 import type { Transform } from "../streams/transform.ts";
 import { checkIV, type Padding } from "./options.ts";
@@ -22,7 +23,7 @@ export interface CipherPlan {
   readonly algorithm: Algorithm;
   readonly iv: Bytes | undefined;
   readonly padding: Padding;
-  readonly sectors: { readonly sectorSize: number; readonly sector: bigint } | undefined;
+  readonly sectors: Sectors | undefined;
   readonly inPlace: boolean;
 }
 
@@ -54,7 +55,7 @@ export class Cryptor implements Transform {
     this.#hold = padding === "pkcs7" && direction === "decrypt" ? 1 : 0;
     try {
       const checkedIV = sectors ? null : checkIV(algorithm, iv, engine.ivSize, "stream_init");
-      this.#flow.start({ direction, iv: checkedIV, hold: this.#hold, ...sectors });
+      this.#flow.start({ direction, iv: checkedIV, hold: this.#hold, sectors });
       if (sectors && sectors.sectorSize > engine.window) {
         throw new RangeError(`"sectorSize" expected at most ${engine.window} bytes, got ${sectors.sectorSize}`);
       }

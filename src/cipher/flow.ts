@@ -17,19 +17,15 @@ import type { Algorithm } from "../algorithms.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
 import { type Bytes, type Scatter, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-
-const MAX_COUNTER = 2 ** 32;
-const MAX_SECTOR = 1n << 64n;
+import { checkCounter, ivAt, ivOfSector, sectorAt, type Sectors } from "../position.ts";
 
 /** How a stream is laid out; all fields but `direction` and `iv` are for the streams of `cryptor.ts`. */
 export interface StreamLayout {
   readonly direction: Direction;
   /** `ivSize` bytes; null where there is none, and with sectors. */
   readonly iv: Bytes | null;
-  /** Bytes per sector; makes the IV the sector's number. */
-  readonly sectorSize?: number | undefined;
-  /** The number of the first sector. */
-  readonly sector?: bigint | undefined;
+  /** Makes the IV of each sector its number. */
+  readonly sectors?: Sectors | undefined;
   /** Hold back at least so many bytes until the end: 1 for the block of PKCS#7. */
   readonly hold?: 0 | 1 | undefined;
 }
@@ -95,7 +91,7 @@ export class Flow {
    */
   start(layout: StreamLayout): void {
     this.#layout = layout;
-    this.unit = layout.sectorSize ?? this.algorithm.chunkSize;
+    this.unit = layout.sectors?.sectorSize ?? this.algorithm.chunkSize;
     this.#tailLength = 0;
     this.#position = 0;
     this.#ended = false;
@@ -177,7 +173,7 @@ export class Flow {
   /** Whether the stream is one op: nothing is ready before its end. */
   get isMessage(): boolean {
     const { kind } = this.algorithm;
-    return kind === "message" || (kind === "sector" && this.#layout!.sectorSize === undefined);
+    return kind === "message" || (kind === "sector" && this.#layout!.sectors === undefined);
   }
 
   /** How many bytes may be sent now, of `total` at hand (rules F2 and F5). */
@@ -200,7 +196,9 @@ export class Flow {
     if (kind === "stream") {
       this.engine.update(list, last);
     } else if (length > 0) {
-      if (kind === "counter") this.#checkCounter(length);
+      if (kind === "counter") {
+        checkCounter(this.algorithm, this.#layout!.iv!, this.#position + this.#queued + length);
+      }
       if (!this.#roundOpen) this.#openRound();
       this.engine.update(list, last || kind === "sector");
     }
@@ -238,7 +236,7 @@ export class Flow {
   #received(length: number): void {
     this.#queued -= length;
     if (this.algorithm.kind === "stream") return;
-    this.#position += this.#layout!.sectorSize === undefined ? length : 1;
+    this.#position += this.#layout!.sectors === undefined ? length : 1;
     this.#roundOpen = false;
   }
 
@@ -271,37 +269,10 @@ export class Flow {
 
   /** The IV with which the next round continues the stream. */
   #roundIV(): Bytes | null {
-    const { iv, sectorSize, sector = 0n } = this.#layout!;
-    if (sectorSize !== undefined) {
-      const number = sector + BigInt(this.#position);
-      if (number >= MAX_SECTOR) {
-        throw new KcapiError("EOVERFLOW", "stream", "the sector numbers end here: the next would be 2^64");
-      }
-      const plain64 = new Uint8Array(this.engine.ivSize);
-      new DataView(plain64.buffer).setBigUint64(0, number, true);
-      return plain64;
-    }
+    const { iv, sectors } = this.#layout!;
+    if (sectors) return ivOfSector(sectorAt(sectors, this.#position), this.engine.ivSize);
     if (this.algorithm.kind !== "counter" || this.#position === 0) return iv;
-    const advanced = iv!.slice();
-    const view = new DataView(advanced.buffer);
-    view.setUint32(this.algorithm.counterOffset, this.#firstBlock() + this.#position / this.algorithm.chunkSize, true);
-    return advanced;
-  }
-
-  #firstBlock(): number {
-    const { buffer, byteOffset } = this.#layout!.iv!;
-    return new DataView(buffer, byteOffset).getUint32(this.algorithm.counterOffset, true);
-  }
-
-  /** The kernel's block counter has 32 bits and wraps around, into keystream that was used before. */
-  #checkCounter(length: number): void {
-    const { chunkSize, name } = this.algorithm;
-    const blocks = Math.ceil((this.#position + this.#queued + length) / chunkSize);
-    if (this.#firstBlock() + blocks > MAX_COUNTER) {
-      throw new KcapiError("EOVERFLOW", "stream", `the block counter of ${name} ends here, after 2^32 blocks`, {
-        hint: "use another nonce for what follows",
-      });
-    }
+    return ivAt(this.algorithm, iv!, this.#position);
   }
 
   #tooLong(): KcapiError {

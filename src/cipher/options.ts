@@ -5,11 +5,12 @@
  */
 
 import { isSignal } from "../abort.ts";
-import { type Algorithm, padsByDefault } from "../algorithms.ts";
+import { type Algorithm, hasSectors, padsByDefault } from "../algorithms.ts";
 import { type Bytes, bytesOf, describe } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../kernel_key.ts";
+import { ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 
 /** PKCS#7 (RFC 5652), or none. */
@@ -80,18 +81,24 @@ export function checkPadding(algorithm: Algorithm, padding: unknown): Padding {
 /** The layout in sectors, if there is one. */
 export function checkSectors(
   algorithm: Algorithm,
-  options: { iv?: unknown; sectorSize?: unknown; sector?: unknown },
-): { sectorSize: number; sector: bigint } | undefined {
-  const { iv, sectorSize, sector } = options;
+  options: { iv?: unknown; sectorSize?: unknown; sector?: unknown; ivLargeSectors?: unknown },
+): Sectors | undefined {
+  const { iv, sectorSize, sector, ivLargeSectors = false } = options;
+  if (typeof ivLargeSectors !== "boolean") {
+    throw new TypeError(`"ivLargeSectors" expected a boolean, got ${describe(ivLargeSectors)}`);
+  }
   if (sector !== undefined && iv !== undefined) {
     throw new TypeError('"sector" takes the place of "iv": give one of them');
   }
   if (sectorSize === undefined) {
     if (sector !== undefined) throw new TypeError('"sector" needs a "sectorSize"');
+    if (ivLargeSectors) throw new TypeError('"ivLargeSectors" needs a "sectorSize"');
     return undefined;
   }
-  if (algorithm.kind !== "sector") {
-    throw new TypeError(`"sectorSize" is for modes that encrypt sectors, such as xts(aes), not for ${algorithm.name}`);
+  if (!hasSectors(algorithm)) {
+    throw new TypeError(
+      `"sectorSize" is for cbc and modes that encrypt sectors, such as xts(aes), not for ${algorithm.name}`,
+    );
   }
   if (iv !== undefined) throw new TypeError('"sectorSize" makes the IV the sector\'s number: give "sector" for "iv"');
   if (typeof sectorSize !== "number") {
@@ -100,7 +107,7 @@ export function checkSectors(
   if (!Number.isSafeInteger(sectorSize) || sectorSize < 16 || sectorSize % 16 !== 0) {
     throw new RangeError(`"sectorSize" expected a positive multiple of 16 bytes, got ${sectorSize}`);
   }
-  return { sectorSize, sector: checkSector(sector) };
+  return { sectorSize, sector: checkSector(sector), ivStep: ivStepOf(sectorSize, ivLargeSectors) };
 }
 
 function checkSector(sector: unknown = 0): bigint {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
+import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
 import type { Direction } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
@@ -33,12 +33,15 @@ export interface CipherParameters {
    */
   inPlace?: boolean | undefined;
   /**
-   * For modes that encrypt sectors (xts, adiantum, hctr2, essiv): bytes per sector, a multiple of 16. Each sector is
-   * encrypted for itself, with its number as the IV: 64-bit little-endian, as dm-crypt's plain64.
+   * For modes that encrypt sectors (xts, adiantum, hctr2, essiv) and for cbc: bytes per sector, a multiple of 16. Each
+   * sector is a message of its own without padding. Its IV is its number: 64 bits little-endian, as dm-crypt's plain64.
+   * As there, the number counts units of 512 bytes if `sectorSize` is a multiple of 512, and else sectors.
    */
   sectorSize?: number | undefined;
-  /** The number of the first sector, 0 by default. */
+  /** The number of the first sector in the same units, 0 by default. */
   sector?: number | bigint | undefined;
+  /** The number counts sectors, whatever their size: dm-crypt's `iv_large_sectors`. Default: false. */
+  ivLargeSectors?: boolean | undefined;
 }
 
 /** Options of the streams, and of `encrypt()` and `decrypt()`. */
@@ -63,6 +66,7 @@ const NAMES: OptionNames<CipherStreamOptions> = {
   inPlace: true,
   sectorSize: true,
   sector: true,
+  ivLargeSectors: true,
   pool: true,
 };
 
@@ -78,16 +82,18 @@ export function prepare(
 ): TransformFactory {
   checkOptions("options", options, NAMES);
   // All of them, before the handle is asked for anything: a getter may do what it likes with that.
-  const { key, engine, iv, padding, sectorSize, sector, signal, inPlace = false, pool } = options;
+  const { key, engine, iv, padding, sectorSize, sector, ivLargeSectors, signal, inPlace = false, pool } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
-  const algorithm = handle?.algorithm ?? parseAlgorithm(source as string);
+  const parsed = handle?.algorithm ?? parseAlgorithm(source as string);
+  const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors });
+  const algorithm = sectors ? inSectors(parsed) : parsed;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
   const plan: CipherPlan = {
     direction,
     algorithm,
     padding: checkPadding(algorithm, padding),
-    sectors: checkSectors(algorithm, { iv, sectorSize, sector }),
-    iv: sectorSize === undefined ? ownIV(algorithm, iv) : undefined,
+    sectors,
+    iv: sectors === undefined ? ownIV(algorithm, iv) : undefined,
     inPlace,
   };
   if (handle) {

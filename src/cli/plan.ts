@@ -24,6 +24,7 @@ export interface Plan {
   readonly padding: Padding | undefined;
   readonly sectorSize: number | undefined;
   readonly sector: bigint | undefined;
+  readonly ivLargeSectors: boolean;
   readonly inPlace: true;
 }
 
@@ -39,6 +40,7 @@ export function planOf(args: Arguments): Plan {
     padding: args.get("padding") as Padding | undefined,
     sectorSize: args.integer("sector-size", 1),
     sector: sector === undefined ? undefined : BigInt(sector),
+    ivLargeSectors: args.has("iv-large-sectors"),
     inPlace: true,
   };
 }

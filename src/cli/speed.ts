@@ -63,6 +63,7 @@ async function measure(
     padding: undefined,
     sectorSize: isSectors ? 4096 : undefined,
     sector: undefined,
+    ivLargeSectors: false,
     inPlace: true,
   };
   try {

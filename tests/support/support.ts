@@ -62,7 +62,7 @@ export function reference(direction: Direction, algorithm: string, options: Refe
   if (mode === "xts") {
     return sectorSize === undefined
       ? xts(direction, key, [iv!], input.length, input)
-      : xts(direction, key, sectorIVs(input.length / sectorSize, options.sector), sectorSize, input);
+      : xts(direction, key, sectorIVs(input.length, sectorSize, options.sector), sectorSize, input);
   }
   const name = mode === algorithm ? mode : `aes-${8 * key.length}-${mode}`;
   if (getCiphers().includes(name)) return native(direction, name, key, iv, padding, input);
@@ -122,8 +122,10 @@ export function plain64(sector: bigint): Bytes {
   return iv;
 }
 
-function sectorIVs(count: number, first: number | bigint = 0): Bytes[] {
-  return Array.from({ length: Math.ceil(count) }, (_, i) => plain64(BigInt(first) + BigInt(i)));
+/** dm-crypt counts units of 512 bytes; sizes that it does not have count sectors. */
+function sectorIVs(length: number, size: number, first: number | bigint = 0): Bytes[] {
+  const step = size % 512 === 0 ? size / 512 : 1;
+  return Array.from({ length: Math.ceil(length / size) }, (_, i) => plain64(BigInt(first) + BigInt(i * step)));
 }
 
 /** IEEE 1619, with ciphertext stealing in the last unit. */
