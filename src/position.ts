@@ -24,8 +24,8 @@ export interface Sectors {
 }
 
 /**
- * By how much the IV grows with each sector: dm-crypt's plain64 counts units of 512 bytes, with `iv_large_sectors` sectors
- * (crypt_iv_plain64_gen in drivers/md/dm-crypt.c). Sizes that dm-crypt does not have count sectors.
+ * By how much the IV grows with each sector: dm-crypt's plain64 counts units of 512 bytes, and sectors with
+ * `iv_large_sectors` (crypt_iv_plain64_gen in drivers/md/dm-crypt.c). Sizes that dm-crypt does not have count sectors.
  */
 export function ivStepOf(sectorSize: number, largeSectors: boolean): bigint {
   return largeSectors || sectorSize % SECTOR_UNIT > 0 ? 1n : BigInt(sectorSize / SECTOR_UNIT);
@@ -80,8 +80,8 @@ function littleEndianAt(algorithm: Algorithm, iv: Bytes, blocks: number): Bytes 
 }
 
 /**
- * Checks that `end` bytes of a stream fit its 32-bit block counter, which wraps around in the kernel, into keystream that was
- * used before.
+ * Checks that `end` bytes of a stream fit its 32-bit block counter, which wraps around in the kernel, into keystream that
+ * was used before.
  */
 export function checkCounter(algorithm: Algorithm, iv: Bytes, end: number): void {
   const blocks = Math.ceil(end / algorithm.chunkSize);

@@ -1,4 +1,4 @@
-/** Volumes that cryptsetup made are decrypted, in the API, with Workers and by the tool; and what dm-crypt's IVs count. */
+/** Volumes that cryptsetup made are decrypted by the API, with Workers and by the tool; what dm-crypt's IVs count. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decrypt, encrypt, EncryptionStream, WorkerPool } from "../mod.ts";

@@ -1,6 +1,6 @@
 /**
- * No key is left in the memory of a process once the stream that used it has ended, in whatever way: neither the user's, of which
- * a copy was taken, nor one that was derived for a sealed stream. The memory is searched from outside.
+ * No key is left in the memory of a process once the stream that used it has ended, in whatever way: neither a copy of the
+ * user's key nor a key that was derived for a sealed stream. Another process searches the memory.
  */
 import { spawn } from "node:child_process";
 import { hkdfSync } from "node:crypto";

@@ -1,4 +1,4 @@
-/** A key of nothing but zero bytes, as an array that was zeroed too early has, is refused by all that seals and unseals. */
+/** Sealing and unsealing refuse a key of nothing but zero bytes, such as an array that was zeroed too early. */
 import { openSealed, seal, SealStream, unseal, UnsealStream } from "../mod.ts";
 import { assert, assertRejects, assertThrows, test } from "./deps.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Uses keys in streams that end in each way there is, and prints as JSON what their keys were made from. Stays until standard
- * input ends, so that another process can search the memory of this one for the keys.
+ * Uses keys in streams that end in each way there is, and prints as JSON what their keys were made from. Stays until
+ * standard input ends, so that another process can search the memory of this one for the keys.
  *
  * Arguments: the engine, and the number of Workers (0: without a pool).
  */
