@@ -2,9 +2,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decrypt, encrypt, EncryptionStream, WorkerPool } from "../mod.ts";
-import { runEach } from "./cli_support.ts";
-import { assertEquals, engine, spawn, tempDir, test } from "./deps.ts";
-import { bytes, collect, concat, cut, opens, plain64, reference, streamOf } from "./support.ts";
+import { runEach } from "./support/cli_support.ts";
+import { assertEquals, engine, spawn, tempDir, test } from "./support/deps.ts";
+import { bytes, collect, concat, cut, opens, plain64, reference, streamOf } from "./support/support.ts";
 
 const hasCryptsetup = (await spawn(["cryptsetup", "--version"]).catch(() => ({ code: 1 }))).code === 0;
 const SIZE = 3 * 1024 * 1024; // more than what one Worker does at a time

@@ -1,15 +1,15 @@
 /**
- * No key is left in the memory of a process once the stream that used it has ended, in whatever way: neither a copy of the
- * user's key nor a key that was derived for a sealed stream. Another process searches the memory.
+ * No key is left in the memory of a process once the stream that used it has ended, in whatever way: neither a copy of
+ * the user's key nor a key that was derived for a sealed stream. Another process searches the memory.
  */
 import { spawn } from "node:child_process";
 import { hkdfSync } from "node:crypto";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { assert, assertEquals, engine, runtimeArgv, test } from "./deps.ts";
-import { fillKey, type KeyUse } from "./keys_in_memory.ts";
-import { findEach } from "./process_memory.ts";
-import { type Bytes, bytes } from "./support.ts";
+import { assert, assertEquals, engine, runtimeArgv, test } from "./support/deps.ts";
+import { fillKey, type KeyUse } from "./support/keys_in_memory.ts";
+import { findEach } from "./support/process_memory.ts";
+import { type Bytes, bytes } from "./support/support.ts";
 
 /** A key that is searched for, whole: AES itself leaves halves of keys in registers and so on stacks. */
 interface Needle {

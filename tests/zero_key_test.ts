@@ -1,6 +1,6 @@
 /** Sealing and unsealing refuse a key of nothing but zero bytes, such as an array that was zeroed too early. */
 import { openSealed, seal, SealStream, unseal, UnsealStream } from "../mod.ts";
-import { assert, assertRejects, assertThrows, test } from "./deps.ts";
+import { assert, assertRejects, assertThrows, test } from "./support/deps.ts";
 
 test(
   "a key of zero bytes is a RangeError wherever a key is taken to seal or unseal",

@@ -7,9 +7,9 @@
 import process from "node:process";
 import { CipherHandle, DecryptionStream, EncryptionStream, type SealOptions, WorkerPool } from "../../mod.ts";
 import { seal, SealStream, UnsealStream } from "../../mod.ts";
-import { bytes, collect, cut, streamOf } from "../bytes.ts";
-import { fillKey, type KeyUse } from "../keys_in_memory.ts";
-import { caught, collectGarbage, turns } from "../support.ts";
+import { bytes, collect, cut, streamOf } from "../support/bytes.ts";
+import { fillKey, type KeyUse } from "../support/keys_in_memory.ts";
+import { caught, collectGarbage, turns } from "../support/support.ts";
 
 const [engine, workers] = process.argv.slice(2) as ["kernel" | "userspace", string];
 const pool = workers === "0" ? undefined : new WorkerPool(Number(workers));
