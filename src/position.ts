@@ -80,8 +80,8 @@ function littleEndianAt(algorithm: Algorithm, iv: Bytes, blocks: number): Bytes 
 }
 
 /**
- * Checks that `end` bytes of a stream fit its 32-bit block counter. In the kernel it wraps around, into keystream that was
- * used before.
+ * Checks that `end` bytes of a stream fit its 32-bit block counter. In the kernel it wraps around, into keystream that
+ * was used before.
  */
 export function checkCounter(algorithm: Algorithm, iv: Bytes, end: number): void {
   const blocks = Math.ceil(end / algorithm.chunkSize);
