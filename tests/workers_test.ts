@@ -18,6 +18,7 @@ import {
   encrypt,
   EncryptionStream,
   KcapiError,
+  openSealed,
   seal,
   type SealedFormat,
   SealStream,
@@ -841,6 +842,50 @@ check(
       assertEquals(concat(pieces), input.slice(0, damaged * (65_536 - 32) - 40));
       await writing;
     }
+  },
+);
+
+check(
+  "openSealed() with a pool gives the same ranges, several batches at once, and what is verified before damage",
+  async () => {
+    using pool = await warm(2);
+    const options = { key: KEY, engine, pool };
+    const input = bytes(6 * UNIT + 12_345);
+    const file = await collect(seal(options, input));
+    using open = await openSealed(new Blob([file]), options);
+    assertEquals([open.size, open.engine], [input.length, engine]);
+    for (
+      const [start, end] of [[0, 0], [5, 6], [65_400, 65_600], [UNIT - 7, 3 * UNIT + 7], [-5, input.length], [0, -1]]
+    ) {
+      assertEquals(await open.bytes(start, end), input.slice(start, end), `${start} to ${end}`);
+      assertEquals(await collect(open.stream({ start, end })), input.slice(start, end), `${start} to ${end}`);
+    }
+    const held: (() => void)[] = [];
+    hooks.deliver = (kind, deliver) => void (kind === "batch" ? held.push(deliver) : deliver());
+    const whole = open.bytes();
+    await until(() => held.length === 4, "four batches are under way");
+    delete hooks.deliver;
+    for (const deliver of held) deliver();
+    assertEquals(await whole, input);
+
+    const damaged = file.with(70 * 65_536 + 100, file[70 * 65_536 + 100]! ^ 1);
+    using broken = await openSealed(new Blob([damaged]), options);
+    await assertRejects(() => broken.bytes(), KcapiError, "EBADMSG");
+    const pieces: Bytes[] = [];
+    await assertRejects(
+      async () => {
+        for await (const piece of broken.stream()) pieces.push(piece);
+      },
+      KcapiError,
+      "EBADMSG",
+    );
+    assertEquals(concat(pieces), input.slice(0, concat(pieces).length));
+    assertEquals(await broken.bytes(-100), input.slice(-100));
+
+    const waiting = open.bytes();
+    pool.close();
+    assertEquals((await assertRejects(() => waiting, KcapiError)).code, "ECANCELED");
+    assertEquals((await assertRejects(() => open.bytes(), KcapiError)).code, "ECANCELED");
   },
 );
 

@@ -284,6 +284,11 @@ function closedError(): KcapiError {
   return new KcapiError("EBADF", "read", "the file is closed");
 }
 
+interface Unsealed {
+  readonly bytes: Bytes;
+  readonly error: unknown;
+}
+
 /** Reads runs of segments from a source, and has them unsealed. */
 class Reader {
   readonly plaintextSize: number;
@@ -327,7 +332,8 @@ class Reader {
     const { format } = this.#plan;
     const header = parseHeader(format, this.#checked(await this.#read(0, format.headerSize), format.headerSize));
     this.#session = openSession("unseal", this.#plan, header);
-    await this.#unseal(this.#segments - 1, 1);
+    const { error } = await this.#unseal(this.#segments - 1, 1);
+    if (error !== undefined) throw error;
   }
 
   /**
@@ -338,15 +344,17 @@ class Reader {
     const session = this.#session!;
     const { plaintext } = this.#layout;
     const most = Math.max(1, plaintext.countOf(1, session.batchSize));
-    const underWay: Promise<Bytes>[] = [];
+    const underWay: Promise<Unsealed>[] = [];
     let next = plaintext.indexAt(from);
     const end = plaintext.indexAt(to - 1) + 1;
-    const piece = async (index: number, count: number) => {
+    let failure: { readonly error: unknown } | undefined;
+    const piece = async (index: number, count: number): Promise<Unsealed> => {
       const start = plaintext.start(index);
-      const bytes = await this.#unseal(index, count);
-      return start >= from && start + bytes.length <= to ? bytes : bytes.slice(Math.max(0, from - start), to - start);
+      const { bytes, error } = await this.#unseal(index, count);
+      const isWhole = start >= from && start + bytes.length <= to;
+      return { bytes: isWhole ? bytes : bytes.slice(Math.max(0, from - start), to - start), error };
     };
-    return () => {
+    return async () => {
       while (next < end && underWay.length < session.limit && (underWay.length === 0 || session.hasRoom)) {
         const count = Math.min(most, end - next);
         const promise = piece(next, count);
@@ -354,7 +362,12 @@ class Reader {
         underWay.push(promise);
         next += count;
       }
-      return underWay.shift()!;
+      if (failure) throw failure.error;
+      const { bytes, error } = await underWay.shift()!;
+      if (error === undefined) return bytes;
+      if (bytes.length === 0) throw error;
+      failure = { error }; // after what was verified before it
+      return bytes;
     };
   }
 
@@ -384,22 +397,22 @@ class Reader {
     if (this.#closed) throw this.#closed.later;
   }
 
-  /** The plaintext of `count` segments, verified. */
-  async #unseal(index: number, count: number): Promise<Bytes> {
+  /** The plaintext of `count` segments, verified; with an error, of those before it. */
+  async #unseal(index: number, count: number): Promise<Unsealed> {
     const { sealed } = this.#layout;
     const start = sealed.start(index);
     const end = Math.min(sealed.start(index + count), this.#size);
     const answer = await this.#read(start, end);
     // A source may answer without a turn of the event loop, as memory does, and any number of reads may have an answer.
     while (this.#slice.over) await this.#wait(this.#takeTurn());
-    const bytes = this.#checked(answer, end - start);
+    const input = this.#checked(answer, end - start);
     const session = this.#session!;
-    const list = [session.isSynchronous ? bytes : copyTo(session, bytes)];
+    const list = [session.isSynchronous ? input : copyTo(session, input)];
     const running = session.run(list, { index, isLast: index + count === this.#segments }, false);
     const { outputs, error } = running instanceof Promise ? await this.#wait(running) : running;
-    if (error === undefined) return outputs[0] ?? new Uint8Array(0);
-    // The cipher may hold what it did not give, and would give it to the next read.
-    if (!(error instanceof KcapiError && error.code === "EBADMSG")) this.close(error);
+    const bytes = outputs[0] ?? new Uint8Array(0);
+    if (error === undefined || error instanceof KcapiError && error.code === "EBADMSG") return { bytes, error };
+    this.close(error); // the cipher may hold what it did not give, and would give it to the next read
     throw error;
   }
 
