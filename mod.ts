@@ -20,7 +20,7 @@ export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./
 export { DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";
 export { CipherStream } from "./src/streams/cipher_stream.ts";
 export { type CipherIterable, decrypt, encrypt } from "./src/cipher/iterables.ts";
-export type { ByteSource } from "./src/streams/draw.ts";
+export type { ByteSource } from "./src/streams/source.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
 export type { CipherParameters, CipherStreamOptions } from "./src/cipher/prepare.ts";
 export type { BytesLike } from "./src/bytes.ts";

@@ -2,7 +2,7 @@
  * encrypt() and decrypt(): every kind of source, and every way out.
  */
 import { Buffer } from "node:buffer";
-import { setImmediate } from "node:timers";
+import { clearImmediate, setImmediate } from "node:timers";
 import { runInNewContext } from "node:vm";
 import {
   type ByteSource,
@@ -47,6 +47,9 @@ function ctr(source: ByteSource, options: Partial<CipherStreamOptions> = {}): Ci
 }
 
 const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
+
+/** The size of chunks that are not gathered: the source is asked for the next one when the output of one was read. */
+const LARGE = 16_384;
 
 const rejected = (reason: unknown) => ({ state: "rejected" as const, reason });
 const end = { done: true as const, value: undefined };
@@ -235,7 +238,7 @@ alone("Workers draw ahead")("nothing is opened and the source is not touched bef
   const source: AsyncIterable<Bytes> = {
     [Symbol.asyncIterator]() {
       iterators++;
-      return { next: () => Promise.resolve({ done: asked++ === 2, value: bytes(16) }) };
+      return { next: () => Promise.resolve({ done: asked++ === 2, value: bytes(LARGE) }) };
     },
   };
   const iterable = ctr(source);
@@ -425,8 +428,8 @@ alone("a source that was asked for more is not waited for")("break waits for a g
   let cleaned = false;
   async function* source(): AsyncGenerator<Bytes> {
     try {
-      yield bytes(16);
-      yield bytes(16);
+      yield bytes(LARGE);
+      yield bytes(LARGE);
     } finally {
       await turns(5);
       cleaned = true;
@@ -467,44 +470,46 @@ test("a signal that is aborted after the end changes nothing", async () => {
   assertEquals(await iterable.next(), end);
 });
 
-test("an error of the source comes out after the output before it, and the source is not returned", async () => {
-  const files = openFiles();
-  let returned = 0;
-  const iterator = (failing: () => never) => {
-    let count = 2;
-    return {
-      next: (): IteratorResult<Bytes, undefined> => count-- > 0 ? { done: false, value: bytes(16) } : failing(),
-      return: () => (returned++, end),
+for (const [size, pieceCount] of [[16, 1], [LARGE, 2]] as const) {
+  test(`an error of a source of ${size}-byte chunks comes after the output before it, and it is not returned`, async () => {
+    const files = openFiles();
+    let returned = 0;
+    const iterator = (failing: () => never) => {
+      let count = 2;
+      return {
+        next: (): IteratorResult<Bytes, undefined> => count-- > 0 ? { done: false, value: bytes(size) } : failing(),
+        return: () => (returned++, end),
+      };
     };
-  };
-  const fail = (): never => {
-    throw failure;
-  };
-  const sources: ByteSource[] = [
-    { [Symbol.iterator]: () => iterator(fail) },
-    {
-      [Symbol.asyncIterator]: () => {
-        const { next, return: back } = iterator(fail);
-        // deno-lint-ignore require-await
-        return { next: async () => next(), return: () => Promise.resolve(back()) };
+    const fail = (): never => {
+      throw failure;
+    };
+    const sources: ByteSource[] = [
+      { [Symbol.iterator]: () => iterator(fail) },
+      {
+        [Symbol.asyncIterator]: () => {
+          const { next, return: back } = iterator(fail);
+          // deno-lint-ignore require-await
+          return { next: async () => next(), return: () => Promise.resolve(back()) };
+        },
       },
-    },
-    streamOf<Bytes>({ [Symbol.iterator]: () => iterator(fail) }),
-  ];
-  for (const source of sources) {
-    const iterable = ctr(source);
-    const pieces: Bytes[] = [];
-    const error = await assertRejects(async () => {
-      for await (const piece of iterable) pieces.push(piece);
-    });
-    assertStrictEquals(error, failure);
-    assertEquals(concat(pieces), ctrOf(concat([bytes(16), bytes(16)])));
-    if (!pool) assertEquals(pieces.length, 2);
-    assertEquals(await iterable.next(), end);
-    assertEquals(returned, 0);
-    await assertReleased(files);
-  }
-});
+      streamOf<Bytes>({ [Symbol.iterator]: () => iterator(fail) }),
+    ];
+    for (const source of sources) {
+      const iterable = ctr(source);
+      const pieces: Bytes[] = [];
+      const error = await assertRejects(async () => {
+        for await (const piece of iterable) pieces.push(piece);
+      });
+      assertStrictEquals(error, failure);
+      assertEquals(concat(pieces), ctrOf(concat([bytes(size), bytes(size)])));
+      if (!pool) assertEquals(pieces.length, pieceCount);
+      assertEquals(await iterable.next(), end);
+      assertEquals(returned, 0);
+      await assertReleased(files);
+    }
+  });
+}
 
 test("an error of the source that comes between two next() is the next one's", async () => {
   const files = openFiles();
@@ -567,3 +572,64 @@ test("an iterable that nobody holds is collected and its cipher released, though
   assert(openFiles() - files < count, `${openFiles() - files} descriptors left`);
   assert(!signal.aborted);
 });
+
+// ---- Sources that misbehave, and many small chunks --------------------------------------------------------------
+
+test("a source whose next() awaits return() of the iterable does not hang", async () => {
+  const files = openFiles();
+  let iterable: CipherIterable | undefined = undefined;
+  async function* source(): AsyncGenerator<Bytes> {
+    await iterable!.return();
+    yield bytes(16);
+  }
+  iterable = ctr(source());
+  assertEquals((await outcomes(iterable.next())) as unknown[], [ended]);
+  await assertReleased(files);
+});
+
+test("a stream that was locked after the call is refused by the first next(), with engine read before it or not", async () => {
+  for (const readsEngine of [true, false]) {
+    const files = openFiles();
+    const source = streamOf([bytes(16)]);
+    const iterable = ctr(source);
+    source.getReader();
+    if (readsEngine) assertStrictEquals(iterable.engine, engine);
+    await assertRejects(() => iterable.next(), TypeError, '"source" is a ReadableStream that is locked');
+    assertEquals(await iterable.next(), end);
+    await assertReleased(files);
+  }
+});
+
+test("a [Symbol.asyncIterator]() that throws is called once", async () => {
+  const files = openFiles();
+  let calls = 0;
+  const iterable = ctr({
+    [Symbol.asyncIterator]() {
+      calls++;
+      throw failure;
+    },
+  });
+  assertStrictEquals(await assertRejects(() => iterable.next()), failure);
+  assertEquals((await outcomes(iterable.next(), iterable.return())) as unknown[], [ended, ended]);
+  assertEquals(calls, 1);
+  await assertReleased(files);
+});
+
+for (const kind of ["a generator", "a ReadableStream"] as const) {
+  test(`small chunks of ${kind} are gathered`, async () => {
+    const input = bytes(4 * 65_536);
+    let had = 0;
+    let immediate: ReturnType<typeof setImmediate>;
+    const turn = () => {
+      had++;
+      immediate = setImmediate(turn);
+    };
+    immediate = setImmediate(turn);
+    const chunks = cut(input, [64]);
+    const pieces = await Array.fromAsync(ctr(kind === "a generator" ? chunks : streamOf(chunks)));
+    clearImmediate(immediate);
+    assertEquals(concat(pieces), ctrOf(input));
+    // Each turn of the event loop brings out what was gathered.
+    assert(pieces.length <= 8 + had, `${pieces.length} pieces in ${had} turns`);
+  });
+}

@@ -334,3 +334,40 @@ test.unsanitized(`calls on encrypt() over a failing source all settle, in ${RUNS
   );
   await fc.assert(property, { numRuns: RUNS, seed: SEED, timeout: 20_000 });
 });
+
+// ---- faked timers -----------------------------------------------------------------------------------------------
+
+const FAKED = ["setImmediate", "setTimeout", "setInterval", "queueMicrotask"] as const;
+
+/** As a test's mocked timers do: they call nothing before they are told to, and the clock stands still. */
+async function withFakedTimers(body: () => Promise<void>): Promise<void> {
+  const globals = globalThis as unknown as Record<string, unknown>;
+  const saved = FAKED.map((name) => globals[name]);
+  const clock = Object.getOwnPropertyDescriptor(performance, "now");
+  for (const name of FAKED) globals[name] = () => 0;
+  Object.defineProperty(performance, "now", { value: () => 0, configurable: true, writable: true });
+  try {
+    await body();
+  } finally {
+    FAKED.forEach((name, i) => globals[name] = saved[i]);
+    if (clock) Object.defineProperty(performance, "now", clock);
+    else delete (performance as { now?: unknown }).now;
+  }
+}
+
+test("with faked timers, small writes come out, and a busy stream goes on", async () => {
+  await withFakedTimers(async () => {
+    const { readable, writable } = new EncryptionStream("ctr(aes)", OPTIONS);
+    const [writer, reader] = [writable.getWriter(), readable.getReader()];
+    await writer.write(bytes(32));
+    const [{ state }] = await outcomes(reader.read()) as [{ state: string }];
+    assertEquals(state, "fulfilled");
+    const reading = (async () => {
+      while (!(await reader.read()).done);
+    })();
+    const chunk = new Uint8Array(8 << 20);
+    for (let i = 0; i < 4; i++) await writer.write(chunk);
+    await Promise.all([writer.close(), reading]);
+    for await (const _ of encrypt("ctr(aes)", OPTIONS, [chunk, chunk]));
+  });
+});

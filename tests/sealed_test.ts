@@ -29,7 +29,8 @@ import { checkSealOptions } from "../src/sealed/options.ts";
 import { sealFactory, sealRule } from "../src/sealed/batches.ts";
 import { deriveKeys, openSegmentCipher } from "../src/sealed/segment_cipher.ts";
 import { BatchTransform } from "../src/executors/batch_transform.ts";
-import { Draw, DrawIterator, inputOf } from "../src/streams/draw.ts";
+import { TransformIterator } from "../src/streams/iterate.ts";
+import { openerOf } from "../src/streams/source.ts";
 import {
   assert,
   assertEquals,
@@ -135,7 +136,7 @@ function plaintextOf(length: number): Bytes {
 /** Through the internal door: nobody else may choose a salt. */
 function sealedAs({ salt, noncePrefix }: Vector, options: SealOptions, input: Bytes): Promise<Bytes> {
   const prepared = sealFactory(checkSealOptions(options), { salt: fromHex(salt), prefix: fromHex(noncePrefix) });
-  return collect(new DrawIterator(new Draw(prepared, inputOf(cut(input, [1, 100_000, 17])))));
+  return collect(new TransformIterator(prepared, openerOf(cut(input, [1, 100_000, 17]))));
 }
 
 for (const vector of VECTORS.filter(({ refused }) => !refused)) {

@@ -29,7 +29,8 @@ import {
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { sealFactory } from "../src/sealed/batches.ts";
-import { Draw, DrawIterator, inputOf } from "../src/streams/draw.ts";
+import { TransformIterator } from "../src/streams/iterate.ts";
+import { openerOf } from "../src/streams/source.ts";
 import { StreamPair } from "../src/streams/stream_pair.ts";
 import type { Transform } from "../src/streams/transform.ts";
 import {
@@ -178,10 +179,10 @@ async function compareSealed(pool: WorkerPool, random: Sealed): Promise<void> {
   const plaintext = bytes(length, length);
   const [alone, pooled] = [checkSealOptions({ ...base, inPlace: false }), checkSealOptions({ ...base, pool })];
   const header = { salt: bytes(alone.format.keySize, 4), prefix: bytes(7, 5) };
-  const sealed = await collect(new DrawIterator(new Draw(sealFactory(alone, header), inputOf(plaintext))));
+  const sealed = await collect(new TransformIterator(sealFactory(alone, header), openerOf(plaintext)));
   if (direction === "encrypt") {
-    const source = inputOf(chunksOf(plaintext, random));
-    const output = await collect(new DrawIterator(new Draw(sealFactory(pooled, header), source)));
+    const source = openerOf(chunksOf(plaintext, random));
+    const output = await collect(new TransformIterator(sealFactory(pooled, header), source));
     assertEquals(output, sealed, JSON.stringify(random));
   } else {
     const opened = isStream

@@ -6,7 +6,8 @@
 
 import { describe } from "../bytes.ts";
 import type { Direction, EngineName } from "../engines/engine.ts";
-import { type ByteSource, Draw, DrawIterator, inputOf } from "../streams/draw.ts";
+import { TransformIterator } from "../streams/iterate.ts";
+import { type ByteSource, openerOf } from "../streams/source.ts";
 import { type CipherStreamOptions, prepare } from "./prepare.ts";
 
 /** The output of {@linkcode encrypt} or {@linkcode decrypt}: iterable once. */
@@ -80,9 +81,9 @@ function crypt(
   options: CipherStreamOptions,
   source: ByteSource,
 ): CipherIterable {
-  const input = inputOf(source);
+  const open = openerOf(source);
   if (typeof algorithm !== "string") {
     throw new TypeError(`"algorithm" expected a string, got ${describe(algorithm)}`);
   }
-  return new DrawIterator(new Draw(prepare(direction, algorithm, options), input));
+  return new TransformIterator(prepare(direction, algorithm, options), open);
 }

@@ -104,10 +104,8 @@ export const allocUnsafe: (length: number) => Uint8Array<ArrayBuffer> = globals.
   ? (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer)
   : (length) => new Uint8Array(length);
 
-/** Calls `callback` in the next turn of the event loop. */
-export function setImmediate(callback: () => void): void {
-  globals.setImmediate(callback);
-}
+/** Calls `callback` in the next turn of the event loop. Taken once: a test may replace the timers of its runtime. */
+export const setImmediate: (callback: () => void) => void = globals.setImmediate?.bind(globalThis);
 
 /** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */
 export function readSystemFile(path: string): string | Error {

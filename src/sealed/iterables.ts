@@ -5,7 +5,8 @@
  */
 
 import type { CipherIterable } from "../cipher/iterables.ts";
-import { type ByteSource, Draw, DrawIterator, inputOf } from "../streams/draw.ts";
+import { TransformIterator } from "../streams/iterate.ts";
+import { type ByteSource, openerOf } from "../streams/source.ts";
 import { sealFactory, unsealFactory } from "./batches.ts";
 import { checkSealOptions, type SealOptions } from "./options.ts";
 
@@ -33,8 +34,8 @@ import { checkSealOptions, type SealOptions } from "./options.ts";
  * ```
  */
 export function seal(options: SealOptions, source: ByteSource): CipherIterable {
-  const input = inputOf(source);
-  return new DrawIterator(new Draw(sealFactory(checkSealOptions(options)), input));
+  const open = openerOf(source);
+  return new TransformIterator(sealFactory(checkSealOptions(options)), open);
 }
 
 /**
@@ -59,6 +60,6 @@ export function seal(options: SealOptions, source: ByteSource): CipherIterable {
  * ```
  */
 export function unseal(options: SealOptions, source: ByteSource): CipherIterable {
-  const input = inputOf(source);
-  return new DrawIterator(new Draw(unsealFactory(checkSealOptions(options)), input));
+  const open = openerOf(source);
+  return new TransformIterator(unsealFactory(checkSealOptions(options)), open);
 }

@@ -1,0 +1,64 @@
+/**
+ * {@linkcode SmallChunks}: small chunks that wait to be processed together.
+ *
+ * @module
+ */
+
+import { type Bytes, sizeOf } from "../bytes.ts";
+
+const FIRST_SIZE = 1024;
+
+/** Copies in one buffer; with `inPlace`, the chunks themselves. */
+export class SmallChunks {
+  /** Bytes in all. */
+  length = 0;
+  readonly #limit: number;
+  readonly #list: Bytes[] | undefined;
+  /** Grows with what comes: most streams that wait have little. */
+  #buffer: Bytes = new Uint8Array(0);
+
+  /** @param limit The most bytes that are added before they are taken. */
+  constructor(limit: number, inPlace: boolean) {
+    this.#limit = limit;
+    if (inPlace) this.#list = [];
+  }
+
+  add(chunk: Bytes): void {
+    const length = this.length + chunk.length;
+    if (this.#list) {
+      this.#list.push(chunk);
+    } else {
+      if (length > this.#buffer.length) this.#grow(length);
+      this.#buffer.set(chunk, this.length);
+    }
+    this.length = length;
+  }
+
+  /**
+   * All of them. Copies are valid until the next {@linkcode add}.
+   *
+   * @throws {TypeError} If the memory of one is gone.
+   */
+  take(): readonly Bytes[] {
+    const { length } = this;
+    this.length = 0;
+    if (!this.#list) return [this.#buffer.subarray(0, length)];
+    const list = this.#list.splice(0);
+    if (sizeOf(list) !== length) throw new TypeError("A chunk was detached before its output was read");
+    return list;
+  }
+
+  /** Zeroes the copies, and forgets all. */
+  wipe(): void {
+    this.length = 0;
+    this.#buffer.fill(0);
+    if (this.#list) this.#list.length = 0;
+  }
+
+  #grow(length: number): void {
+    const grown = new Uint8Array(Math.min(this.#limit, Math.max(length, 2 * this.#buffer.length, FIRST_SIZE)));
+    grown.set(this.#buffer.subarray(0, this.length));
+    this.#buffer.fill(0);
+    this.#buffer = grown;
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * What `encrypt()`, `decrypt()`, `seal()` and `unseal()` take their input from.
+ *
+ * @module
+ */
+
+import { type BytesLike, bytesOf, describe, isBuffer } from "../bytes.ts";
+
+/** What {@linkcode encrypt} and {@linkcode decrypt} take bytes from. */
+export type ByteSource = BytesLike | Iterable<BytesLike> | AsyncIterable<BytesLike> | ReadableStream<BytesLike>;
+
+/** A source that is being read. */
+export interface Source {
+  next(): Promise<IteratorResult<unknown>> | IteratorResult<unknown>;
+  /** Tells it that no more is wanted. */
+  end(): unknown;
+  /** Lets go of it after its own end. */
+  release?(): void;
+}
+
+/**
+ * Checks `source`, and leaves it alone.
+ *
+ * @returns Opens it.
+ */
+export function openerOf(source: ByteSource): () => Source {
+  if (ArrayBuffer.isView(source) || isBuffer(source)) {
+    const bytes = bytesOf("source", source);
+    return () => fromIterator([bytes][Symbol.iterator]());
+  }
+  if (source instanceof ReadableStream) {
+    checkUnlocked(source);
+    return () => fromStream(source);
+  }
+  if (typeof source === "object" && source !== null) {
+    if (Symbol.asyncIterator in source) return () => fromIterator(source[Symbol.asyncIterator]());
+    if (Symbol.iterator in source) return () => fromIterator(source[Symbol.iterator]());
+  }
+  throw new TypeError(`"source" expected bytes, or an iterable or a ReadableStream of them, got ${describe(source)}`);
+}
+
+function fromIterator(iterator: Iterator<unknown> | AsyncIterator<unknown>): Source {
+  return { next: () => iterator.next(), end: () => iterator.return?.() };
+}
+
+function fromStream(stream: ReadableStream<BytesLike>): Source {
+  checkUnlocked(stream);
+  const reader = stream.getReader();
+  return {
+    next: () => reader.read() as Promise<IteratorResult<unknown>>,
+    end() {
+      const cancelled = reader.cancel();
+      reader.releaseLock();
+      return cancelled;
+    },
+    release: () => reader.releaseLock(),
+  };
+}
+
+function checkUnlocked(stream: ReadableStream): void {
+  if (stream.locked) throw new TypeError('"source" is a ReadableStream that is locked');
+}
