@@ -27,7 +27,6 @@ export type { BytesLike } from "./src/bytes.ts";
 export type { KernelKey } from "./src/kernel_key.ts";
 export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
-export type { FastestChoice } from "./src/engines/fastest.ts";
 export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";

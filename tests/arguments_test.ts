@@ -184,7 +184,7 @@ const BAD_FOR_ALL: Case[] = [
     options: { key: Buffer.concat([KEY, KEY]) },
     says: "halves",
   },
-  ...badValues("engine", TypeError, ["Kernel", "", "node", 1, null, {}, true]),
+  ...badValues("engine", TypeError, ["Kernel", "", "node", "fastest", 1, null, {}, true]),
 ];
 
 const SECTORS: Partial<Case> = { algorithm: "xts(aes)", options: { key: bytes(32), iv: undefined, sectorSize: 512 } };

@@ -18,7 +18,7 @@ export type Padding = "pkcs7" | "none";
 
 /** The engine asked for, `"auto"` by default. */
 export function checkEngine(engine: unknown = "auto"): EngineChoice {
-  return oneOf("engine", engine, ["auto", "fastest", "kernel", "userspace"]);
+  return oneOf("engine", engine, ["auto", "kernel", "userspace"]);
 }
 
 /** The key, in a copy that the caller owns; a kernel key, if the engine asked for can use it. */
@@ -27,7 +27,7 @@ export function ownKey(algorithm: Algorithm, value: unknown, engine: EngineChoic
   if (!kernelKey) return Secret.from(checkKey(algorithm, value));
   if (engine === "userspace") {
     throw new TypeError(
-      '"engine" expected "auto" or "fastest" or "kernel" for a key of the kernel\'s keyring, got "userspace"',
+      '"engine" expected "auto" or "kernel" for a key of the kernel\'s keyring, got "userspace"',
     );
   }
   return kernelKey;

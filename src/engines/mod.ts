@@ -11,15 +11,13 @@ import type { KernelKey, Key } from "../kernel_key.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
 import type { Engine, EngineName } from "./engine.ts";
-import { fastestEngine } from "./fastest.ts";
 import { openKernel } from "./kernel.ts";
 import { openUserspace } from "./userspace.ts";
 
 /**
- * Which engine to use: `"auto"` takes the kernel where it can serve the algorithm, else userspace; `"fastest"` the one that gives
- * more here, measured for some 2 ms when a cipher is first opened in this process.
+ * Which engine to use. `"auto"` takes the kernel engine if it can serve the algorithm, and otherwise the userspace engine.
  */
-export type EngineChoice = "auto" | "fastest" | EngineName;
+export type EngineChoice = "auto" | EngineName;
 
 /** The kernel engine cannot serve this algorithm on this system; other errors are the caller's to know. */
 const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
@@ -41,7 +39,6 @@ const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
  */
 export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice): Engine {
   if (!(key instanceof Secret)) return openWithKernelKey(algorithm, key);
-  if (choice === "fastest") return openFastest(algorithm, key);
   if (choice === "userspace") return openUserspace(algorithm, key);
   try {
     const library = choice === "kernel" ? load() : loadIfGranted();
@@ -63,30 +60,6 @@ function openWithKernelKey(algorithm: Algorithm, key: KernelKey): Engine {
     return openKernel(load(), algorithm, key);
   } catch (error) {
     throw error instanceof KcapiError ? withHint(error, algorithm.name) : error;
-  }
-}
-
-/** With neither engine the error is that of `"auto"`. */
-function openFastest(algorithm: Algorithm, key: Secret): Engine {
-  let engine: EngineName | undefined;
-  try {
-    engine = fastestEngine(algorithm, key.length, (engine, trialKey) => tried(algorithm, trialKey, engine));
-  } catch (error) {
-    key.dispose();
-    throw error;
-  }
-  return openEngine(algorithm, key, engine ?? "auto");
-}
-
-/** Undefined where the engine cannot serve the algorithm. */
-function tried(algorithm: Algorithm, key: Secret, engine: EngineName): Engine | undefined {
-  try {
-    if (engine === "userspace") return openUserspace(algorithm, key);
-    const library = loadIfGranted();
-    return library instanceof KcapiError ? undefined : openKernel(library, algorithm, key);
-  } catch (error) {
-    if (error instanceof KcapiError && FALL_BACK.has(error.code)) return undefined;
-    throw error;
   }
 }
 

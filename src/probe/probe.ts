@@ -9,8 +9,6 @@ import { hasFFI, loadIfGranted } from "../../ffi/mod.ts";
 import { platformInfo } from "../runtime/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
 import type { EngineName } from "../engines/engine.ts";
-import { type FastestChoice, fastestChoices } from "../engines/fastest.ts";
-import { openEngine } from "../engines/mod.ts";
 import { measureLimits, openKernel } from "../engines/kernel.ts";
 import { userspaceNames } from "../engines/userspace.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
@@ -71,8 +69,6 @@ export interface ProbeReport {
   window: number | null;
   /** The ciphers that each engine opened just now. The kernel was asked for those it lists and for the usual ones. */
   ciphers: Record<EngineName, string[]>;
-  /** What `engine: "fastest"` takes here for the usual ciphers and those that were opened with it, as measured. */
-  fastest: FastestChoice[];
   /** What is amiss, why, and what would help. */
   problems: Problem[];
 }
@@ -207,24 +203,12 @@ export function report({ system, library }: Surroundings): ProbeReport {
     sendBuffer,
     window,
     ciphers: { kernel: opened, userspace: [...userspaceNames()] },
-    fastest: fastest(),
     problems: [
       ...(noAfAlg ? [engineProblem(noAfAlg, system)] : cipherProblems(failed, system)),
       ...(keyring instanceof KcapiError ? [keyringProblem(keyring)] : []),
       ...procProblems(system),
     ],
   };
-}
-
-/** Has the usual ciphers measured, which takes effect once in a process. */
-function fastest(): FastestChoice[] {
-  const known = fastestChoices();
-  for (const algorithm of USUAL.map(parseAlgorithm)) {
-    const keySize = algorithm.keySizes!.at(-1)!;
-    if (known.some((choice) => choice.algorithm === algorithm.name && choice.keySize === keySize)) continue;
-    attempt(() => openEngine(algorithm, Secret.random(keySize), "fastest").close());
-  }
-  return fastestChoices();
 }
 
 /** {@linkcode listCiphers} of given surroundings; exported for its tests. */
