@@ -31,7 +31,8 @@ export type { EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
-export { openSealed, SealedReader, type SealedSource, type SealedStreamOptions } from "./src/sealed/reader.ts";
+export { openSealed, SealedReader, type SealedStreamOptions } from "./src/sealed/reader.ts";
+export type { SealedSource } from "./src/sealed/source.ts";
 export {
   type SealedFormat,
   type SealedFormatName,
@@ -40,5 +41,15 @@ export {
   sealedSize,
   unsealedSize,
 } from "./src/sealed/format.ts";
-export type { SealOptions } from "./src/sealed/options.ts";
+export type { KeysetSealOptions, SealOptions, SealStreamOptions } from "./src/sealed/options.ts";
+export type { KeySource } from "./src/sealed/key_source.ts";
 export { WorkerPool } from "./src/executors/worker_pool.ts";
+export {
+  OpenSSLDecryptionStream,
+  type OpenSSLDerivation,
+  type OpenSSLDigest,
+  OpenSSLEncryptionStream,
+  opensslKey,
+  type OpenSSLKeyOptions,
+  type OpenSSLOptions,
+} from "./src/openssl/mod.ts";

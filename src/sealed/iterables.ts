@@ -7,8 +7,9 @@
 import type { CipherIterable } from "../cipher/iterables.ts";
 import { TransformIterator } from "../streams/iterate.ts";
 import { type ByteSource, openerOf } from "../streams/source.ts";
-import { sealFactory, unsealFactory } from "./batches.ts";
-import { checkSealOptions, type SealOptions } from "./options.ts";
+import { sealFactory } from "./batches.ts";
+import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
+import { rotatingFactory } from "./rotation.ts";
 
 /**
  * Seals bytes: encrypts and authenticates, in Tink's format of streaming AEAD.
@@ -33,7 +34,7 @@ import { checkSealOptions, type SealOptions } from "./options.ts";
  * assertEquals(await Array.fromAsync(unseal(options, sealed)), [new Uint8Array([1, 2, 3])]);
  * ```
  */
-export function seal(options: SealOptions, source: ByteSource): CipherIterable {
+export function seal(options: SealOptions | KeysetSealOptions, source: ByteSource): CipherIterable {
   const open = openerOf(source);
   return new TransformIterator(sealFactory(checkSealOptions(options)), open);
 }
@@ -59,7 +60,7 @@ export function seal(options: SealOptions, source: ByteSource): CipherIterable {
  * await assertRejects(() => Array.fromAsync(unseal({ key }, sealed.subarray(0, -1))), KcapiError, "EBADMSG");
  * ```
  */
-export function unseal(options: SealOptions, source: ByteSource): CipherIterable {
+export function unseal(options: SealOptions | KeysetSealOptions, source: ByteSource): CipherIterable {
   const open = openerOf(source);
-  return new TransformIterator(unsealFactory(checkSealOptions(options)), open);
+  return new TransformIterator(rotatingFactory(checkUnsealOptions(options)), open);
 }

@@ -5,35 +5,18 @@
  */
 
 import { type AbortListener, onAbort } from "../abort.ts";
-import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, bytesOf, describe } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import { allocUnsafe, platformInfo } from "../runtime/mod.ts";
+import { allocUnsafe } from "../runtime/mod.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import type { Session } from "../executors/executor.ts";
 import { openSession } from "./batches.ts";
-import { badMessage, parseHeader, SegmentLayout } from "./format.ts";
-import { checkSealOptions, type SealOptions, type SealPlan } from "./options.ts";
-
-/**
- * Where {@linkcode openSealed} reads from: a Blob, or an object that reads ranges of bytes.
- *
- * Node's `openAsBlob()` reports a wrong size for files of 4 GiB and more (nodejs/node#52585). Bun does not know the
- * size of a slice of a `Bun.file()` whose own `size` was not read before. Use a source over a file descriptor there.
- */
-export type SealedSource = Blob | {
-  /** Bytes in all, which stay the same. */
-  readonly size: number;
-  /**
-   * Reads the bytes from `start` to before `end`, all of them. It may be called again before an earlier call has
-   * settled.
-   *
-   * The bytes must stay unchanged until the `bytes()` or the `read()` of a stream that asked for them has settled: they
-   * may be used some turns of the event loop after this promise. Fill new memory at each call.
-   */
-  read(start: number, end: number): Promise<BytesLike>;
-};
+import { parseHeader, SegmentLayout } from "./format.ts";
+import { type Range, rangeOf, rejectSize, type SealedSource, withSizeHint } from "./source.ts";
+import { checkUnsealOptions, type KeysetSealOptions, type SealOptions, type SealPlan } from "./options.ts";
+import { choosePlan, trialSize } from "./rotation.ts";
 
 /** Options of `stream()` of a {@linkcode SealedReader}. */
 export interface SealedStreamOptions {
@@ -58,6 +41,8 @@ export class SealedReader implements Disposable {
   readonly size: number;
   /** The engine that really runs. */
   readonly engine: EngineName;
+  /** Which key opened the file: its position in the list that was given as `key`, or in the keyset. */
+  readonly keyIndex: number;
   readonly #reader: Reader;
 
   /**
@@ -70,6 +55,7 @@ export class SealedReader implements Disposable {
     this.#reader = reader;
     this.size = reader.plaintextSize;
     this.engine = reader.engine;
+    this.keyIndex = reader.keyIndex;
   }
 
   /**
@@ -229,13 +215,15 @@ export class SealedReader implements Disposable {
  * await handle.close();
  * ```
  */
-export async function openSealed(source: SealedSource, options: SealOptions): Promise<SealedReader> {
+export async function openSealed(
+  source: SealedSource,
+  options: SealOptions | KeysetSealOptions,
+): Promise<SealedReader> {
   const range = rangeOf(source);
   const size = range.size();
-  const plan = checkSealOptions(options);
+  const plans = checkUnsealOptions(options);
   try {
-    const { segments, plaintextSize } = new SegmentLayout(plan.format).measure(size) ?? await rejectSize(source, size);
-    const reader = new Reader(range, plan, size, segments, plaintextSize);
+    const reader = new Reader(range, plans, size, () => rejectSize(source, size));
     try {
       await reader.open();
     } catch (error) {
@@ -246,38 +234,8 @@ export async function openSealed(source: SealedSource, options: SealOptions): Pr
   } catch (error) {
     throw withSizeHint(source, error);
   } finally {
-    plan.key.dispose();
+    for (const { key } of plans) key.dispose();
   }
-}
-
-/** Larger than any file of Linux. Bun says 2^52 - 1 less the start for a slice of a file whose size it has not read. */
-const LARGEST_SIZE = 2 ** 50;
-
-/** @throws Always: what reading the Blob throws, or why its size is impossible. */
-async function rejectSize(source: SealedSource, size: number): Promise<never> {
-  if (source instanceof Blob && (size === 0 || size > LARGEST_SIZE)) {
-    // In Bun, a file that is missing has a size, too; reading it rejects. By a stream, for it may be endless.
-    const reader = source.stream().getReader();
-    await reader.read();
-    await reader.cancel();
-  }
-  if (size === 0) throw new KcapiError("EBADMSG", "unseal", "the source is empty: its size is 0");
-  if (size > LARGEST_SIZE) {
-    throw new TypeError(
-      `"source" expected a size that is known, got ${size}: in Bun, read a file's size before its slice()`,
-    );
-  }
-  throw badMessage();
-}
-
-/** Adds a hint where a Blob may have a wrong size. */
-function withSizeHint(source: SealedSource, error: unknown): unknown {
-  const isUnsure = error instanceof KcapiError && (error.code === "EBADMSG" || error.code === "EIO") &&
-    source instanceof Blob && platformInfo().runtime.name === "node";
-  if (!isUnsure) return error;
-  const hint = "for a file of 4 GiB or more, whose size Node's openAsBlob() gets wrong (nodejs/node#52585), " +
-    "give an object with size and read(start, end)";
-  return new KcapiError(error.code, error.operation, error.detail, { hint, cause: error.cause });
 }
 
 function closedError(): KcapiError {
@@ -291,32 +249,37 @@ interface Unsealed {
 
 /** Reads runs of segments from a source, and has them unsealed. */
 class Reader {
-  readonly plaintextSize: number;
   readonly #source: Range;
-  readonly #plan: SealPlan;
-  readonly #layout: SegmentLayout;
+  readonly #plans: readonly SealPlan[];
   readonly #size: number;
-  readonly #segments: number;
+  readonly #rejectSize: () => Promise<never>;
   readonly #listener: AbortListener<Reader> | undefined;
   /** Who waits for the source, or for a batch. */
   readonly #waiting = new Set<(reason: unknown) => void>();
   readonly #slice = new TimeSlice();
   /** The event loop's turn, which all that is read waits for together. */
   #turn: Promise<void> | undefined;
+  /** These are set by {@linkcode open}. */
+  #plan!: SealPlan;
+  #layout!: SegmentLayout;
+  #segments!: number;
+  #plaintextSize!: number;
   #session: Session | undefined;
   /** Streams and calls of `bytes()` that have not ended. */
   #uses = 0;
   #closesWhenUnused = false;
   #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
 
-  constructor(source: Range, plan: SealPlan, size: number, segments: number, plaintextSize: number) {
+  /**
+   * @param plans One for each key that may fit.
+   * @param rejectSize Throws because the source has a size that no sealed stream has.
+   */
+  constructor(source: Range, plans: readonly SealPlan[], size: number, rejectSize: () => Promise<never>) {
     this.#source = source;
-    this.#plan = plan;
-    this.#layout = new SegmentLayout(plan.format);
+    this.#plans = plans;
     this.#size = size;
-    this.#segments = segments;
-    this.plaintextSize = plaintextSize;
-    this.#listener = onAbort(plan.signals, this, Reader.#abort);
+    this.#rejectSize = rejectSize;
+    this.#listener = onAbort(plans[0]!.signals, this, Reader.#abort);
   }
 
   static #abort(reader: Reader, reason: unknown): void {
@@ -327,13 +290,37 @@ class Reader {
     return this.#session!.engine;
   }
 
-  /** Reads the header, and verifies the end. */
+  get plaintextSize(): number {
+    return this.#plaintextSize;
+  }
+
+  /** The position of the key that fits. */
+  get keyIndex(): number {
+    return this.#plan.index;
+  }
+
+  /** Chooses the key, reads the header, and verifies the end. */
   async open(): Promise<void> {
-    const { format } = this.#plan;
+    const measured = this.#plans.map(({ format }) => new SegmentLayout(format).measure(this.#size));
+    const plans = this.#plans.filter((_, i) => measured[i]);
+    if (plans.length === 0) await this.#rejectSize();
+    const plan = plans.length === 1 ? plans[0]! : await this.#choosePlan(plans);
+    const { format } = plan;
+    this.#plan = plan;
+    this.#layout = new SegmentLayout(format);
+    const { segments, plaintextSize } = this.#layout.measure(this.#size)!;
+    this.#segments = segments;
+    this.#plaintextSize = plaintextSize;
     const header = parseHeader(format, this.#checked(await this.#read(0, format.headerSize), format.headerSize));
-    this.#session = openSession("unseal", this.#plan, header);
-    const { error } = await this.#unseal(this.#segments - 1, 1);
+    this.#session = openSession("unseal", plan, header);
+    const { error } = await this.#unseal(segments - 1, 1);
     if (error !== undefined) throw error;
+  }
+
+  async #choosePlan(plans: readonly SealPlan[]): Promise<SealPlan> {
+    const length = Math.min(trialSize(plans), this.#size);
+    const start = this.#checked(await this.#read(0, length), length);
+    return choosePlan(plans, start);
   }
 
   /**
@@ -461,31 +448,6 @@ function copyTo({ memory }: Session, bytes: Bytes): Bytes {
   const copy = memory?.acquire(bytes.length) ?? allocUnsafe(bytes.length);
   copy.set(bytes);
   return copy;
-}
-
-/** A source, whatever it is. */
-interface Range {
-  readonly size: () => number;
-  readonly read: (start: number, end: number) => Promise<unknown>;
-}
-
-function rangeOf(source: SealedSource): Range {
-  if (source instanceof Blob) {
-    return { size: () => sizeOf(source), read: (start, end) => source.slice(start, end).arrayBuffer() };
-  }
-  if (typeof source !== "object" || source === null || typeof source.read !== "function") {
-    throw new TypeError(
-      `"source" expected a Blob, or an object with size and read(start, end), got ${describe(source)}`,
-    );
-  }
-  return { size: () => sizeOf(source), read: async (start, end) => await source.read(start, end) };
-}
-
-/** A Blob may lie, too: one runtime has some whose size it does not know, and says so by NaN or Infinity. */
-function sizeOf({ size }: SealedSource): number {
-  if (Number.isSafeInteger(size) && size >= 0) return size;
-  const got = typeof size === "number" ? size : describe(size);
-  throw new TypeError(`"source" expected a size that is a number of bytes, got ${got}`);
 }
 
 /** As Blob.slice() counts, whose numbers are [Clamp] in Web IDL: rounded, to even ones from the middle. */

@@ -5,8 +5,9 @@
  */
 
 import { CipherStream } from "../streams/cipher_stream.ts";
-import { sealFactory, unsealFactory } from "./batches.ts";
-import { checkSealOptions, type SealOptions } from "./options.ts";
+import { sealFactory } from "./batches.ts";
+import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
+import { rotatingFactory } from "./rotation.ts";
 
 /**
  * Seals what is written to it: encrypts and authenticates, in Tink's format of streaming AEAD.
@@ -38,7 +39,7 @@ export class SealStream extends CipherStream {
    * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
    * @throws {KcapiError} If the engine cannot open the cipher. In writing: EOVERFLOW after 2^32 - 1 segments.
    */
-  constructor(options: SealOptions) {
+  constructor(options: SealOptions | KeysetSealOptions) {
     super(sealFactory(checkSealOptions(options)));
   }
 }
@@ -73,7 +74,7 @@ export class UnsealStream extends CipherStream {
    * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
    * @throws {KcapiError} If the engine cannot open the cipher. In reading: EBADMSG if anything is wrong with the data.
    */
-  constructor(options: SealOptions) {
-    super(unsealFactory(checkSealOptions(options)));
+  constructor(options: SealOptions | KeysetSealOptions) {
+    super(rotatingFactory(checkUnsealOptions(options)));
   }
 }

@@ -1,0 +1,46 @@
+/**
+ * {@linkcode KeySource}: several keys with their formats, for sealed streams.
+ *
+ * @module
+ */
+
+import { describe } from "../bytes.ts";
+import type { Secret } from "../secret.ts";
+import type { Format } from "./format.ts";
+
+/** What sealed streams take as `keyset`: a `Keyset` of `@kcapi/streams/tink`. */
+export interface KeySource {
+  /** The id of the key that seals. */
+  readonly primaryKeyId: number;
+}
+
+/** One key of a source. */
+export interface SourceKey {
+  /** Its position in the source, which a reader reports as `keyIndex`. */
+  readonly index: number;
+  readonly format: Format;
+  /** A copy, which the stream disposes of. */
+  readonly key: Secret;
+}
+
+const sources = new WeakMap<KeySource, () => readonly SourceKey[]>();
+
+/**
+ * Makes an object a key source.
+ *
+ * @param keys Gives the usable keys. The first one seals; to open, each is tried in this order.
+ */
+export function registerKeySource(source: KeySource, keys: () => readonly SourceKey[]): void {
+  sources.set(source, keys);
+}
+
+/**
+ * The usable keys of a source.
+ *
+ * @throws {TypeError} If it is no key source.
+ */
+export function keysOfSource(source: unknown): readonly SourceKey[] {
+  const keys = sources.get(source as KeySource);
+  if (!keys) throw new TypeError(`"keyset" expected a Keyset of @kcapi/streams/tink, got ${describe(source)}`);
+  return keys();
+}

@@ -1,0 +1,160 @@
+/**
+ * Rotation: of several keys, which one opens a stream. Each is tried on the first segment.
+ *
+ * @module
+ */
+
+import { ByteQueue } from "../byte_queue.ts";
+import { type Bytes, Scatter } from "../bytes.ts";
+import type { EngineName } from "../engines/engine.ts";
+import type { Transform, TransformFactory } from "../streams/transform.ts";
+import { engineFor, unsealFactory } from "./batches.ts";
+import { badMessage, parseHeader, SegmentLayout } from "./format.ts";
+import type { SealPlan } from "./options.ts";
+import { deriveKeys, openSegmentCipher } from "./segment_cipher.ts";
+
+/** A stream that unseals with the first of several keys that fits. */
+export function rotatingFactory(plans: readonly SealPlan[]): TransformFactory {
+  const [first] = plans as [SealPlan];
+  if (plans.length === 1) return unsealFactory(first);
+  return {
+    signals: first.signals,
+    inPlace: first.inPlace,
+    open: () => new RotatingUnsealer(plans),
+    discard: () => dispose(plans),
+  };
+}
+
+/** The bytes at the front of a stream that tell which key fits: the first segment, and whether another follows. */
+export function trialSize(plans: readonly SealPlan[]): number {
+  return Math.max(...plans.map(({ format }) => new SegmentLayout(format).sealed.start(1))) + 1;
+}
+
+/**
+ * Finds the plan whose key opens the first segment, at the cost of one derivation for each key. The other keys are
+ * disposed of.
+ *
+ * @param start The first {@linkcode trialSize} bytes of the stream, or all of it.
+ * @throws {KcapiError} EBADMSG if none fits.
+ */
+export function choosePlan(plans: readonly SealPlan[], start: Bytes): SealPlan {
+  const chosen = plans.find((plan) => opensFirstSegment(plan, start));
+  dispose(plans.filter((plan) => plan !== chosen));
+  if (!chosen) throw badMessage();
+  return chosen;
+}
+
+function opensFirstSegment({ format, key, associatedData, engine }: SealPlan, start: Bytes): boolean {
+  const { headerSize, tagSize } = format;
+  const end = new SegmentLayout(format).sealed.start(1);
+  const segment = start.subarray(headerSize, end);
+  if (segment.length < tagSize || start[0] !== headerSize) return false;
+  const header = parseHeader(format, start.subarray(0, headerSize));
+  const cipher = openSegmentCipher(format, deriveKeys(format, key, header, associatedData), header, engine);
+  try {
+    const opens = (isLast: boolean) => {
+      const plaintext = cipher.open(segment, { index: 0, isLast });
+      plaintext?.fill(0);
+      return plaintext !== undefined;
+    };
+    if (start.length > end) return opens(false);
+    // A stream that was cut at the end of its first segment has the right key, too.
+    return opens(true) || start.length === end && opens(false);
+  } finally {
+    cipher.close();
+  }
+}
+
+function dispose(plans: readonly SealPlan[]): void {
+  for (const { key } of plans) key.dispose();
+}
+
+/** Collects the front of a stream, chooses the key, and hands everything to the stream of that key. */
+class RotatingUnsealer implements Transform {
+  readonly engine: EngineName;
+  readonly #plans: readonly SealPlan[];
+  readonly #size: number;
+  readonly #front: ByteQueue;
+  #input: Scatter | undefined;
+  #isEnding = false;
+  #inner: Transform | undefined;
+  #isClosed = false;
+
+  constructor(plans: readonly SealPlan[]) {
+    this.#plans = plans;
+    this.#size = trialSize(plans);
+    this.#front = new ByteQueue(this.#size);
+    this.engine = engineFor(plans[0]!);
+  }
+
+  get pending(): boolean {
+    return !this.#isClosed && (this.#input !== undefined || this.#isEnding || (this.#inner?.pending ?? false));
+  }
+
+  get progress(): Promise<void> | undefined {
+    return this.#inner?.progress;
+  }
+
+  write(list: readonly Bytes[]): void {
+    if (this.#inner) this.#inner.write(list);
+    else this.#input = new Scatter(list);
+  }
+
+  end(): void {
+    if (this.#inner) this.#inner.end();
+    else this.#isEnding = true;
+  }
+
+  read(): Bytes | undefined {
+    try {
+      if (!this.#inner) this.#collect();
+      return this.#inner ? this.#readInner(this.#inner) : undefined;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#input = undefined;
+    this.#front.wipe();
+    dispose(this.#plans);
+    this.#inner?.close();
+  }
+
+  #collect(): void {
+    const input = this.#input;
+    if (input) {
+      input.verify();
+      const length = Math.min(input.remaining, this.#size - this.#front.length);
+      this.#front.add(input, length);
+      if (input.remaining === 0) this.#input = undefined;
+    }
+    if (this.#front.length < this.#size && !this.#isEnding) return;
+    const [start = new Uint8Array(0)] = this.#front.take(this.#front.length);
+    const plan = choosePlan(this.#plans, start);
+    this.#inner = unsealFactory(plan).open();
+    this.#inner.write([start]);
+  }
+
+  /** The front comes first, then the input that waited, then the end. */
+  #readInner(inner: Transform): Bytes | undefined {
+    for (;;) {
+      if (inner.pending) {
+        const output = inner.read();
+        if (output || inner.pending) return output;
+      } else if (this.#input) {
+        const input = this.#input;
+        this.#input = undefined;
+        inner.write(input.peek(input.remaining));
+      } else if (this.#isEnding) {
+        this.#isEnding = false;
+        inner.end();
+      } else {
+        return undefined;
+      }
+    }
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * {@linkcode SealedSource}: where `openSealed()` reads from.
+ *
+ * @module
+ */
+
+import { type BytesLike, describe } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
+import { platformInfo } from "../runtime/mod.ts";
+import { badMessage } from "./format.ts";
+
+/**
+ * Where `openSealed()` reads from: a Blob, or an object that reads ranges of bytes.
+ *
+ * Node's `openAsBlob()` reports a wrong size for files of 4 GiB and more (nodejs/node#52585). Bun does not know the
+ * size of a slice of a `Bun.file()` whose own `size` was not read before. Use a source over a file descriptor there.
+ */
+export type SealedSource = Blob | {
+  /** Bytes in all, which stay the same. */
+  readonly size: number;
+  /**
+   * Reads the bytes from `start` to before `end`, all of them. It may be called again before an earlier call has
+   * settled.
+   *
+   * The bytes must stay unchanged until the `bytes()` or the `read()` of a stream that asked for them has settled: they
+   * may be used some turns of the event loop after this promise. Fill new memory at each call.
+   */
+  read(start: number, end: number): Promise<BytesLike>;
+};
+
+/** A source, whatever it is. */
+export interface Range {
+  readonly size: () => number;
+  readonly read: (start: number, end: number) => Promise<unknown>;
+}
+
+export function rangeOf(source: SealedSource): Range {
+  if (source instanceof Blob) {
+    return { size: () => sizeOf(source), read: (start, end) => source.slice(start, end).arrayBuffer() };
+  }
+  if (typeof source !== "object" || source === null || typeof source.read !== "function") {
+    throw new TypeError(
+      `"source" expected a Blob, or an object with size and read(start, end), got ${describe(source)}`,
+    );
+  }
+  return { size: () => sizeOf(source), read: async (start, end) => await source.read(start, end) };
+}
+
+/** A Blob may lie, too: one runtime has some whose size it does not know, and says so by NaN or Infinity. */
+function sizeOf({ size }: SealedSource): number {
+  if (Number.isSafeInteger(size) && size >= 0) return size;
+  const got = typeof size === "number" ? size : describe(size);
+  throw new TypeError(`"source" expected a size that is a number of bytes, got ${got}`);
+}
+
+/** Larger than any file of Linux. Bun says 2^52 - 1 less the start for a slice of a file whose size it has not read. */
+const LARGEST_SIZE = 2 ** 50;
+
+/** @throws Always: what reading the Blob throws, or why its size is impossible. */
+export async function rejectSize(source: SealedSource, size: number): Promise<never> {
+  if (source instanceof Blob && (size === 0 || size > LARGEST_SIZE)) {
+    // In Bun, a file that is missing has a size, too; reading it rejects. By a stream, for it may be endless.
+    const reader = source.stream().getReader();
+    await reader.read();
+    await reader.cancel();
+  }
+  if (size === 0) throw new KcapiError("EBADMSG", "unseal", "the source is empty: its size is 0");
+  if (size > LARGEST_SIZE) {
+    throw new TypeError(
+      `"source" expected a size that is known, got ${size}: in Bun, read a file's size before its slice()`,
+    );
+  }
+  throw badMessage();
+}
+
+/** Adds a hint where a Blob may have a wrong size. */
+export function withSizeHint(source: SealedSource, error: unknown): unknown {
+  const isUnsure = error instanceof KcapiError && (error.code === "EBADMSG" || error.code === "EIO") &&
+    source instanceof Blob && platformInfo().runtime.name === "node";
+  if (!isUnsure) return error;
+  const hint = "for a file of 4 GiB or more, whose size Node's openAsBlob() gets wrong (nodejs/node#52585), " +
+    "give an object with size and read(start, end)";
+  return new KcapiError(error.code, error.operation, error.detail, { hint, cause: error.cause });
+}
