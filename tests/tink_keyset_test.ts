@@ -1,0 +1,303 @@
+/**
+ * Tink's keysets: read, written, changed, encrypted; and what is refused.
+ */
+import { inspect } from "node:util";
+import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { createKeyset, type EncryptedKeysetJSON, Keyset, type KeysetJSON, parseKeyset } from "../src/tink/mod.ts";
+import { assert, assertEquals, assertRejects, assertThrows, test as anyTest } from "./support/deps.ts";
+
+/** Made by Tink's Go library: an AES256_CTR_HMAC_SHA256_4KB key, then AES256_GCM_HKDF_4KB as the primary one. */
+const FROM_GO =
+  `{"primaryKeyId":3288182976,"key":[{"keyData":{"typeUrl":"type.googleapis.com/google.crypto.tink.AesCtrHmacStreamingKey","value":"Eg0IgCAQIBgDIgQIAxAgGiAtHf3mFFHa4hAt8NnJprqI0JKxpC/nSfQZdsYVME9vWA==","keyMaterialType":"SYMMETRIC"},"status":"ENABLED","keyId":3009594338,"outputPrefixType":"RAW"},{"keyData":{"typeUrl":"type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey","value":"EgcIgCAQIBgDGiCLw6d5/7U0lvFFvurZ6XJFBhT8tuW/DBd/BunbkI8zjA==","keyMaterialType":"SYMMETRIC"},"status":"ENABLED","keyId":3288182976,"outputPrefixType":"RAW"}]}`;
+
+const CTR = {
+  cipher: "AES-CTR-HMAC",
+  keySize: 32,
+  hkdfHash: "SHA-256",
+  macHash: "SHA-256",
+  tagSize: 32,
+  segmentSize: 4096,
+};
+const GCM = { cipher: "AES-GCM-HKDF", keySize: 32, hkdfHash: "SHA-256", tagSize: 16, segmentSize: 4096 };
+
+const test = (name: string, body: () => void | Promise<void>) => anyTest(name, { engine: "userspace" }, body);
+
+// deno-lint-ignore no-explicit-any
+type Mutable = any;
+
+/** The keyset of Tink's Go, changed. */
+function changed(change: (json: Mutable) => void): Mutable {
+  const json = JSON.parse(FROM_GO);
+  change(json);
+  return json;
+}
+
+/** The same with another key message in place of the first key's. */
+function withValue(...bytes: number[]): Mutable {
+  return changed(({ key }) => key[0].keyData.value = btoa(String.fromCharCode(...bytes)));
+}
+
+/** A key message of AES-CTR-HMAC with some of its parts replaced. */
+function ctrMessage(
+  { params = [8, 128, 32, 16, 32, 24, 3, 34, 4, 8, 3, 16, 32], key = Array(32).fill(7), rest = [] as number[] },
+) {
+  return [18, params.length, ...params, 26, key.length, ...key, ...rest];
+}
+
+test("a keyset of Tink's Go is read by its parameters", () => {
+  using keyset = parseKeyset(FROM_GO);
+  assertEquals(keyset.primaryKeyId, 3288182976);
+  assertEquals(keyset.keys as unknown, [
+    { id: 3009594338, status: "ENABLED", isPrimary: false, format: CTR },
+    { id: 3288182976, status: "ENABLED", isPrimary: true, format: GCM },
+  ]);
+});
+
+test("a keyset is written as it was read, byte for byte", () => {
+  using keyset = parseKeyset(FROM_GO);
+  assertEquals(JSON.stringify(keyset), FROM_GO);
+  using again = parseKeyset(keyset.toJSON());
+  assertEquals(JSON.stringify(again), FROM_GO);
+});
+
+test("every parameter of a format survives a round trip", () => {
+  for (const cipher of ["AES-CTR-HMAC", "AES-GCM-HKDF"] as const) {
+    for (const keySize of [16, 32] as const) {
+      for (const hkdfHash of ["SHA-1", "SHA-256", "SHA-512"] as const) {
+        for (const [macHash, tagSize] of [["SHA-1", 10], ["SHA-256", 17], ["SHA-512", 64]] as const) {
+          const isGcm = cipher === "AES-GCM-HKDF";
+          const mac = isGcm ? { tagSize: 16 } : { macHash, tagSize };
+          for (const segmentSize of [111, 4096, 16_777_216]) {
+            using keyset = createKeyset({ cipher, keySize, hkdfHash, ...mac, segmentSize });
+            using copy = parseKeyset(JSON.stringify(keyset));
+            assertEquals(copy.keys[0]!.format as unknown, { cipher, keySize, hkdfHash, ...mac, segmentSize });
+            assertEquals(JSON.stringify(copy), JSON.stringify(keyset));
+          }
+        }
+      }
+    }
+  }
+});
+
+test("numbers may be strings and base64 may be URL-safe or unpadded, as proto3's JSON allows", () => {
+  const json = changed((json) => {
+    json.primaryKeyId = "3288182976";
+    for (const { keyData } of json.key) {
+      keyData.value = keyData.value.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+    }
+  });
+  using keyset = parseKeyset(json);
+  assertEquals(JSON.stringify(keyset), FROM_GO);
+});
+
+test("a key that is added, promoted, disabled, enabled and removed does what its status says", () => {
+  using keyset = createKeyset("AES128_GCM_HKDF_4KB");
+  const first = keyset.primaryKeyId;
+  const second = keyset.add("AES256_CTR_HMAC_SHA256_1MB");
+  assertEquals(keyset.primaryKeyId, first, "a new key does not seal yet");
+  keyset.promote(second);
+  keyset.disable(first);
+  assertEquals(keyset.keys.map(({ id, status, isPrimary }) => [id, status, isPrimary]), [
+    [first, "DISABLED", false],
+    [second, "ENABLED", true],
+  ]);
+  using copy = parseKeyset(JSON.stringify(keyset));
+  assertEquals(copy.keys, keyset.keys);
+  assertThrows(() => keyset.promote(first), RangeError, "DISABLED");
+  keyset.enable(first);
+  keyset.remove(first);
+  assertEquals(keyset.keys.map(({ id }) => id), [second]);
+  for (const change of ["disable", "remove"] as const) {
+    assertThrows(() => keyset[change](second), RangeError, "primary");
+  }
+  for (const change of ["promote", "disable", "enable", "remove"] as const) {
+    assertThrows(() => keyset[change](first), RangeError, String(first));
+    assertThrows(() => keyset[change]("1" as unknown as number), TypeError, '"id"');
+  }
+  assertThrows(() => keyset.add("AES256_GCM_HKDF_2KB" as "AES256_GCM_HKDF_4KB"), TypeError, '"format"');
+});
+
+test("each key of a keyset has an id and a secret of its own", () => {
+  using keyset = createKeyset("AES256_GCM_HKDF_4KB");
+  for (let i = 0; i < 100; i++) keyset.add("AES256_GCM_HKDF_4KB");
+  const { key } = keyset.toJSON();
+  assertEquals([new Set(key.map(({ keyId }) => keyId)).size, new Set(key.map(({ keyData }) => keyData!.value)).size], [
+    101,
+    101,
+  ]);
+});
+
+test("a destroyed key keeps its place without a secret", () => {
+  const json = changed(({ key }) => {
+    key[0].status = "DESTROYED";
+    delete key[0].keyData;
+  });
+  using keyset = parseKeyset(json);
+  assertEquals(keyset.keys[0], { id: 3009594338, status: "DESTROYED", isPrimary: false, format: undefined });
+  assertEquals(JSON.parse(JSON.stringify(keyset)), json);
+  for (const change of ["promote", "disable", "enable"] as const) {
+    assertThrows(() => keyset[change](3009594338), RangeError, change === "promote" ? "DESTROYED" : "destroyed");
+  }
+  keyset.remove(3009594338);
+  assertEquals(keyset.keys.length, 1);
+});
+
+/** Stands for a KMS: AES-GCM under a key that never leaves it. */
+function fakeKms() {
+  const key = randomBytes(32);
+  return {
+    encrypt(bytes: Uint8Array) {
+      const iv = randomBytes(12);
+      const cipher = createCipheriv("aes-256-gcm", key, iv);
+      return new Uint8Array([...iv, ...cipher.update(bytes), ...cipher.final(), ...cipher.getAuthTag()]);
+    },
+    decrypt(bytes: Uint8Array) {
+      const decipher = createDecipheriv("aes-256-gcm", key, bytes.subarray(0, 12));
+      decipher.setAuthTag(bytes.subarray(-16));
+      return new Uint8Array([...decipher.update(bytes.subarray(12, -16)), ...decipher.final()]);
+    },
+  };
+}
+
+test("an encrypted keyset is opened by what encrypted it, and shows no secret", async () => {
+  const kms = fakeKms();
+  using keyset = parseKeyset(FROM_GO);
+  keyset.disable(3009594338);
+  let passed: Uint8Array | undefined;
+  const json = await keyset.toEncryptedJSON({ encrypt: (bytes) => kms.encrypt(passed = bytes) });
+  assert(passed!.every((byte) => byte === 0), "the serialized keyset is zeroed afterwards");
+  assertEquals(json.keysetInfo as unknown, {
+    primaryKeyId: 3288182976,
+    keyInfo: JSON.parse(FROM_GO).key.map(({ keyData, keyId, outputPrefixType }: Mutable, i: number) => ({
+      typeUrl: keyData.typeUrl,
+      status: i === 0 ? "DISABLED" : "ENABLED",
+      keyId,
+      outputPrefixType,
+    })),
+  });
+  let returned: Uint8Array | undefined;
+  using copy = await parseKeyset(JSON.stringify(json), { decrypt: (bytes) => returned = kms.decrypt(bytes) });
+  assertEquals(JSON.stringify(copy), JSON.stringify(keyset));
+  assert(returned!.every((byte) => byte === 0), "what decrypt() returned is zeroed");
+});
+
+test("an encrypted keyset is refused without decrypt(), and a plain one with it", async () => {
+  const kms = fakeKms();
+  using keyset = createKeyset("AES256_GCM_HKDF_4KB");
+  const json = await keyset.toEncryptedJSON(kms);
+  assertThrows(() => parseKeyset(json), TypeError, "decrypt");
+  await assertRejects(() => parseKeyset(keyset.toJSON(), kms), TypeError, "not encrypted");
+  await assertRejects(() => parseKeyset(json, { decrypt: 1 as unknown as typeof kms.decrypt }), TypeError, '"decrypt"');
+  await assertRejects(
+    () => parseKeyset(json, { decrypt: () => "key" as unknown as Uint8Array }),
+    TypeError,
+    '"decrypt"',
+  );
+  await assertRejects(() => keyset.toEncryptedJSON({} as typeof kms), TypeError, '"encrypt"');
+  const error = new Error("denied");
+  assertEquals(await parseKeyset(json, { decrypt: () => Promise.reject(error) }).catch((reason) => reason), error);
+  const damaged: EncryptedKeysetJSON = { ...json, encryptedKeyset: "?" };
+  await assertRejects(() => parseKeyset(damaged, kms), TypeError, "base64");
+});
+
+test("text that is not JSON is refused without being quoted", () => {
+  const error = assertThrows(() => parseKeyset(FROM_GO.slice(0, -1)), SyntaxError);
+  assert(!error.message.includes("Eg0IgCAQ"), error.message);
+});
+
+const REFUSED: Record<string, [json: () => unknown, message: string]> = {
+  "not an object": [() => [], "expected an object"],
+  "null": [() => null, "expected an object"],
+  "no keys": [() => ({ primaryKeyId: 1, key: [] }), "primary key, 1"],
+  "no list of keys": [() => ({ primaryKeyId: 1 }), '"keyset.key"'],
+  "no primary id": [() => changed((json) => delete json.primaryKeyId), '"keyset.primaryKeyId"'],
+  "a missing primary": [() => changed((json) => json.primaryKeyId = 7), "primary key, 7"],
+  "a disabled primary": [() => changed(({ key }) => key[1].status = "DISABLED"), "enabled primary"],
+  "a duplicate id": [() => changed(({ key }) => key[0].keyId = key[1].keyId), "twice"],
+  "an unknown status": [() => changed(({ key }) => key[0].status = "UNKNOWN_STATUS"), ".status"],
+  "a prefix": [() => changed(({ key }) => key[0].outputPrefixType = "TINK"), "RAW"],
+  "an asymmetric key": [() => changed(({ key }) => key[0].keyData.keyMaterialType = "ASYMMETRIC_PRIVATE"), "SYMMETRIC"],
+  "another primitive": [
+    () => changed(({ key }) => key[0].keyData.typeUrl = "type.googleapis.com/google.crypto.tink.AesGcmKey"),
+    "streaming AEAD",
+  ],
+  "an unknown member": [() => changed((json) => json.note = ""), '"note"'],
+  "an unknown member of a key": [() => changed(({ key }) => key[0].note = ""), '"note"'],
+  "an unknown member of key data": [() => changed(({ key }) => key[0].keyData.note = ""), '"note"'],
+  "an enabled key without a secret": [() => changed(({ key }) => delete key[0].keyData), "expected a secret"],
+  "a destroyed key with a secret": [() => changed(({ key }) => key[0].status = "DESTROYED"), "expected no secret"],
+  "an id beyond 32 bits": [() => changed(({ key }) => key[0].keyId = 2 ** 32), "2^32"],
+  "a fractional id": [() => changed(({ key }) => key[0].keyId = 1.5), "integer"],
+  "a value that is not base64": [() => changed(({ key }) => key[0].keyData.value = "%"), "base64"],
+  "a value that is no string": [() => changed(({ key }) => key[0].keyData.value = 1), "base64"],
+  "a version": [() => withValue(...ctrMessage({ rest: [8, 1] })), "version 0"],
+  "an unknown field": [() => withValue(...ctrMessage({ rest: [32, 1] })), "field 4"],
+  "a field that comes twice": [() => withValue(...ctrMessage({ rest: [26, 1, 1] })), "once"],
+  "an unknown parameter": [
+    () => withValue(...ctrMessage({ params: [8, 128, 32, 16, 32, 24, 3, 34, 4, 8, 3, 16, 32, 40, 1] })),
+    "field 5",
+  ],
+  "SHA-384": [() => withValue(...ctrMessage({ params: [8, 128, 32, 16, 32, 24, 2, 34, 4, 8, 3, 16, 32] })), "SHA-384"],
+  "SHA-224 in HMAC": [
+    () => withValue(...ctrMessage({ params: [8, 128, 32, 16, 32, 24, 3, 34, 4, 8, 5, 16, 32] })),
+    "SHA-224",
+  ],
+  "no hash": [() => withValue(...ctrMessage({ params: [8, 128, 32, 16, 32, 34, 4, 8, 3, 16, 32] })), "number 0"],
+  "a derived key of 24 bytes": [
+    () => withValue(...ctrMessage({ params: [8, 128, 32, 16, 24, 24, 3, 34, 4, 8, 3, 16, 32] })),
+    '"keySize"',
+  ],
+  "a tag of 9 bytes": [
+    () => withValue(...ctrMessage({ params: [8, 128, 32, 16, 32, 24, 3, 34, 4, 8, 3, 16, 9] })),
+    '"tagSize"',
+  ],
+  "a segment without room": [
+    () => withValue(...ctrMessage({ params: [8, 40, 16, 32, 24, 3, 34, 4, 8, 3, 16, 32] })),
+    '"segmentSize"',
+  ],
+  "a key of 31 bytes": [() => withValue(...ctrMessage({ key: Array(31).fill(1) })), "at least 32 bytes"],
+  "a key of zeros": [() => withValue(...ctrMessage({ key: Array(32).fill(0) })), "zero bytes"],
+  "a message that is cut": [() => withValue(...ctrMessage({}).slice(0, -1)), "cut"],
+  "another wire type": [() => withValue(9, 1, 2, 3, 4, 5, 6, 7, 8), "wire type 1"],
+  "bytes where a number belongs": [() => withValue(...ctrMessage({ rest: [10, 1, 1] })), "number in field 1"],
+  "a number where bytes belong": [() => withValue(16, 1), "bytes in field 2"],
+  "a number beyond 32 bits": [() => withValue(8, 255, 255, 255, 255, 255, 1), "protobuf"],
+};
+
+for (const [name, [json, message]] of Object.entries(REFUSED)) {
+  test(`a keyset with ${name} is refused`, () => {
+    const error = assertThrows(() => parseKeyset(json() as object), Error, message);
+    assert(error instanceof TypeError || error instanceof RangeError, error.name);
+  });
+}
+
+test("no truncation of a serialized keyset is taken for a keyset", async () => {
+  using keyset = parseKeyset(FROM_GO);
+  let message = new Uint8Array(0);
+  await keyset.toEncryptedJSON({ encrypt: (bytes) => message = bytes.slice() });
+  const json = { encryptedKeyset: "AA==", keysetInfo: {} };
+  using copy = await parseKeyset(json, { decrypt: () => message.slice() });
+  assertEquals(JSON.stringify(copy), FROM_GO);
+  for (let length = 0; length < message.length; length++) {
+    const cut = parseKeyset(json, { decrypt: () => message.slice(0, length) });
+    // A keyset that is cut between two keys is one of fewer keys: only here the primary one is the last.
+    await assertRejects(() => cut, Error);
+  }
+});
+
+test("what a keyset shows of itself has no secret", () => {
+  using keyset = parseKeyset(FROM_GO);
+  const secret = JSON.parse(FROM_GO).key[0].keyData.value;
+  for (const shown of [inspect(keyset, { depth: 9, showHidden: true }), String(keyset), inspect(keyset.keys)]) {
+    assert(!shown.includes(secret) && !/\b45, 29, 253, 230\b|2d ?1d ?fd ?e6/.test(shown), "no bytes of a key");
+  }
+});
+
+test("a closed keyset is of no use", () => {
+  const keyset = createKeyset("AES256_GCM_HKDF_4KB");
+  keyset.close();
+  keyset.close();
+  const error = assertThrows(() => keyset.toJSON() as KeysetJSON, Error);
+  assertEquals((error as { code?: string }).code, "EBADF");
+  assertThrows(() => Reflect.construct(Keyset, [Symbol(), [], 0]), TypeError, "createKeyset");
+});
