@@ -1,0 +1,253 @@
+/**
+ * Envelopes: sealed streams that carry their own key, wrapped for recipients.
+ *
+ * @module
+ */
+
+import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
+import { openSealed, type SealedReader } from "../sealed/reader.ts";
+import type { SealedSource } from "../sealed/source.ts";
+import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
+import type { SealStreamOptions } from "../sealed/options.ts";
+import { SealStream, UnsealStream } from "../sealed/streams.ts";
+import { deferStream } from "../streams/deferred.ts";
+import { Secret } from "../secret.ts";
+import {
+  type EnvelopeRecipient,
+  type Header,
+  HeaderReader,
+  makeHeader,
+  MOST_HEADER,
+  truncatedHeader,
+  unwrapKey,
+} from "./header.ts";
+import { checkList, type Identity, importKeys, type Recipient } from "./recipients.ts";
+
+/** Options of {@linkcode EnvelopeSealStream}. */
+export interface EnvelopeSealOptions extends SealStreamOptions {
+  /** Who can open the file: any one of them. */
+  recipients: readonly Recipient[];
+  /** The format of the sealed stream, by name; stored in the header. `"AES256_GCM_HKDF_64KB"` by default. */
+  format?: SealedFormatName | undefined;
+}
+
+/** Options of {@linkcode EnvelopeUnsealStream} and {@linkcode openEnvelope}. */
+export interface EnvelopeOpenOptions extends SealStreamOptions {
+  /** Who opens the file: each is tried. */
+  identities: readonly Identity[];
+}
+
+/** Options of {@linkcode rewrap}. */
+export interface RewrapOptions {
+  /** Who opens the file. */
+  identities: readonly Identity[];
+  /** Who can open it from now on. */
+  recipients: readonly Recipient[];
+}
+
+const DEFAULT_FORMAT: SealedFormatName = "AES256_GCM_HKDF_64KB";
+const FIRST_READ = 4096;
+
+/**
+ * Seals a stream under a new random key, and writes that key in front, wrapped for the recipients.
+ *
+ * @example Usage
+ * ```ts
+ * import { EnvelopeSealStream, EnvelopeUnsealStream } from "@kcapi/streams/envelope";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const passphrase = "correct horse battery staple";
+ * const sealed = new Blob(["attack at dawn"]).stream()
+ *   .pipeThrough(new EnvelopeSealStream({ recipients: [{ passphrase }] }));
+ * const plaintext = sealed.pipeThrough(new EnvelopeUnsealStream({ identities: [{ passphrase }] }));
+ * assertEquals(await new Response(plaintext).text(), "attack at dawn");
+ * ```
+ */
+export class EnvelopeSealStream {
+  /** Where the sealed file comes out. */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Where the plaintext goes in. */
+  readonly writable: WritableStream<BytesLike>;
+
+  /**
+   * Makes the stream. The key is wrapped when the first chunk is written.
+   *
+   * @param options The recipients, and options of sealed streams.
+   * @throws {TypeError} or {RangeError} if an option is wrong. A key that cannot be imported errors the stream.
+   */
+  constructor(options: EnvelopeSealOptions) {
+    const { recipients, format = DEFAULT_FORMAT, ...rest } = checkObject("options", options);
+    checkList("recipients", recipients);
+    if (!FORMAT_NAMES.includes(format)) {
+      throw new TypeError(`"format" expected one of ${FORMAT_NAMES.join(", ")}, got another value`);
+    }
+    const key = Secret.alloc(32);
+    crypto.getRandomValues(key.bytes);
+    const stream = new SealStream({ ...rest, key: key.bytes, format });
+    const open = async (rest?: Bytes) => {
+      try {
+        return { stream, prefix: await makeHeader(key, format, await importKeys("recipients", recipients)), rest };
+      } catch (error) {
+        stream.writable.abort(error).catch(() => {});
+        throw error;
+      } finally {
+        key.dispose();
+      }
+    };
+    ({ readable: this.readable, writable: this.writable } = deferStream({ add: open, end: open }));
+  }
+}
+
+/**
+ * Unseals what {@linkcode EnvelopeSealStream} sealed.
+ *
+ * Every chunk that comes out is authentic. A truncated stream fails at its end, as with `UnsealStream`.
+ */
+export class EnvelopeUnsealStream {
+  /** Where the plaintext comes out. */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Where the sealed file goes in. */
+  readonly writable: WritableStream<BytesLike>;
+
+  /**
+   * Makes the stream. The key is unwrapped when the header has come.
+   *
+   * The stream errors with KcapiError EKEYREJECTED if no identity fits, and EBADMSG if the data is damaged or no
+   * envelope.
+   *
+   * @param options The identities, and options of sealed streams.
+   * @throws {TypeError} or {RangeError} if an option is wrong.
+   */
+  constructor(options: EnvelopeOpenOptions) {
+    const { identities, ...rest } = checkObject("options", options);
+    checkList("identities", identities);
+    const reading = new HeaderReader();
+    const open = async (header: Header, first: Bytes) => {
+      using key = await unwrapKey(header, await importKeys("identities", identities));
+      return { stream: new UnsealStream({ ...rest, key: key.bytes, format: header.format }), rest: first };
+    };
+    ({ readable: this.readable, writable: this.writable } = deferStream({
+      add(chunk) {
+        const complete = reading.add(chunk);
+        return complete && open(complete.header, complete.rest);
+      },
+      end: () => Promise.reject(truncatedHeader()),
+    }));
+  }
+}
+
+/**
+ * Opens an envelope to be read from anywhere, as `openSealed()` does.
+ *
+ * @param source A Blob, or an object with `size` and `read(start, end)`.
+ * @param options The identities, and options of `openSealed()`.
+ * @returns The reader.
+ * @throws {KcapiError} EKEYREJECTED if no identity fits; what `openSealed()` throws.
+ */
+export async function openEnvelope(source: SealedSource, options: EnvelopeOpenOptions): Promise<SealedReader> {
+  const { identities, ...rest } = checkObject("options", options);
+  checkList("identities", identities);
+  const { header, length } = await readHeader(source);
+  using key = await unwrapKey(header, await importKeys("identities", identities));
+  const sealed = source instanceof Blob ? source.slice(length) : {
+    get size() {
+      return source.size - length;
+    },
+    read: (start: number, end: number) => source.read(start + length, end + length),
+  };
+  return await openSealed(sealed, { ...rest, key: key.bytes, format: header.format });
+}
+
+/**
+ * Tells who an envelope is wrapped for. Nothing is authenticated, and nothing secret is needed.
+ *
+ * @param source A Blob, or an object with `size` and `read(start, end)`.
+ * @returns The recipients, in the file's order.
+ * @throws {KcapiError} EBADMSG if it is no envelope.
+ */
+export async function envelopeRecipients(source: SealedSource): Promise<readonly EnvelopeRecipient[]> {
+  return (await readHeader(source)).header.recipients;
+}
+
+/**
+ * Wraps the key of an envelope for other recipients. The data is copied as it is: it keeps its key, so whoever could
+ * open the old file and kept its key can open the new one.
+ *
+ * @param source A stream of the envelope.
+ * @param options Who opens it, and who can open it from now on.
+ * @returns A stream of the new envelope. It errors with KcapiError EKEYREJECTED if no identity fits.
+ */
+export function rewrap(
+  source: ReadableStream<BytesLike>,
+  options: RewrapOptions,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const { identities, recipients } = checkObject("options", options);
+  checkList("identities", identities);
+  checkList("recipients", recipients);
+  if (!(source instanceof ReadableStream)) {
+    throw new TypeError(`"source" expected a ReadableStream, got ${describe(source)}`);
+  }
+  const reader = source.getReader();
+  const reading = new HeaderReader();
+  let isOpen = false;
+  async function next(): Promise<Bytes | undefined> {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) {
+        if (isOpen) return undefined;
+        throw truncatedHeader();
+      }
+      const chunk = bytesOf("source", value);
+      if (isOpen) return chunk;
+      const complete = reading.add(chunk);
+      if (!complete) continue;
+      isOpen = true;
+      using key = await unwrapKey(complete.header, await importKeys("identities", identities));
+      const header = await makeHeader(key, complete.header.format, await importKeys("recipients", recipients));
+      return joined(header, complete.rest);
+    }
+  }
+  return new ReadableStream<Bytes>({
+    async pull(controller) {
+      try {
+        const chunk = await next();
+        if (chunk) controller.enqueue(chunk);
+        else controller.close();
+      } catch (error) {
+        reader.cancel(error).catch(() => {});
+        throw error;
+      }
+    },
+    cancel: (reason) => reader.cancel(reason),
+  }, { highWaterMark: 0 });
+}
+
+/** Reads the header of a source: most are short. */
+async function readHeader(source: SealedSource): Promise<{ header: Header; length: number }> {
+  const reading = new HeaderReader();
+  for (let at = 0; at < Math.min(source.size, MOST_HEADER);) {
+    const end = Math.min(at === 0 ? FIRST_READ : MOST_HEADER, source.size);
+    const answer = source instanceof Blob ? await source.slice(at, end).bytes() : await source.read(at, end);
+    const bytes = bytesOf("source", answer);
+    if (bytes.length !== end - at) {
+      throw new KcapiError("EIO", "read", `the source was asked for ${end - at} bytes, and gave ${bytes.length}`);
+    }
+    const complete = reading.add(bytes);
+    if (complete) return complete;
+    at = end;
+  }
+  throw truncatedHeader();
+}
+
+function joined(first: Bytes, second: Bytes): Bytes {
+  const whole = new Uint8Array(first.length + second.length);
+  whole.set(first);
+  whole.set(second, first.length);
+  return whole;
+}
+
+function checkObject<T>(name: string, value: T): T {
+  if (typeof value === "object" && value !== null) return value;
+  throw new TypeError(`"${name}" expected an object, got ${describe(value)}`);
+}

@@ -1,0 +1,176 @@
+/**
+ * Recipients and identities: who a file's key is wrapped for, and who unwraps it.
+ *
+ * @module
+ */
+
+import { importJWK, type JWK as JoseJWK } from "jose";
+import { describe } from "../bytes.ts";
+
+/** A JSON Web Key (RFC 7517): of the kind OKP (X25519), EC (P-256, P-384, P-521), RSA, or oct (32 bytes, for AES). */
+export interface JWK {
+  /** The kind of key. */
+  readonly kty?: string | undefined;
+  /** A public name for the key. It is stored in the file and tells which recipient is which. */
+  readonly kid?: string | undefined;
+  /** The members of its kind. */
+  readonly [member: string]: unknown;
+}
+
+/** A passphrase. */
+export interface Passphrase {
+  /** The text. Anyone who gets the file can try to guess it, without limit. */
+  readonly passphrase: string;
+  /** PBKDF2 iterations for sealing, 600,000 by default and at least. To open, the file tells the number. */
+  readonly iterations?: number | undefined;
+}
+
+/**
+ * Who can open a file: a passphrase, a public key as a JWK or a CryptoKey, or a symmetric key (a JWK of the kind
+ * `oct`). Of a JWK with a private part, only the public part is used.
+ */
+export type Recipient = Passphrase | JWK | CryptoKey;
+
+/**
+ * Who opens a file: a passphrase, a private key as a JWK or a CryptoKey, or a symmetric key (a JWK of the kind `oct`).
+ */
+export type Identity = Passphrase | JWK | CryptoKey;
+
+/** A JWE algorithm that wraps the key of a file (RFC 7518, RFC 8037). */
+export type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "A256KW";
+
+/** A key that JOSE can use, with what it is for. */
+export interface JoseKey {
+  readonly algorithm: KeyAlgorithm;
+  readonly kid: string | undefined;
+  readonly key: CryptoKey | Uint8Array;
+  /** PBKDF2 iterations, for a passphrase. */
+  readonly iterations: number | undefined;
+}
+
+/** OWASP's figure for PBKDF2-HMAC-SHA-256; it asks for 210,000 with SHA-512. */
+const LEAST_ITERATIONS = 600_000;
+/** The most iterations that opening a file may cost, for all its recipients together: some seconds. */
+export const MOST_ITERATIONS = 10_000_000;
+
+const PUBLIC_MEMBERS: Readonly<Record<string, readonly string[]>> = {
+  OKP: ["kty", "crv", "x"],
+  EC: ["kty", "crv", "x", "y"],
+  RSA: ["kty", "n", "e"],
+};
+const EC_CURVES = ["P-256", "P-384", "P-521"];
+const LEAST_RSA = 2048;
+
+/** Checks a list of recipients or identities, and imports its keys. */
+export async function importKeys(
+  name: "recipients" | "identities",
+  list: readonly (Recipient | Identity)[],
+): Promise<readonly JoseKey[]> {
+  checkList(name, list);
+  return await Promise.all(list.map((each, i) => importKey(`${name}[${i}]`, each, name === "recipients")));
+}
+
+/** What can be told without importing keys. */
+export function checkList(name: string, list: unknown): void {
+  if (!Array.isArray(list)) throw new TypeError(`"${name}" expected an array, got ${describe(list)}`);
+  if (list.length === 0) throw new TypeError(`"${name}" expected at least one entry, got an empty array`);
+  list.forEach((each, i) => {
+    if (typeof each !== "object" || each === null) {
+      throw new TypeError(`"${name}[${i}]" expected a passphrase, a JWK or a CryptoKey, got ${describe(each)}`);
+    }
+  });
+}
+
+function importKey(name: string, value: Recipient | Identity, isRecipient: boolean): Promise<JoseKey> | JoseKey {
+  if (value instanceof CryptoKey) return fromCryptoKey(name, value, isRecipient);
+  if ("passphrase" in value) return fromPassphrase(name, value as Passphrase);
+  return fromJWK(name, value as JWK, isRecipient);
+}
+
+function fromPassphrase(name: string, { passphrase, iterations = LEAST_ITERATIONS }: Passphrase): JoseKey {
+  if (typeof passphrase !== "string") {
+    throw new TypeError(`"${name}.passphrase" expected a string, got ${describe(passphrase)}`);
+  }
+  if (passphrase === "" || !passphrase.isWellFormed()) {
+    throw new RangeError(`"${name}.passphrase" expected text that is not empty and has no lone surrogates`);
+  }
+  if (!Number.isInteger(iterations) || iterations < LEAST_ITERATIONS || iterations > MOST_ITERATIONS) {
+    throw new RangeError(
+      `"${name}.iterations" expected an integer from ${LEAST_ITERATIONS} to ${MOST_ITERATIONS}, got ${iterations}`,
+    );
+  }
+  return {
+    algorithm: "PBES2-HS512+A256KW",
+    kid: undefined,
+    key: new TextEncoder().encode(passphrase),
+    iterations,
+  };
+}
+
+async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<JoseKey> {
+  const { kty, crv, kid, d, k } = jwk;
+  const algorithm = algorithmOf(name, jwk);
+  if (kid !== undefined && typeof kid !== "string") {
+    throw new TypeError(`"${name}.kid" expected a string, got ${describe(kid)}`);
+  }
+  if (!isRecipient && kty !== "oct" && d === undefined) {
+    throw new TypeError(`"${name}" expected a private key, got a public one`);
+  }
+  const members = isRecipient ? PUBLIC_MEMBERS[kty!] : undefined;
+  const used = members ? Object.fromEntries(members.map((member) => [member, jwk[member]])) : jwk;
+  let key: CryptoKey | Uint8Array;
+  try {
+    key = await importJWK({ ...used, ext: false } as JoseJWK, algorithm) as CryptoKey | Uint8Array;
+  } catch (cause) {
+    const kind = crv === undefined ? kty : `${kty} ${crv}`;
+    throw new TypeError(`"${name}" expected a JWK that can be imported as ${kind}`, { cause });
+  }
+  if (kty === "oct" && (key as Uint8Array).length !== 32) {
+    const got = typeof k === "string" ? `${(key as Uint8Array).length} bytes` : describe(k);
+    throw new RangeError(`"${name}.k" expected 32 bytes, got ${got}`);
+  }
+  if (kty === "RSA") checkModulus(name, key as CryptoKey);
+  return { algorithm, kid, key, iterations: undefined };
+}
+
+function algorithmOf(name: string, { kty, crv, alg }: JWK): KeyAlgorithm {
+  const algorithm = kty === "OKP" && crv === "X25519" || kty === "EC" && EC_CURVES.includes(crv as string)
+    ? "ECDH-ES+A256KW"
+    : kty === "RSA"
+    ? "RSA-OAEP-256"
+    : kty === "oct"
+    ? "A256KW"
+    : undefined;
+  if (!algorithm) {
+    throw new TypeError(`"${name}" expected a JWK of X25519, P-256, P-384, P-521, RSA or oct`);
+  }
+  if (alg !== undefined && alg !== algorithm) {
+    throw new TypeError(`"${name}.alg" expected ${algorithm} or none, got another algorithm`);
+  }
+  return algorithm;
+}
+
+const CRYPTO_KEY_ALGORITHMS: Readonly<Record<string, KeyAlgorithm>> = {
+  "X25519": "ECDH-ES+A256KW",
+  "ECDH": "ECDH-ES+A256KW",
+  "RSA-OAEP": "RSA-OAEP-256",
+  "AES-KW": "A256KW",
+};
+
+function fromCryptoKey(name: string, key: CryptoKey, isRecipient: boolean): JoseKey {
+  const { algorithm: { name: algorithm }, type } = key;
+  const found = CRYPTO_KEY_ALGORITHMS[algorithm];
+  if (!found) {
+    throw new TypeError(`"${name}" expected a CryptoKey of X25519, ECDH, RSA-OAEP or AES-KW, got one of ${algorithm}`);
+  }
+  const expected = found === "A256KW" ? "secret" : isRecipient ? "public" : "private";
+  if (type !== expected) throw new TypeError(`"${name}" expected a ${expected} CryptoKey, got a ${type} one`);
+  if (found === "RSA-OAEP-256") checkModulus(name, key);
+  return { algorithm: found, kid: undefined, key, iterations: undefined };
+}
+
+function checkModulus(name: string, { algorithm }: CryptoKey): void {
+  const { modulusLength } = algorithm as RsaHashedKeyAlgorithm;
+  if (modulusLength >= LEAST_RSA) return;
+  throw new RangeError(`"${name}" expected an RSA key of at least ${LEAST_RSA} bits, got ${modulusLength}`);
+}

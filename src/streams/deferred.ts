@@ -1,0 +1,112 @@
+/**
+ * {@linkcode deferStream}: a pair of streams whose cipher is opened by the first bytes, and asynchronously.
+ *
+ * @module
+ */
+
+import { type Bytes, type BytesLike, bytesOf } from "../bytes.ts";
+
+/** A readable and a writable side. */
+export interface StreamSides {
+  readonly readable: ReadableStream<Bytes>;
+  readonly writable: WritableStream<BytesLike>;
+}
+
+/** The streams that do the work, once they are open. */
+export interface Opened {
+  readonly stream: StreamSides;
+  /** Output that comes first. */
+  readonly prefix?: Bytes | undefined;
+  /** Input that was read and belongs to the stream. */
+  readonly rest?: Bytes | undefined;
+}
+
+/** How a deferred stream is opened. Either function may throw, which errors both sides. */
+export interface Opening {
+  /** Gets a chunk, in memory of the caller. Returns undefined as long as it needs more. */
+  add(chunk: Bytes): Promise<Opened> | undefined;
+  /** The input has ended before the stream was opened. */
+  end(): Promise<Opened>;
+}
+
+/**
+ * Makes a pair of streams that passes everything on to the streams that `opening` opens.
+ *
+ * Backpressure, errors, aborts and cancels go through to them. What is abandoned before the opening opens nothing; what
+ * is abandoned during it is aborted as soon as it is open.
+ */
+export function deferStream(opening: Opening): StreamSides {
+  const opened = Promise.withResolvers<{ prefix: Bytes | undefined; reader: ReadableStreamDefaultReader<Bytes> }>();
+  opened.promise.catch(() => {}); // whoever reads is told
+  let writer: WritableStreamDefaultWriter<BytesLike> | undefined;
+  let controller!: WritableStreamDefaultController;
+  let failure: { readonly reason: unknown } | undefined;
+
+  async function open(opening: Promise<Opened>): Promise<void> {
+    const { stream, prefix, rest } = await opening;
+    if (failure) {
+      stream.writable.abort(failure.reason).catch(() => {});
+      throw failure.reason;
+    }
+    writer = stream.writable.getWriter();
+    writer.closed.catch(() => {}); // each write and read is told
+    opened.resolve({ prefix, reader: stream.readable.getReader() });
+    if (rest && rest.length > 0) await writer.write(rest);
+  }
+
+  function fail(reason: unknown): void {
+    failure ??= { reason };
+    opened.reject(reason);
+  }
+
+  async function guard(action: () => Promise<void> | undefined): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      fail(error);
+      throw error;
+    }
+  }
+
+  const writable = new WritableStream<BytesLike>({
+    start(given) {
+      controller = given;
+      given.signal.addEventListener("abort", () => {
+        fail(given.signal.reason);
+        writer?.abort(given.signal.reason).catch(() => {});
+      });
+    },
+    write: (chunk) =>
+      guard(() => {
+        if (writer) return writer.write(chunk);
+        const opening_ = opening.add(bytesOf("chunk", chunk));
+        return opening_ && open(opening_);
+      }),
+    close: () =>
+      guard(async () => {
+        if (!writer) await open(opening.end());
+        await writer!.close();
+      }),
+  });
+
+  let isFirst = true;
+  const readable = new ReadableStream<Bytes>({
+    async pull(readable) {
+      const { prefix, reader } = await opened.promise;
+      if (isFirst) {
+        isFirst = false;
+        if (prefix && prefix.length > 0) return readable.enqueue(prefix);
+      }
+      const { value, done } = await reader.read();
+      if (done) readable.close();
+      else readable.enqueue(value);
+    },
+    async cancel(reason) {
+      fail(reason);
+      controller.error(reason);
+      const open = await opened.promise.catch(() => undefined);
+      await open?.reader.cancel(reason);
+    },
+  }, { highWaterMark: 0 });
+  return { readable, writable };
+}

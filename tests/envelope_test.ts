@@ -1,0 +1,453 @@
+/**
+ * Envelopes: every kind of recipient, other programs, hostile headers.
+ */
+import { Buffer } from "node:buffer";
+import { spawnSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { exportJWK, GeneralEncrypt, generateKeyPair, type JWK as JoseJWK } from "jose";
+import { KcapiError, SealStream } from "../mod.ts";
+import {
+  envelopeRecipients,
+  EnvelopeSealStream,
+  EnvelopeUnsealStream,
+  type Identity,
+  openEnvelope,
+  type Recipient,
+  rewrap,
+} from "../src/envelope/mod.ts";
+import { assert, assertEquals, assertRejects, assertThrows, tempDir, test as anyTest } from "./support/deps.ts";
+import { bytes } from "./support/support.ts";
+
+const test = (name: string, body: () => void | Promise<void>) => anyTest(name, { engine: "userspace" }, body);
+
+const PASSPHRASE = { passphrase: "corrêct horse" };
+
+async function pairOf(algorithm: string, crv?: string): Promise<{ recipient: JoseJWK; identity: JoseJWK }> {
+  const { publicKey, privateKey } = await generateKeyPair(algorithm, { ...(crv && { crv }), extractable: true });
+  return { recipient: await exportJWK(publicKey), identity: await exportJWK(privateKey) };
+}
+
+function symmetricKey(): JoseJWK {
+  return { kty: "oct", k: Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64url") };
+}
+
+const X25519 = await pairOf("ECDH-ES+A256KW", "X25519");
+const P256 = await pairOf("ECDH-ES+A256KW", "P-256");
+const P384 = await pairOf("ECDH-ES+A256KW", "P-384");
+const RSA = await pairOf("RSA-OAEP-256");
+const AES = symmetricKey();
+
+const KINDS: Record<string, { recipient: Recipient; identity: Identity; algorithm: string }> = {
+  "a passphrase": { recipient: PASSPHRASE, identity: PASSPHRASE, algorithm: "PBES2-HS512+A256KW" },
+  "X25519": { ...X25519, algorithm: "ECDH-ES+A256KW" } as never,
+  "P-256": { ...P256, algorithm: "ECDH-ES+A256KW" } as never,
+  "P-384": { ...P384, algorithm: "ECDH-ES+A256KW" } as never,
+  "RSA": { ...RSA, algorithm: "RSA-OAEP-256" } as never,
+  "AES": { recipient: AES, identity: AES, algorithm: "A256KW" } as never,
+};
+
+const DATA = bytes(200_000);
+
+async function bytesOf(stream: ReadableStream<Uint8Array>): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await new Response(stream as ReadableStream<Uint8Array<ArrayBuffer>>).arrayBuffer());
+}
+
+function cut(data: Uint8Array<ArrayBuffer>, size: number): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at < data.length) controller.enqueue(data.slice(at, at += size));
+      else controller.close();
+    },
+  });
+}
+
+function sealedFor(recipients: readonly Recipient[], data = DATA, options = {}): Promise<Uint8Array<ArrayBuffer>> {
+  return bytesOf(cut(data, 65_536).pipeThrough(new EnvelopeSealStream({ recipients, ...options })));
+}
+
+function unsealedBy(
+  identities: readonly Identity[],
+  file: Uint8Array<ArrayBuffer>,
+  size = 65_536,
+  options = {},
+): Promise<Uint8Array> {
+  return bytesOf(cut(file, size).pipeThrough(new EnvelopeUnsealStream({ identities, ...options })));
+}
+
+function headerOf(file: Uint8Array): { line: string; end: number } {
+  const end = file.indexOf(10, 15) + 1;
+  return { line: new TextDecoder().decode(file.subarray(15, end - 1)), end };
+}
+
+/** The file with another header line, or another first line. */
+function withHeader(
+  file: Uint8Array<ArrayBuffer>,
+  line: string | Uint8Array,
+  magic = "kcapi-sealed/1",
+): Uint8Array<ArrayBuffer> {
+  const text = typeof line === "string" ? new TextEncoder().encode(line) : line;
+  const { end } = headerOf(file);
+  return new Uint8Array(Buffer.concat([Buffer.from(`${magic}\n`), text, Buffer.from("\n"), file.subarray(end)]));
+}
+
+for (const [name, { recipient, identity, algorithm }] of Object.entries(KINDS)) {
+  test(`what is sealed for ${name} is opened by it, as a stream and by ranges`, async () => {
+    const file = await sealedFor([recipient]);
+    assertEquals(await unsealedBy([identity], file), DATA);
+    using reader = await openEnvelope(new Blob([file]), { identities: [identity] });
+    assertEquals(reader.size, DATA.length);
+    assertEquals(await reader.bytes(100_000, 100_007), DATA.slice(100_000, 100_007));
+    const [found] = await envelopeRecipients(new Blob([file]));
+    assertEquals(found!.algorithm, algorithm);
+  });
+}
+
+test("any one of several recipients opens the file", async () => {
+  const kinds = Object.values(KINDS);
+  const file = await sealedFor(kinds.map(({ recipient }) => recipient));
+  for (const { identity } of kinds) assertEquals(await unsealedBy([identity], file), DATA);
+  const found = await envelopeRecipients(new Blob([file]));
+  assertEquals(found.map(({ algorithm }) => algorithm), kinds.map(({ algorithm }) => algorithm));
+  assertEquals(found[0]!.iterations, 600_000);
+  assertEquals(found[1]!.curve, "X25519");
+});
+
+test("identities that do not fit are passed over", async () => {
+  const strangers = await Promise.all([pairOf("ECDH-ES+A256KW", "X25519"), pairOf("RSA-OAEP-256")]);
+  const identities = [symmetricKey(), ...strangers.map(({ identity }) => identity), X25519.identity] as Identity[];
+  assertEquals(await unsealedBy(identities, await sealedFor([X25519.recipient as Recipient])), DATA);
+});
+
+test("keys that no script can read open a file", async () => {
+  const x25519 = await crypto.subtle.generateKey({ name: "X25519" }, false, ["deriveBits"]) as CryptoKeyPair;
+  const aes = await crypto.subtle.generateKey({ name: "AES-KW", length: 256 }, false, ["wrapKey", "unwrapKey"]);
+  const file = await sealedFor([x25519.publicKey, aes]);
+  assertEquals(await unsealedBy([x25519.privateKey], file), DATA);
+  assertEquals(await unsealedBy([aes], file), DATA);
+});
+
+test("a name of a key is stored with its recipient, and a private part is not", async () => {
+  const file = await sealedFor([{ ...X25519.identity, kid: "backup-2026" } as Recipient]);
+  assert(!headerOf(file).line.includes(X25519.identity.d!), "the header has the private key");
+  assertEquals((await envelopeRecipients(new Blob([file])))[0]!.kid, "backup-2026");
+  assertEquals(await unsealedBy([{ ...X25519.identity, kid: "backup-2026" } as Identity], file), DATA);
+  await assertRejects(
+    () => unsealedBy([{ ...X25519.identity, kid: "another" } as Identity], file),
+    KcapiError,
+    "no identity",
+  );
+});
+
+test("the format is in the protected header, and the rest of the file is a sealed stream in it", async () => {
+  for (const format of ["AES128_CTR_HMAC_SHA256_4KB", "AES256_GCM_HKDF_1MB"] as const) {
+    const file = await sealedFor([AES as Recipient], DATA, { format });
+    const protectedHeader = JSON.parse(headerOf(file).line).protected;
+    assertEquals(JSON.parse(Buffer.from(protectedHeader, "base64url").toString()), { enc: "A256GCM", format });
+    assertEquals(await unsealedBy([AES as Identity], file), DATA);
+  }
+});
+
+test("two files of the same recipients have nothing in common", async () => {
+  const files = [await sealedFor([AES as Recipient]), await sealedFor([AES as Recipient])];
+  const [first, second] = files.map((file) => JSON.parse(headerOf(file).line));
+  for (const name of ["iv", "ciphertext", "tag"]) assert(first[name] !== second[name], name);
+});
+
+test("the associated data is that of the sealed stream", async () => {
+  const associatedData = new TextEncoder().encode("a name");
+  const file = await sealedFor([AES as Recipient], DATA, { associatedData });
+  assertEquals(await unsealedBy([AES as Identity], file, 1000, { associatedData }), DATA);
+  const error = await assertRejects(() => unsealedBy([AES as Identity], file), KcapiError);
+  assertEquals(error.code, "EBADMSG");
+});
+
+test("chunks may be cut anywhere, and an empty file is a file", async () => {
+  for (const data of [new Uint8Array(0), bytes(1), bytes(3000)]) {
+    const file = await sealedFor([AES as Recipient], data);
+    for (const size of [1, 14, 15, 16, file.length]) {
+      assertEquals(await unsealedBy([AES as Identity], file, size), data);
+    }
+  }
+});
+
+test("rewrapping changes the header alone: the old recipients are out, the data is the same", async () => {
+  const file = await sealedFor([X25519.recipient as Recipient, PASSPHRASE]);
+  const options = { identities: [X25519.identity as Identity], recipients: [AES as Recipient] };
+  for (const size of [1000, 65_536]) {
+    const rewrapped = await bytesOf(rewrap(cut(file, size), options));
+    assertEquals(rewrapped.subarray(headerOf(rewrapped).end), file.subarray(headerOf(file).end));
+    assertEquals(await unsealedBy([AES as Identity], rewrapped), DATA);
+    await assertRejects(() => unsealedBy([X25519.identity as Identity], rewrapped), KcapiError, "no identity");
+  }
+  let reason: unknown;
+  const source = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    pull: (controller) => controller.enqueue(file.slice(0, 100_000)),
+    cancel: (given) => void (reason = given),
+  });
+  const wrong = rewrap(source, { ...options, identities: [symmetricKey() as Identity] });
+  const error = await assertRejects(() => bytesOf(wrong), KcapiError, "no identity");
+  assertEquals(reason, error, "the source is cancelled");
+});
+
+test("where no identity fits, the error names the kinds of recipients, and not which was close", async () => {
+  const file = await sealedFor([PASSPHRASE, X25519.recipient as Recipient, RSA.recipient as Recipient]);
+  const strangers = [{ passphrase: "corrêct hors" }, P256.identity, symmetricKey()] as Identity[];
+  const messages = await Promise.all(strangers.map(async (identity) => {
+    const error = await assertRejects(() => unsealedBy([identity], file), KcapiError);
+    assertEquals(error.code, "EKEYREJECTED");
+    return error.message;
+  }));
+  assertEquals(new Set(messages).size, 1);
+  assert(/a passphrase, a public key of X25519, a public key of RSA/.test(messages[0]!), messages[0]!);
+});
+
+// ---- other programs ----
+
+const hasJose = spawnSync("jose", ["fmt", "-j", "{}"]).status === 0;
+
+anyTest("Debian's jose unwraps the key of a file for P-256", {
+  engine: "userspace",
+  needs: { "the program jose": hasJose },
+}, async () => {
+  const directory = tempDir();
+  const file = await sealedFor([P256.recipient as Recipient]);
+  writeFileSync(join(directory, "header.jwe"), headerOf(file).line);
+  writeFileSync(join(directory, "key.jwk"), JSON.stringify(P256.identity));
+  const { stdout, status } = spawnSync("jose", ["jwe", "dec", "-i", "header.jwe", "-k", "key.jwk"], { cwd: directory });
+  assertEquals(status, 0);
+  const plain = cut(file.slice(headerOf(file).end), 65_536);
+  const { UnsealStream } = await import("../mod.ts");
+  const stream = plain.pipeThrough(new UnsealStream({ key: new Uint8Array(stdout), format: "AES256_GCM_HKDF_64KB" }));
+  assertEquals(await bytesOf(stream), DATA);
+});
+
+anyTest("a file whose header Debian's jose made is opened", {
+  engine: "userspace",
+  needs: { "the program jose": hasJose },
+}, async () => {
+  const directory = tempDir();
+  const key = crypto.getRandomValues(new Uint8Array(32));
+  writeFileSync(join(directory, "key"), key);
+  writeFileSync(join(directory, "public.jwk"), JSON.stringify(P256.recipient));
+  const template = {
+    protected: { enc: "A256GCM", format: "AES256_GCM_HKDF_4KB" },
+    unprotected: { alg: "ECDH-ES+A256KW" },
+  };
+  const args = ["jwe", "enc", "-i", JSON.stringify(template), "-I", "key", "-k", "public.jwk"];
+  const { stdout, stderr, status } = spawnSync("jose", args, { cwd: directory, encoding: "utf8" });
+  assertEquals(status, 0, stderr);
+  const sealed = await bytesOf(cut(DATA, 65_536).pipeThrough(new SealStream({ key, format: "AES256_GCM_HKDF_4KB" })));
+  const file = new Uint8Array(Buffer.concat([Buffer.from(`kcapi-sealed/1\n${stdout.trim()}\n`), sealed]));
+  assertEquals(await unsealedBy([P256.identity as Identity], file), DATA);
+});
+
+const python = "/usr/bin/python3";
+const hasPython = spawnSync(python, ["-c", "import cryptography"]).status === 0;
+
+anyTest("a reader in Python opens a file by its passphrase, from docs/envelope.md alone", {
+  engine: "userspace",
+  needs: { "Python's cryptography": hasPython },
+}, async () => {
+  const directory = tempDir();
+  for (const size of [0, 1, 65_481, 200_000]) {
+    writeFileSync(join(directory, "file"), await sealedFor([X25519.recipient as Recipient, PASSPHRASE], bytes(size)));
+    const reader = fileURLToPath(new URL("native/envelope_reader.py", import.meta.url));
+    const { stdout, stderr, status } = spawnSync(python, [reader, "file"], {
+      cwd: directory,
+      input: PASSPHRASE.passphrase,
+      maxBuffer: 1 << 24,
+    });
+    assertEquals(status, 0, stderr.toString());
+    assertEquals(new Uint8Array(stdout), bytes(size));
+  }
+});
+
+// ---- hostile headers ----
+
+const ORDINARY = await sealedFor([AES as Recipient]);
+const HEADER = JSON.parse(headerOf(ORDINARY).line);
+
+/** A header line with some members replaced. */
+function changed(members: Record<string, unknown>): string {
+  return JSON.stringify({ ...HEADER, ...members });
+}
+
+const encodeHeader = (header: unknown) => Buffer.from(JSON.stringify(header)).toString("base64url");
+
+const HOSTILE: Record<string, () => Uint8Array<ArrayBuffer>> = {
+  "another first line": () => withHeader(ORDINARY, headerOf(ORDINARY).line, "kcapi-sealed/2"),
+  "a first line with CRLF": () => withHeader(ORDINARY, headerOf(ORDINARY).line, "kcapi-sealed/1\r"),
+  "an empty header": () => withHeader(ORDINARY, ""),
+  "no JSON": () => withHeader(ORDINARY, "{"),
+  "an array": () => withHeader(ORDINARY, "[]"),
+  "null": () => withHeader(ORDINARY, "null"),
+  "text that is not UTF-8": () => withHeader(ORDINARY, Uint8Array.of(123, 34, 255, 34, 58, 49, 125)),
+  "no protected header": () => withHeader(ORDINARY, changed({ protected: undefined })),
+  "no recipients": () => withHeader(ORDINARY, changed({ recipients: [] })),
+  "recipients that are no list": () => withHeader(ORDINARY, changed({ recipients: {} })),
+  "a recipient that is no object": () => withHeader(ORDINARY, changed({ recipients: [1] })),
+  "both serializations": () => withHeader(ORDINARY, changed({ encrypted_key: HEADER.recipients[0].encrypted_key })),
+  "no algorithm": () => withHeader(ORDINARY, changed({ recipients: [{ ...HEADER.recipients[0], header: {} }] })),
+  "no format": () => withHeader(ORDINARY, changed({ protected: encodeHeader({ enc: "A256GCM" }) })),
+  "an unknown format": () =>
+    withHeader(ORDINARY, changed({ protected: encodeHeader({ enc: "A256GCM", format: "AES" }) })),
+  "a member twice": () => withHeader(ORDINARY, headerOf(ORDINARY).line.replace(/^\{/, `{"iv":"${HEADER.iv}",`)),
+  "a protected member twice": () =>
+    withHeader(
+      ORDINARY,
+      changed({
+        protected: Buffer.from('{"enc":"A256GCM","format":"AES256_GCM_HKDF_4KB","format":"AES256_GCM_HKDF_64KB"}')
+          .toString(
+            "base64url",
+          ),
+      }),
+    ),
+  "base64url that is not canonical": () =>
+    withHeader(ORDINARY, changed({ tag: `${HEADER.tag.slice(0, -1)}${HEADER.tag.endsWith("B") ? "C" : "B"}` })),
+  "base64url with padding": () => withHeader(ORDINARY, changed({ tag: `${HEADER.tag}==` })),
+  "iterations beyond the limit": () =>
+    withHeader(
+      ORDINARY,
+      changed({
+        recipients: [{
+          header: { alg: "PBES2-HS512+A256KW", p2s: "AAAAAAAAAAAAAAAAAAAAAA", p2c: 2 ** 31 },
+          encrypted_key: HEADER.recipients[0].encrypted_key,
+        }],
+      }),
+    ),
+  "a huge header": () => withHeader(ORDINARY, changed({ aad: "A".repeat(70_000) })),
+};
+
+for (const [name, file] of Object.entries(HOSTILE)) {
+  test(`a file with ${name} is EBADMSG before any key is tried`, async () => {
+    for (const size of [1000, 1_000_000]) {
+      const error = await assertRejects(() => unsealedBy([AES as Identity, PASSPHRASE], file(), size), KcapiError);
+      assertEquals(error.code, "EBADMSG");
+    }
+    const error = await assertRejects(
+      () => openEnvelope(new Blob([file()]), { identities: [AES as Identity, PASSPHRASE] }),
+      KcapiError,
+    );
+    assertEquals(error.code, "EBADMSG");
+  });
+}
+
+test("many recipients that each ask for many iterations cost no more than the limit", async () => {
+  const recipient = {
+    header: { alg: "PBES2-HS512+A256KW", p2s: "AAAAAAAAAAAAAAAAAAAAAA", p2c: 9_999_999 },
+    encrypted_key: HEADER.recipients[0].encrypted_key,
+  };
+  const file = withHeader(
+    ORDINARY,
+    changed({ recipients: Array(2).fill({ ...recipient, header: { ...recipient.header, p2c: 5_000_001 } }) }),
+  );
+  const identities = [{ passphrase: "a" }];
+  const error = await assertRejects(() => openEnvelope(new Blob([file]), { identities }), KcapiError, "iterations");
+  assertEquals(error.code, "EBADMSG");
+});
+
+test("a recipient of an unknown algorithm is passed over, and named", async () => {
+  const unknown = { header: { alg: "ECDH-1PU" }, encrypted_key: "AAAA" };
+  const file = withHeader(ORDINARY, changed({ recipients: [unknown, ...HEADER.recipients] }));
+  assertEquals(await unsealedBy([AES as Identity], file), DATA);
+  const only = withHeader(ORDINARY, changed({ recipients: [unknown] }));
+  await assertRejects(() => unsealedBy([AES as Identity], only), KcapiError, "unknown kind");
+});
+
+test("a key of another size is no key", async () => {
+  const jwe = new GeneralEncrypt(new Uint8Array(16)).setProtectedHeader({
+    enc: "A256GCM",
+    format: "AES128_GCM_HKDF_4KB",
+  });
+  jwe.addRecipient(Buffer.from(AES.k!, "base64url")).setUnprotectedHeader({ alg: "A256KW" });
+  const file = withHeader(ORDINARY, JSON.stringify(await jwe.encrypt()));
+  await assertRejects(() => unsealedBy([AES as Identity], file), KcapiError, "no identity");
+});
+
+test("a header that is cut anywhere is EBADMSG, and so is damage behind it", async () => {
+  const { end } = headerOf(ORDINARY);
+  for (const length of [0, 1, 14, 15, 16, end - 2, end - 1]) {
+    for (
+      const open of [
+        () => unsealedBy([AES as Identity], ORDINARY.slice(0, length)),
+        () => openEnvelope(new Blob([ORDINARY.slice(0, length)]), { identities: [AES as Identity] }),
+      ]
+    ) {
+      const error = await assertRejects(open as () => Promise<unknown>, KcapiError);
+      assertEquals(error.code, "EBADMSG", `cut at ${length}`);
+    }
+  }
+  const damaged = ORDINARY.slice();
+  damaged[end + 1000]! ^= 1;
+  const error = await assertRejects(() => unsealedBy([AES as Identity], damaged), KcapiError);
+  assertEquals(error.code, "EBADMSG");
+});
+
+// ---- arguments and ends ----
+
+test("wrong arguments are refused when the stream is made", () => {
+  const cases: [options: unknown, error: typeof TypeError, message: string][] = [
+    [null, TypeError, '"options"'],
+    [{}, TypeError, "expected an array"],
+    [{ recipients: [], identities: [] }, TypeError, "at least one"],
+    [{ recipients: ["hunter2"], identities: ["hunter2"] }, TypeError, "[0]"],
+  ];
+  for (const [options, error, message] of cases) {
+    assertThrows(() => new EnvelopeSealStream(options as never), error, message);
+    assertThrows(() => new EnvelopeUnsealStream(options as never), error, message);
+  }
+  assertThrows(
+    () => new EnvelopeSealStream({ recipients: [PASSPHRASE], format: "AES" as never }),
+    TypeError,
+    '"format"',
+  );
+  assertThrows(
+    () => rewrap({} as never, { identities: [PASSPHRASE], recipients: [PASSPHRASE] }),
+    TypeError,
+    '"source"',
+  );
+});
+
+test("a key that cannot be used errors the stream, and names the entry", async () => {
+  const cases: [recipient: unknown, message: string][] = [
+    [{ passphrase: "" }, "recipients[0].passphrase"],
+    [{ passphrase: 1 }, "recipients[0].passphrase"],
+    [{ passphrase: "a", iterations: 599_999 }, "recipients[0].iterations"],
+    [{ kty: "OKP", crv: "Ed25519", x: "AA" }, "X25519"],
+    [{ kty: "EC", crv: "P-256", x: "AA", y: "AA" }, "recipients[0]"],
+    [{ kty: "oct", k: "AAAA" }, "32 bytes"],
+    [{ ...X25519.recipient, alg: "ECDH-ES" }, "recipients[0].alg"],
+    [await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]), "AES-KW"],
+  ];
+  for (const [recipient, message] of cases) {
+    const error = await assertRejects(() => sealedFor([recipient as Recipient]), Error, message);
+    assert(error instanceof TypeError || error instanceof RangeError, `${error}`);
+  }
+  await assertRejects(() => unsealedBy([X25519.recipient as Identity], ORDINARY), TypeError, "private key");
+});
+
+test("an abort or a cancel before, during and after the opening ends both sides with its reason", async () => {
+  for (const chunks of [0, 1, 2]) {
+    const stream = new EnvelopeUnsealStream({ identities: [AES as Identity] });
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    const writes = Array.from({ length: chunks }, (_, i) => writer.write(ORDINARY.slice(i * 1000, (i + 1) * 1000)));
+    const reason = new Error("enough");
+    const read = reader.read();
+    await writer.abort(reason);
+    assertEquals(await read.catch((error) => error), reason);
+    await Promise.allSettled(writes);
+  }
+  for (const chunks of [0, 1, 2]) {
+    const stream = new EnvelopeUnsealStream({ identities: [AES as Identity] });
+    const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+    writer.closed.catch(() => {});
+    const writes = Array.from({ length: chunks }, (_, i) => writer.write(ORDINARY.slice(i * 1000, (i + 1) * 1000)));
+    const reason = new Error("enough");
+    await reader.cancel(reason);
+    await Promise.allSettled(writes);
+    assertEquals(await writer.closed.catch((error) => error), reason);
+  }
+});
