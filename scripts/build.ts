@@ -10,7 +10,13 @@ import { ROOT, run } from "./run.ts";
 
 const DIST = join(ROOT, "dist");
 /** The modules that are exported. */
-export const ENTRIES = ["mod.ts", "src/cli.ts", "src/workers/cipher_worker.ts"];
+export const ENTRIES = [
+  "mod.ts",
+  "src/cli.ts",
+  "src/envelope/mod.ts",
+  "src/tink/mod.ts",
+  "src/workers/cipher_worker.ts",
+];
 
 /** tsconfig.json is for checking, and has other options. */
 const OPTIONS = {

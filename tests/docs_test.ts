@@ -34,6 +34,9 @@ function snippetsOf(path: string): Snippet[] {
 const snippets = pages.flatMap(snippetsOf);
 const MODULES = {
   "@kcapi/streams": new URL("../mod.ts", import.meta.url).href,
+  "@kcapi/streams/envelope": new URL("../src/envelope/mod.ts", import.meta.url).href,
+  "@kcapi/streams/tink": new URL("../src/tink/mod.ts", import.meta.url).href,
+  "jose": new URL("../node_modules/jose/dist/webapi/index.js", import.meta.url).href,
   "@std/assert": new URL("./support/std_standins.ts", import.meta.url).href,
 };
 
@@ -60,7 +63,9 @@ function commandFor(language: string, code: string, directory: string): string[]
     code,
   );
   writeFileSync(script, resolved);
-  return [...runtimeArgv, script];
+  // The snippet is outside of the project: Deno finds the packages of its modules by this.
+  const config = runtime === "deno" ? [`--config=${join(root, "deno.json")}`] : [];
+  return [...runtimeArgv, ...config, script];
 }
 
 test("every page marks its snippets so that this suite runs or skips them by name", { engine: "userspace" }, () => {

@@ -12,7 +12,8 @@ import { pathToFileURL } from "node:url";
 const map = new URL("imports.json", import.meta.url);
 const { imports } = JSON.parse(readFileSync(map, "utf8"));
 registerHooks({
-  resolve: (name, context, next) => next(imports[name] ? new URL(imports[name], map).href : name, context),
+  resolve: (name, context, next) =>
+    next(imports[name]?.startsWith(".") ? new URL(imports[name], map).href : name, context),
 });
 
 globalThis.suite = [];

@@ -1,0 +1,68 @@
+/**
+ * Base64 as `openssl enc -a` writes and reads it, over streams.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import type { Bytes } from "../bytes.ts";
+import { KcapiError } from "../errors.ts";
+
+/** Bytes of a line of 64 characters. */
+const LINE = 48;
+
+/** Encodes bytes: in lines of 64 characters, or in one line. */
+export function base64Encoder(inLines: boolean): TransformStream<Bytes, Bytes> {
+  const unit = inLines ? LINE : 3;
+  let tail: Bytes = new Uint8Array(0);
+  const encode = (bytes: Bytes): Bytes => {
+    const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
+    return new TextEncoder().encode(inLines ? text.replace(/.{1,64}/g, "$&\n") : text);
+  };
+  return new TransformStream({
+    transform(chunk, controller) {
+      const bytes = joined(tail, chunk);
+      const whole = bytes.length - bytes.length % unit;
+      tail = bytes.slice(whole);
+      if (whole > 0) controller.enqueue(encode(bytes.subarray(0, whole)));
+    },
+    flush(controller) {
+      if (tail.length > 0) controller.enqueue(encode(tail));
+    },
+  });
+}
+
+/** Decodes base64 with white space anywhere. Anything else is EBADMSG. */
+export function base64Decoder(): TransformStream<Bytes, Bytes> {
+  let rest = "";
+  let isPadded = false;
+  return new TransformStream({
+    transform(chunk, controller) {
+      const added = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length).toString("latin1").replace(/\s+/g, "");
+      if (isPadded && added !== "") throw damaged();
+      const text = rest + added;
+      const whole = text.length - text.length % 4;
+      rest = text.slice(whole);
+      if (whole === 0) return;
+      const quads = text.slice(0, whole);
+      isPadded = quads.endsWith("=");
+      if (!/^[A-Za-z0-9+/]*={0,2}$/.test(quads) || isPadded && rest !== "") throw damaged();
+      controller.enqueue(new Uint8Array(Buffer.from(quads, "base64")));
+    },
+    flush() {
+      if (rest !== "") throw damaged();
+    },
+  });
+}
+
+function damaged(): KcapiError {
+  return new KcapiError("EBADMSG", "base64", "the input is not base64");
+}
+
+function joined(first: Bytes, second: Bytes): Bytes {
+  if (first.length === 0) return second;
+  const whole = new Uint8Array(first.length + second.length);
+  whole.set(first);
+  whole.set(second, first.length);
+  return whole;
+}

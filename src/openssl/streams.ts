@@ -1,0 +1,202 @@
+/**
+ * The files of `openssl enc`, as streams: header, key derivation, cipher and base64.
+ *
+ * @module
+ */
+
+import { type Bytes, type BytesLike, describe } from "../bytes.ts";
+import { DecryptionStream, EncryptionStream } from "../cipher/streams.ts";
+import type { CipherStreamOptions } from "../cipher/prepare.ts";
+import { KcapiError } from "../errors.ts";
+import type { Secret } from "../secret.ts";
+import { deferStream, type StreamSides } from "../streams/deferred.ts";
+import { base64Decoder, base64Encoder } from "./base64.ts";
+import { cipherOfOpenSSL, type NamedCipher } from "./ciphers.ts";
+import {
+  checkDerivation,
+  checkSalt,
+  type Derivation,
+  derive,
+  type OpenSSLDerivation,
+  passphraseSecret,
+} from "./key.ts";
+
+/** Options of {@linkcode OpenSSLEncryptionStream} and {@linkcode OpenSSLDecryptionStream}. */
+export interface OpenSSLOptions
+  extends OpenSSLDerivation, Pick<CipherStreamOptions, "engine" | "padding" | "signal" | "pool"> {
+  /** The passphrase: text as UTF-8, or bytes. A copy is taken, and zeroed when the key is derived. */
+  passphrase: string | BytesLike;
+  /**
+   * Leave this out for the usual header: `Salted__` and a random salt. Without a header, give the salt of 8 bytes
+   * (`openssl enc -S`), or none at all as an empty array (`-nosalt`).
+   */
+  salt?: BytesLike | undefined;
+  /**
+   * Whether the file is base64 (`openssl enc -a`). Encryption writes lines of 64 characters, or with `"one line"` a
+   * single one (`-A`). Decryption reads both; white space does not matter. Default: false.
+   */
+  base64?: boolean | "one line" | undefined;
+}
+
+const MAGIC: Bytes = new TextEncoder().encode("Salted__");
+const SALT_SIZE = 8;
+const HEADER_SIZE = MAGIC.length + SALT_SIZE;
+
+interface Plan {
+  readonly cipher: NamedCipher;
+  readonly derivation: Derivation;
+  readonly passphrase: Secret;
+  /** Undefined where it is in the header. */
+  readonly salt: Bytes | undefined;
+  readonly base64: boolean | "one line";
+  readonly options: Pick<CipherStreamOptions, "engine" | "padding" | "signal" | "pool">;
+}
+
+/**
+ * Encrypts as `openssl enc` does, with a passphrase. Nothing is authenticated: for new files, use sealed streams.
+ *
+ * @example Usage
+ * ```ts
+ * import { OpenSSLDecryptionStream, OpenSSLEncryptionStream } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const options = { passphrase: "hunter2", iterations: 100_000 }; // openssl enc -aes-256-cbc -pbkdf2 -iter 100000
+ * const text = new Blob(["attack at dawn"]).stream()
+ *   .pipeThrough(new OpenSSLEncryptionStream("aes-256-cbc", options))
+ *   .pipeThrough(new OpenSSLDecryptionStream("aes-256-cbc", options));
+ * assertEquals(await new Response(text).text(), "attack at dawn");
+ * ```
+ */
+export class OpenSSLEncryptionStream {
+  /** Where the file comes out. */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Where the plaintext goes in. */
+  readonly writable: WritableStream<BytesLike>;
+
+  /**
+   * Makes the stream. The key is derived when the first chunk is written.
+   *
+   * @param cipher OpenSSL's name, such as `"aes-256-cbc"`.
+   * @param options The passphrase, and how a key is derived from it.
+   * @throws {TypeError} If an argument is of a wrong type, or there is no such cipher.
+   * @throws {RangeError} If a value is out of range.
+   */
+  constructor(cipher: string, options: OpenSSLOptions) {
+    const plan = check(cipher, options);
+    const salt = plan.salt ?? crypto.getRandomValues(new Uint8Array(SALT_SIZE));
+    const prefix = plan.salt ? undefined : new Uint8Array([...MAGIC, ...salt]);
+    const open = async (rest?: Bytes) => ({ stream: await openCipher(EncryptionStream, plan, salt), prefix, rest });
+    const stream = deferStream({ add: open, end: open });
+    this.writable = stream.writable;
+    this.readable = plan.base64
+      ? stream.readable.pipeThrough(base64Encoder(plan.base64 !== "one line"))
+      : stream.readable;
+  }
+}
+
+/**
+ * Decrypts a file of `openssl enc` that was made with a passphrase.
+ *
+ * Nothing is authenticated. A wrong passphrase, digest, derivation or number of iterations is EBADMSG in modes with
+ * padding, but passes unnoticed once in some 256 times; in modes without padding it is never noticed.
+ */
+export class OpenSSLDecryptionStream {
+  /** Where the plaintext comes out. */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Where the file goes in. */
+  readonly writable: WritableStream<BytesLike>;
+
+  /**
+   * Makes the stream. The key is derived when the header has come.
+   *
+   * @param cipher OpenSSL's name, such as `"aes-256-cbc"`.
+   * @param options The passphrase, and how a key is derived from it. `salt` and `base64` as the file was made.
+   * @throws {TypeError} If an argument is of a wrong type, or there is no such cipher.
+   * @throws {RangeError} If a value is out of range.
+   */
+  constructor(cipher: string, options: OpenSSLOptions) {
+    const plan = check(cipher, options);
+    const stream = deferStream(plan.salt ? openingWithSalt(plan, plan.salt) : openingWithHeader(plan));
+    this.readable = stream.readable;
+    if (!plan.base64) {
+      this.writable = stream.writable;
+      return;
+    }
+    const decoder = base64Decoder();
+    decoder.readable.pipeTo(stream.writable).catch(() => {}); // both ends are told
+    this.writable = decoder.writable as WritableStream<BytesLike>;
+  }
+}
+
+function openingWithSalt(plan: Plan, salt: Bytes) {
+  const open = async (rest?: Bytes) => ({ stream: await openCipher(DecryptionStream, plan, salt), rest });
+  return { add: open, end: open };
+}
+
+function openingWithHeader(plan: Plan) {
+  const header = new Uint8Array(HEADER_SIZE);
+  let length = 0;
+  return {
+    add(chunk: Bytes) {
+      const taken = Math.min(chunk.length, HEADER_SIZE - length);
+      header.set(new Uint8Array(chunk.buffer, chunk.byteOffset, taken), length);
+      length += taken;
+      const known = Math.min(length, MAGIC.length);
+      if (MAGIC.subarray(0, known).some((byte, i) => byte !== header[i])) throw noHeader(header, length);
+      if (length < HEADER_SIZE) return undefined;
+      const rest = chunk.slice(taken);
+      return openCipher(DecryptionStream, plan, header.subarray(MAGIC.length)).then((stream) => ({ stream, rest }));
+    },
+    end: () => Promise.reject(new KcapiError("EBADMSG", "decrypt", "the input ends within OpenSSL's header")),
+  };
+}
+
+/** What a file is that has no header of OpenSSL's. */
+function noHeader(bytes: Bytes, length: number): KcapiError {
+  const start = String.fromCharCode(...bytes.subarray(0, length));
+  const hint = "U2FsdGVkX1".startsWith(start.slice(0, 10))
+    ? "it is base64: set base64 to true"
+    : "if it was made with -nosalt or -S, give the salt (an empty one for -nosalt)";
+  return new KcapiError("EBADMSG", "decrypt", 'the input does not begin with "Salted__"', { hint });
+}
+
+async function openCipher(
+  Stream: typeof EncryptionStream | typeof DecryptionStream,
+  { cipher, derivation, passphrase, options }: Plan,
+  salt: Bytes,
+): Promise<StreamSides> {
+  const { algorithm, keySize, ivSize } = cipher;
+  try {
+    using derived = await derive(passphrase, salt, derivation, keySize + ivSize);
+    const key = derived.bytes.subarray(0, keySize);
+    const iv = ivSize > 0 ? derived.bytes.subarray(keySize) : undefined;
+    return new Stream(algorithm, { ...options, key, iv });
+  } finally {
+    passphrase.dispose();
+  }
+}
+
+function check(name: string, options: OpenSSLOptions): Plan {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
+  }
+  if (typeof name !== "string") throw new TypeError(`"cipher" expected a string, got ${describe(name)}`);
+  const cipher = cipherOfOpenSSL(name);
+  if (!cipher) {
+    throw new TypeError(
+      `"cipher" expected OpenSSL's name of a cipher, such as "aes-256-cbc", got ${JSON.stringify(name.slice(0, 40))}`,
+    );
+  }
+  const { engine, padding, signal, pool, salt, base64 = false } = options;
+  if (typeof base64 !== "boolean" && base64 !== "one line") {
+    throw new TypeError(`"base64" expected a boolean or "one line", got ${describe(base64)}`);
+  }
+  return {
+    cipher,
+    derivation: checkDerivation(options),
+    salt: salt === undefined ? undefined : checkSalt(salt),
+    base64,
+    options: { engine, padding, signal, pool },
+    passphrase: passphraseSecret(options.passphrase),
+  };
+}
