@@ -61,7 +61,7 @@ test("a misspelled option is refused with the one that was meant, or with those 
     [{ asociatedData: none }, '"options" has no option "asociatedData": did you mean "associatedData"?'],
     [{ AssociatedData: none }, 'did you mean "associatedData"?'],
     [{ additionalData: none }, "associatedData"],
-    [{ assocData: none }, "it has key, associatedData, format, engine, signal, inPlace, pool"],
+    [{ assocData: none }, "it has key, keyset, associatedData, format, engine, signal, inPlace, pool"],
     [{ iv }, '"options" has no option "iv"'],
   ];
   for (const [options, text] of messages) {

@@ -139,7 +139,7 @@ function noIdentityFits(recipients: readonly EnvelopeRecipient[]): KcapiError {
 }
 
 /** The kind of a recipient, in words. */
-export function kindOf({ algorithm, curve }: EnvelopeRecipient): string {
+function kindOf({ algorithm, curve }: EnvelopeRecipient): string {
   if (algorithm.startsWith("PBES2-")) return "a passphrase";
   if (algorithm.startsWith("ECDH-ES")) return `a public key of ${curve ?? "an elliptic curve"}`;
   if (algorithm.startsWith("RSA-OAEP")) return "a public key of RSA";

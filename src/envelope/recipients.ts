@@ -37,7 +37,7 @@ export type Recipient = Passphrase | JWK | CryptoKey;
 export type Identity = Passphrase | JWK | CryptoKey;
 
 /** A JWE algorithm that wraps the key of a file (RFC 7518, RFC 8037). */
-export type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "A256KW";
+type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "A256KW";
 
 /** A key that JOSE can use, with what it is for. */
 export interface JoseKey {

@@ -134,7 +134,7 @@ export function openSession(kind: "seal" | "unseal", plan: SealPlan, header: Hea
 }
 
 /** The engine that runs: found out by a trial, before there is a key for it. */
-function engineFor({ format, engine }: SealPlan): EngineName {
+export function engineFor({ format, engine }: SealPlan): EngineName {
   if (format.cipher === "AES-GCM-HKDF") return "userspace";
   const trial = openEngine(parseAlgorithm("ctr(aes)"), Secret.alloc(format.keySize), engine);
   trial.close();

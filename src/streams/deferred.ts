@@ -13,7 +13,7 @@ export interface StreamSides {
 }
 
 /** The streams that do the work, once they are open. */
-export interface Opened {
+interface Opened {
   readonly stream: StreamSides;
   /** Output that comes first. */
   readonly prefix?: Bytes | undefined;
