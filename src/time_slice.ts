@@ -21,8 +21,9 @@ const now: () => number = performance.now.bind(performance);
  * memory, would keep timers and sockets from theirs.
  */
 export class TimeSlice {
-  #start = now();
-  #seen = this.#start;
+  /** Undefined until there is work. */
+  #start: number | undefined;
+  #seen = 0;
   /** The clock is read at each of so many calls, and next at the end of so many. */
   #interval = 1;
   #unseen = 1;
@@ -31,6 +32,7 @@ export class TimeSlice {
   get over(): boolean {
     if (--this.#unseen > 0) return false;
     const time = now();
+    if (this.#start === undefined) this.#start = this.#seen = time;
     this.#interval = time - this.#seen < FAST ? Math.min(2 * this.#interval, MOST_UNSEEN) : 1;
     this.#seen = time;
     const isOver = time - this.#start > LENGTH;
@@ -38,9 +40,9 @@ export class TimeSlice {
     return isOver;
   }
 
-  /** The event loop had a turn. */
+  /** The event loop had a turn, or has one soon. The time counts from the next piece of work. */
   restart(): void {
-    this.#start = this.#seen = now();
+    this.#start = undefined;
     this.#interval = this.#unseen = 1;
   }
 

@@ -463,6 +463,21 @@ test("small writes are output within one turn of the event loop when a reader wa
   await Promise.all([writer.close(), reader.read()]);
 });
 
+test("small writes after a pause are gathered, too", async () => {
+  const stream = ctr();
+  const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
+  const input = bytes(160);
+  for (const start of [0, 80]) {
+    ctrOf(new Uint8Array(MUCH)); // takes longer than a time slice
+    await turns(1);
+    const read = reader.read();
+    await writer.write(input.subarray(start, start + 32));
+    await writer.write(input.subarray(start + 32, start + 80));
+    assertEquals((await read).value, ctrOf(input).slice(start, start + 80));
+  }
+  await Promise.all([writer.close(), reader.read()]);
+});
+
 test("small writes are output within one turn of the event loop when a reader comes later", async () => {
   const stream = ctr();
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];

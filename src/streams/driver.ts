@@ -220,7 +220,9 @@ export class Driver {
   #gather(chunk: Bytes): void {
     if (chunk.length === 0) return;
     this.#gathered.add(chunk);
-    if (!this.#isTurnRequested) this.#requestTurn();
+    if (this.#isTurnRequested) return;
+    this.#slice.restart(); // the time since the last chunk is not ours, and a rest would cut the gathering short
+    this.#requestTurn();
   }
 
   #drain(transform: Transform): true {
