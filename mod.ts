@@ -34,10 +34,12 @@ export { seal, unseal } from "./src/sealed/iterables.ts";
 export { openSealed, SealedReader, type SealedStreamOptions } from "./src/sealed/reader.ts";
 export type { SealedSource } from "./src/sealed/source.ts";
 export {
+  type ByteRange,
   type SealedFormat,
   type SealedFormatName,
   type SealedHash,
   type SealedParameters,
+  sealedRange,
   sealedSize,
   unsealedSize,
 } from "./src/sealed/format.ts";

@@ -14,6 +14,7 @@
 import { checkOptions, type OptionNames } from "../options.ts";
 import { type Bytes, describe } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
+import { sliceOf } from "./slice.ts";
 
 /** A hash of HKDF or HMAC. */
 export type SealedHash = "SHA-1" | "SHA-256" | "SHA-512";
@@ -299,4 +300,48 @@ export function unsealedSize(sealedSize: number, format?: SealedFormat): number 
   const measured = new SegmentLayout(checked).measure(integer("sealedSize", sealedSize, 0, Number.MAX_SAFE_INTEGER));
   if (measured) return measured.plaintextSize;
   throw new RangeError(`"sealedSize" expected a size that a sealed stream can have, got ${sealedSize}`);
+}
+
+/** A range of bytes: from `start` to before `end`. */
+export interface ByteRange {
+  /** The first byte. */
+  readonly start: number;
+  /** The byte after the last one. */
+  readonly end: number;
+}
+
+/**
+ * The bytes of a sealed stream that a range of its plaintext needs, for programs that fetch them on their own: whole
+ * segments. To open them takes the header, too: the first `1 + keySize + 7` bytes (40 with AES-256, 24 with AES-128).
+ *
+ * Nothing is verified. `openSealed()` also reads the end of the file, because only that proves the size.
+ *
+ * @param start The first byte of the plaintext, counted as `Blob.slice()` does.
+ * @param end The byte after the last one; undefined for the end of the plaintext.
+ * @param sealedSize Bytes of the sealed stream.
+ * @param format The format it was sealed in, `"AES256_CTR_HMAC_SHA256_64KB"` by default.
+ * @returns The range, which is empty if the range of the plaintext is.
+ * @throws {TypeError} If an argument is of a wrong type.
+ * @throws {RangeError} If no sealed stream has this size.
+ *
+ * @example Usage
+ * ```ts
+ * import { sealedRange, sealedSize } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * // Byte 100,000 is in the second segment of 64 KiB.
+ * assertEquals(sealedRange(100_000, 100_001, sealedSize(1_000_000)), { start: 65_536, end: 131_072 });
+ * ```
+ */
+export function sealedRange(
+  start: number,
+  end: number | undefined,
+  sealedSize: number,
+  format?: SealedFormat,
+): ByteRange {
+  const { plaintext, sealed } = new SegmentLayout(checkFormat(format));
+  const [from, to] = sliceOf(unsealedSize(sealedSize, format), start, end);
+  const first = sealed.start(plaintext.indexAt(from));
+  if (from === to) return { start: Math.min(first, sealedSize), end: Math.min(first, sealedSize) };
+  return { start: first, end: Math.min(sealedSize, sealed.start(plaintext.indexAt(to - 1) + 1)) };
 }

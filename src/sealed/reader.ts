@@ -17,6 +17,7 @@ import { parseHeader, SegmentLayout } from "./format.ts";
 import { type Range, rangeOf, rejectSize, type SealedSource, withSizeHint } from "./source.ts";
 import { checkUnsealOptions, type KeysetSealOptions, type SealOptions, type SealPlan } from "./options.ts";
 import { choosePlan, trialSize } from "./rotation.ts";
+import { sliceOf } from "./slice.ts";
 
 /** Options of `stream()` of a {@linkcode SealedReader}. */
 export interface SealedStreamOptions {
@@ -152,9 +153,8 @@ export class SealedReader implements Disposable {
     this.close();
   }
 
-  #range(start: number | undefined = 0, end: number | undefined = this.size): [from: number, to: number] {
-    const from = clamp("start", start, this.size);
-    return [from, Math.max(from, clamp("end", end, this.size))];
+  #range(start: number | undefined, end: number | undefined): [from: number, to: number] {
+    return sliceOf(this.size, start, end);
   }
 }
 
@@ -448,12 +448,4 @@ function copyTo({ memory }: Session, bytes: Bytes): Bytes {
   const copy = memory?.acquire(bytes.length) ?? allocUnsafe(bytes.length);
   copy.set(bytes);
   return copy;
-}
-
-/** As Blob.slice() counts, whose numbers are [Clamp] in Web IDL: rounded, to even ones from the middle. */
-function clamp(name: string, value: unknown, size: number): number {
-  if (typeof value !== "number") throw new TypeError(`"${name}" expected a number, got ${describe(value)}`);
-  const rounded = Math.round(value) || 0;
-  const whole = rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
-  return whole < 0 ? Math.max(0, size + whole) : Math.min(whole, size);
 }
