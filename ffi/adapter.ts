@@ -1,12 +1,12 @@
 /**
- * What a runtime's adapter is: how it finds, opens and calls libkcapi.
+ * The interface of a runtime's adapter, which finds, opens and calls libkcapi.
  *
  * @module
  */
 
 import type { CType, symbols } from "./symbols.ts";
 
-/** A pointer or a size_t, as the runtime passes it fastest: a bigint in Deno and Node, a number in Bun. */
+/** A pointer or a size_t, in the type that the runtime passes fastest: bigint in Deno and Node, number in Bun. */
 export type Address = number | bigint;
 
 type Value<T extends CType> = T extends "buffer" ? Uint8Array | null
@@ -23,44 +23,44 @@ export type Calls = {
   ) => Value<(typeof symbols)[K]["result"]>;
 };
 
-/** 64-bit cells of memory as pointers. */
+/** Memory as an array of 64-bit pointers. */
 interface PointerCells {
   get(index: number): Address;
   set(index: number, address: Address): void;
 }
 
-/** A libkcapi that is loaded. It is never unloaded: calling into it afterwards would be a crash. */
+/** A loaded libkcapi. It is never unloaded, because a call into it after that would crash the process. */
 export interface Library {
-  /** The path it was loaded by. */
+  /** The path that was passed to the loader. */
   readonly path: string;
   readonly call: Calls;
-  /** `value` as an argument of type `size` or `address`. */
+  /** Converts `value` to an argument of type `size` or `address`. */
   word(value: number): Address;
-  /** `memory` seen as pointers. */
+  /** Returns a view of `memory` as pointers. */
   cells(memory: ArrayBuffer): PointerCells;
-  /** New memory for the output of an op, as `allocUnsafe` of `src/runtime` makes it. */
+  /** Allocates memory for the output of an operation: `allocUnsafe` of `src/runtime`. */
   allocUnsafe(length: number): Uint8Array<ArrayBuffer>;
 }
 
 /** What differs between the runtimes. */
 export interface Adapter {
-  /** Where the system's library may be, best first. */
+  /** The paths to try, in order of preference. */
   readonly paths: readonly string[];
-  /** Loads a library; throws the runtime's own error. */
+  /** Loads a library. Throws the runtime's own error. */
   open(path: string): Library;
-  /** Whether `path` may be loaded without asking the user. */
+  /** Whether the process may load `path` without a permission prompt. */
   mayLoad(path: string): boolean;
-  /** Whether there may be a library by this path: false only where that can be told without asking the user. */
+  /** Returns false only if it is known, without a permission prompt, that no file has this path. */
   mayExist?(path: string): boolean;
-  /** An environment variable, if it may be read without asking the user. */
+  /** Reads an environment variable. Returns undefined if that needs a permission prompt. */
   environment(name: string): string | undefined;
 }
 
 /**
- * Where the system's library may be, for a runtime that hands bare names on to the dynamic linker: that name first, for
- * the linker knows where the system keeps its libraries.
+ * Returns the paths to try in a runtime that passes bare names to the dynamic linker. The bare name comes first,
+ * because the linker knows the system's library directories.
  *
- * @param arch As `process.arch` has it.
+ * @param arch The value of `process.arch`.
  */
 export function systemPaths(arch: string): readonly string[] {
   return [

@@ -9,12 +9,12 @@ import { allocUnsafe } from "../src/runtime/mod.ts";
 import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 
-/** The part of `bun:ffi` in use. */
+/** The used part of `bun:ffi`. */
 export interface BunFFI {
   dlopen(path: string, symbols: Record<string, FFIFunction>): { readonly symbols: object };
 }
 
-/** What is used of `node:process`. */
+/** The used part of `node:process`. */
 export interface BunSystem {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly arch: string;
@@ -32,10 +32,10 @@ const NATIVE = {
 const HIGH_WORD = 2 ** 32;
 
 /**
- * The adapter over Bun's API.
+ * Creates the adapter for Bun.
  *
- * @param ffi The module `bun:ffi`, or what stands for it in a test.
- * @param system The module `node:process`, or what stands for it in a test.
+ * @param ffi The module `bun:ffi`, or a fake in a test.
+ * @param system The module `node:process`, or a fake in a test.
  */
 export function bunAdapter(ffi: BunFFI, system: BunSystem): Adapter {
   return {
@@ -47,7 +47,7 @@ export function bunAdapter(ffi: BunFFI, system: BunSystem): Adapter {
         call: call as unknown as Calls,
         word: (value) => value,
         cells(memory) {
-          // Addresses are below 2⁵³, so a number holds them; storing takes them modulo 2³².
+          // User-space addresses are below 2⁵³, so a number holds them exactly. Uint32Array stores values modulo 2³².
           const words = new Uint32Array(memory);
           return {
             get: (index) => words[2 * index]! + words[2 * index + 1]! * HIGH_WORD,

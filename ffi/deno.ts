@@ -10,7 +10,7 @@ import { type CType, symbols } from "./symbols.ts";
 
 const NATIVE = {
   buffer: "buffer",
-  // As u64, not as pointer: under --allow-ffi=PATH every function on pointer objects is refused.
+  // u64, not pointer: under --allow-ffi=PATH, Deno refuses every function on pointer objects.
   address: "u64",
   size: "usize",
   i32: "i32",
@@ -19,9 +19,9 @@ const NATIVE = {
 } as const satisfies Record<CType, Deno.NativeResultType>;
 
 /**
- * The adapter over Deno's API.
+ * Creates the adapter for Deno.
  *
- * @param deno The `Deno` namespace, or what stands for it in a test.
+ * @param deno The `Deno` namespace, or a fake in a test.
  */
 export function denoAdapter(
   deno: Pick<typeof Deno, "dlopen" | "permissions" | "env" | "lstatSync"> & {
@@ -31,7 +31,7 @@ export function denoAdapter(
   const isGranted = (permission: Deno.PermissionDescriptor) =>
     deno.permissions.querySync(permission).state === "granted";
   return {
-    // Absolute paths only: Deno resolves a bare name against the working directory, and a permission names a path.
+    // Absolute paths only: Deno resolves a bare name against the working directory, and permissions apply to paths.
     paths: [
       `/usr/lib/${deno.build.arch}-linux-gnu/libkcapi.so.1`,
       "/usr/lib64/libkcapi.so.1",

@@ -18,52 +18,52 @@ const NATIVE = {
   void: "void",
 } as const satisfies Record<CType, string>;
 
-/** A C function, in the words of `node:ffi`. */
+/** A C function in the notation of `node:ffi`. */
 interface NodeSignature {
   readonly arguments: readonly (typeof NATIVE)[Exclude<CType, "void">][];
   readonly return: (typeof NATIVE)[CType];
 }
 
-/** The part of `node:ffi` in use. */
+/** The used part of `node:ffi`. */
 export interface NodeFFI {
   dlopen(path: string, definitions: Record<string, NodeSignature>): { readonly functions: object };
   getRawPointer(source: Uint8Array): bigint;
 }
 
-/** What is used of `node:process`. */
+/** The used part of `node:process`. */
 export interface NodeSystem {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly arch: string;
   readonly version: string;
-  /** There under `--permission` alone. */
+  /** Node sets it only under `--permission`. */
   readonly permission?: { has(scope: string): boolean } | undefined;
-  /** For `node:fs`: its text of a file, or what keeps it from reading that. */
+  /** Used to load `node:fs`. */
   getBuiltinModule(name: string): unknown;
 }
 
-/** What the dynamic linker of glibc knows by its bare name. */
+/** The file in which glibc's dynamic linker looks up bare names (ld.so(8)). */
 const LINKER_CACHE = "/etc/ld.so.cache";
 
 /**
- * The adapter over Node's API.
+ * Creates the adapter for Node.
  *
- * @param ffi The module `node:ffi`, or what stands for it in a test: not asked for anything before a library is opened,
- * for Node prints a warning when it loads that module.
- * @param system The module `node:process`, or what stands for it in a test.
+ * @param ffi The module `node:ffi`, or a fake in a test. It is not used before a library is opened, because Node prints
+ * a warning when it loads that module.
+ * @param system The module `node:process`, or a fake in a test.
  */
 export function nodeAdapter(ffi: NodeFFI, system: NodeSystem): Adapter {
   return {
     paths: systemPaths(system.arch),
     open(path) {
       const call = ffi.dlopen(path, nativeSymbols()).functions as Calls;
-      if (!isBound(call, ffi)) throw notBound(system.version);
+      if (!isBound(call, ffi)) throw createBindingError(system.version);
       const { memmove } = call;
       const { getRawPointer } = ffi;
       return {
         path,
         call: {
           ...call,
-          // Half the time of the call; what it is asked for nearly always.
+          // A length of 0 asks for the address. getRawPointer() takes half the time of the native call.
           memmove: (to, from, length) => length === 0n ? getRawPointer(to!) : memmove(to, from, length),
         },
         word: BigInt,
@@ -93,8 +93,8 @@ function nativeSymbols(): Record<string, NodeSignature> {
 }
 
 /**
- * Whether a function does what it should. `node:ffi` is experimental: releases differ in what they call the parts of a
- * signature, and pass over in silence what they do not know.
+ * Whether the functions are bound correctly. `node:ffi` is experimental: its releases use different property names for
+ * a signature, and ignore unknown names.
  */
 function isBound({ memmove, getpagesize }: Calls, { getRawPointer }: NodeFFI): boolean {
   const [from, to] = [11, 0].map((byte) => new Uint8Array(new ArrayBuffer(8)).fill(byte)) as [Uint8Array, Uint8Array];
@@ -102,22 +102,22 @@ function isBound({ memmove, getpagesize }: Calls, { getRawPointer }: NodeFFI): b
     return memmove(to, getRawPointer(from), 8n) === getRawPointer(to) && to.every((byte) => byte === 11) &&
       Number.isInteger(getpagesize());
   } catch {
-    return false; // the number of arguments is checked
+    return false; // Node checks the number of arguments.
   }
 }
 
-function notBound(version: string): KcapiError {
+function createBindingError(version: string): KcapiError {
   return new KcapiError(
     "ELIBACC",
     "dlopen",
-    `node:ffi of Node ${version} does not bind functions as this module asks`,
+    `node:ffi of Node ${version} does not bind functions with the requested signatures`,
     {
-      hint: "use Node 26.9 or a later release of Node 26, Deno or Bun; or the userspace engine",
+      hint: "use Node 26.9 or a later release of Node 26, Deno, Bun, or the userspace engine",
     },
   );
 }
 
-/** A cheap look, so that who has no libkcapi never sees the warning. */
+/** Looks for the file first, so that Node prints no warning on a system without libkcapi. */
 function mayExist(path: string, { env, getBuiltinModule }: NodeSystem): boolean {
   const { accessSync, readFileSync } = getBuiltinModule("node:fs") as typeof import("node:fs");
   const isRefused = (error: unknown) => !["ENOENT", "ENOTDIR"].includes((error as { code: string }).code);
@@ -134,6 +134,6 @@ function mayExist(path: string, { env, getBuiltinModule }: NodeSystem): boolean 
   try {
     return readFileSync(LINKER_CACHE).includes(path);
   } catch (error) {
-    return isRefused(error); // musl has none, and no directories but those of the other paths
+    return isRefused(error); // musl has no cache. Its linker uses only the directories of the other paths.
   }
 }

@@ -1,19 +1,19 @@
 /**
- * The functions bound, once, each with its C prototype: libkcapi's (kcapi.h), and through the library's own
- * handle the few of libc that measure the socket buffers, tell an address, keep descriptors from other programs, and
- * reach the kernel's keyring.
+ * The table of bound functions, each with its C prototype: those of libkcapi (kcapi.h), and a few of libc, found through
+ * the library's handle. The libc functions measure socket buffers, return addresses, set FD_CLOEXEC, and call the
+ * kernel's keyring.
  *
  * @module
  */
 
 /**
- * The C types used here, as each adapter maps them:
+ * The C types that the adapters map:
  *
- * - `buffer`: the address of a Uint8Array's first byte, for the time of the call (null: NULL)
- * - `address`: a pointer as a value: a bigint in Deno and Node, a number in Bun
- * - `size`: size_t, likewise
- * - `i32`: int, and ssize_t too: counts stay below 2³¹ and errors are a negative errno, so that the low half is
- *   the whole truth on little-endian machines, and a plain number in all runtimes
+ * - `buffer`: the address of a Uint8Array's first byte, valid during the call (null is NULL)
+ * - `address`: a pointer as a value, a bigint in Deno and Node, a number in Bun
+ * - `size`: size_t, passed like `address`
+ * - `i32`: int and ssize_t. Counts are below 2³¹ and errors are negative errno values, so the low 32 bits of a ssize_t
+ *   hold the whole value on little-endian machines, and every runtime returns them as a number
  */
 export type CType = "buffer" | "address" | "size" | "i32" | "u32" | "void";
 
@@ -23,7 +23,7 @@ export interface CFunction {
   readonly result: CType;
 }
 
-/** The functions bound. */
+/** The bound functions. */
 export const symbols = {
   // int kcapi_cipher_init(struct kcapi_handle **handle, const char *ciphername, uint32_t flags);
   kcapi_cipher_init: { parameters: ["buffer", "buffer", "u32"], result: "i32" },
@@ -53,7 +53,7 @@ export const symbols = {
   kcapi_version: { parameters: [], result: "u32" },
   // void kcapi_set_verbosity(enum kcapi_verbosity level);
   kcapi_set_verbosity: { parameters: ["u32"], result: "void" },
-  // void *memmove(void *dest, const void *src, size_t n); with a length of 0 it returns the address of dest
+  // void *memmove(void *dest, const void *src, size_t n); a length of 0 only returns the address of dest
   memmove: { parameters: ["buffer", "address", "size"], result: "address" },
   // int socket(int domain, int type, int protocol);
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
@@ -61,13 +61,13 @@ export const symbols = {
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   // int setsockopt(int sockfd, int level, int optname, const void *optval, socklen_t optlen);
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
-  // long syscall(long number, ...); as fcntl's; those in use here return an int
+  // long syscall(long number, ...); variadic like fcntl; the calls in use return an int
   syscall: { parameters: ["size", "size", "size", "size", "size", "size"], result: "i32" },
-  // int *__errno_location(void); what the macro errno is of, in glibc and in musl
+  // int *__errno_location(void); the macro errno reads it in glibc and in musl
   __errno_location: { parameters: [], result: "address" },
   // int close(int fd);
   close: { parameters: ["i32"], result: "i32" },
-  // int fcntl(int fd, int op, ... /* arg */); on x86-64 and on arm64 an int goes the same way, variadic or not
+  // int fcntl(int fd, int op, ... /* arg */); x86-64 and arm64 pass a variadic int like a fixed one
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int getpagesize(void);
   getpagesize: { parameters: [], result: "i32" },

@@ -1,5 +1,5 @@
 /**
- * ffi/: the adapters over the raw API of their runtime, finding the library, and what Deno's permissions allow.
+ * Tests of ffi/: the adapters, finding the library, and the permissions of Deno and Node.
  */
 import { Buffer } from "node:buffer";
 import { spawn as spawnProcess } from "node:child_process";
@@ -32,7 +32,7 @@ import {
 } from "./support/deps.ts";
 import { bytes, reference } from "./support/support.ts";
 
-// ---- the adapters, over fakes -----------------------------------------------------------------------------------
+// ---- the adapters, with fakes -----------------------------------------------------------------------------------
 
 interface Dlopen {
   readonly path: string;
@@ -41,7 +41,7 @@ interface Dlopen {
 
 type DenoApi = Parameters<typeof denoAdapter>[0];
 
-/** What stands for the namespace `Deno`: it grants `granted`, has one file, and notes what it is asked. */
+/** Fakes the namespace `Deno`: it grants `granted`, has one file, and records the calls. */
 function fakeDeno(granted: readonly string[] = [], env: Record<string, string> = {}, present?: string) {
   const dlopens: Dlopen[] = [];
   const asked: string[] = [];
@@ -83,19 +83,19 @@ function fakeBunFFI() {
 }
 
 interface FakeNode {
-  /** In place of functions that do what memmove and getpagesize do. */
+  /** Replaces the correct functions memmove and getpagesize. */
   readonly functions?: object;
-  /** With `--permission`: what is granted. */
+  /** The granted permissions, with `--permission`. */
   readonly granted?: readonly string[];
-  /** Files, and what is in them. */
+  /** The files and their content. */
   readonly files?: Readonly<Record<string, string>>;
-  /** Files that the permission model keeps from being read. */
+  /** Files that the permission model does not allow to read. */
   readonly refused?: readonly string[];
   readonly env?: Record<string, string>;
   readonly arch?: string;
 }
 
-/** What stands for `node:ffi` and `node:process`: memory of this process by addresses that are made up. */
+/** Fakes `node:ffi` and `node:process`: they use invented addresses for memory of this process. */
 function fakeNode({ functions, granted, files = {}, refused = [], env = {}, arch = "x64" }: FakeNode = {}) {
   const dlopens: Dlopen[] = [];
   const memory = new Map<bigint, Uint8Array>();
@@ -130,21 +130,21 @@ function fakeNode({ functions, granted, files = {}, refused = [], env = {}, arch
   return { ffi, system, dlopens };
 }
 
-/** Types as the runtimes name them. */
+/** The type names of each runtime. */
 const NATIVE: Record<"deno" | "bun" | "node", Record<CType, string>> = {
   deno: { buffer: "buffer", address: "u64", size: "usize", i32: "i32", u32: "u32", void: "void" },
   bun: { buffer: "ptr", address: "ptr", size: "usize", i32: "i32", u32: "u32", void: "void" },
   node: { buffer: "buffer", address: "u64", size: "u64", i32: "i32", u32: "u32", void: "void" },
 };
 
-/** A function's signature as the runtimes have it. */
+/** A function's signature in the notation of each runtime. */
 const SIGNATURE = {
   deno: (types: string[], result: string) => ({ parameters: types, result }),
   bun: (types: string[], result: string) => ({ args: types, returns: result }),
   node: (types: string[], result: string) => ({ arguments: types, return: result }),
 };
 
-test("each adapter declares every function of symbols.ts, with the types of their runtime", () => {
+test("each adapter declares every function of symbols.ts with the types of its runtime", () => {
   const deno = fakeDeno();
   const bun = fakeBunFFI();
   const node = fakeNode();
@@ -162,7 +162,7 @@ test("each adapter declares every function of symbols.ts, with the types of thei
   }
 });
 
-test("each adapter keeps addresses of more than 32 bits, Bun's as numbers and the others' as bigints", () => {
+test("each adapter stores addresses of more than 32 bits: Bun's as numbers, the others' as bigints", () => {
   const memory = new ArrayBuffer(32);
   const words = new BigUint64Array(memory);
   const address = 0x7fed_cba9_8765;
@@ -182,7 +182,7 @@ test("each adapter keeps addresses of more than 32 bits, Bun's as numbers and th
   assertEquals([deno.word(17), bun.word(17), node.word(17)], [17n, 17, 17n]);
 });
 
-test("each adapter knows the paths of its architecture, Deno's are absolute, the others' begin with the bare name", () => {
+test("each adapter has the paths of its architecture: Deno's are absolute, the others' start with the bare name", () => {
   const deno = denoAdapter(fakeDeno().api).paths;
   assert(deno.every((path) => path.startsWith("/")));
   assert(deno.includes("/usr/lib/aarch64-linux-gnu/libkcapi.so.1"), `${deno}`);
@@ -194,7 +194,7 @@ test("each adapter knows the paths of its architecture, Deno's are absolute, the
   assertEquals(bun("arm64")[0], "libkcapi.so.1");
 });
 
-test("the adapter for Deno only queries permissions: files of the system take all of them, a variable its own", () => {
+test("Deno's adapter only queries permissions: system files need all of them, a variable needs its own", () => {
   const path = "/usr/lib64/libkcapi.so.1";
   const none = fakeDeno([], { KCAPI_LIBRARY: path });
   const adapter = denoAdapter(none.api);
@@ -211,7 +211,7 @@ test("the adapter for Deno only queries permissions: files of the system take al
   assertEquals(mayRead(fakeDeno(["read", "write", "net", "env", "sys", "run", "ffi"])), [true, true]);
 });
 
-test("the adapter for Deno looks whether a library is there only where it may read", () => {
+test("Deno's adapter checks whether a library exists only if it may read the path", () => {
   const path = "/usr/lib64/libkcapi.so.1";
   const blind = fakeDeno([], {}, path);
   assertEquals([path, "/usr/lib/libkcapi.so.1"].map(denoAdapter(blind.api).mayExist!), [true, true]);
@@ -220,7 +220,7 @@ test("the adapter for Deno looks whether a library is there only where it may re
   assertEquals([path, "/usr/lib/libkcapi.so.1"].map(denoAdapter(seeing.api).mayExist!), [true, false]);
 });
 
-test("the adapter for Node proves the binding when it loads: what does not do as it should is ELIBACC, and says so", () => {
+test("Node's adapter checks the bound functions at load, and throws ELIBACC if they do not work", () => {
   const [right] = [fakeNode()];
   const adapter = nodeAdapter(right.ffi, right.system);
   const { call, word } = adapter.open("/x.so");
@@ -232,8 +232,8 @@ test("the adapter for Node proves the binding when it loads: what does not do as
   const { memmove, getpagesize } = right.ffi.dlopen("", {}).functions as Calls;
   const wrong: Record<string, object> = {
     "no result": { memmove: () => undefined, getpagesize },
-    "the right result of no copy": { memmove: (to: Uint8Array) => right.ffi.getRawPointer(to), getpagesize },
-    "a copy and another result": {
+    "the correct result without a copy": { memmove: (to: Uint8Array) => right.ffi.getRawPointer(to), getpagesize },
+    "a copy and a wrong result": {
       memmove: (...args: Parameters<Calls["memmove"]>) => (memmove(...args), 1n),
       getpagesize,
     },
@@ -258,7 +258,7 @@ test("the adapter for Node proves the binding when it loads: what does not do as
   }
 });
 
-test("the adapter for Node asks nothing of node:ffi, which would warn, before there is something to load", () => {
+test("Node's adapter does not touch node:ffi, which prints a warning, before there is a library to load", () => {
   const { ffi, system, dlopens } = fakeNode();
   const untouched = new Proxy(ffi, {
     get: (_, name) => {
@@ -271,7 +271,7 @@ test("the adapter for Node asks nothing of node:ffi, which would warn, before th
   assertStringIncludes(error.hint ?? "", "libkcapi1");
 });
 
-test("the adapter for Node looks for a library where the dynamic linker does, and takes what it may not read for there", () => {
+test("Node's adapter searches where the dynamic linker does, and assumes that a file it may not read exists", () => {
   const cache = "/etc/ld.so.cache";
   const bare = "libkcapi.so.1";
   const path = "/usr/lib64/libkcapi.so.1";
@@ -288,7 +288,7 @@ test("the adapter for Node looks for a library where the dynamic linker does, an
   assertEquals([mayExist({ refused: [cache] }, bare), mayExist({ refused: [path] }, path)], [true, true]);
 });
 
-test("the adapter for Node opens nothing under --permission without --allow-ffi, which the hint names", () => {
+test("Node's adapter opens nothing under --permission without --allow-ffi, and the hint names that flag", () => {
   const { ffi, system, dlopens } = fakeNode({ granted: [], files: { "/usr/lib/libkcapi.so.1": "" } });
   const error = assertThrows(() => open(nodeAdapter(ffi, system), false), KcapiError);
   assertEquals([error.code, dlopens], ["EACCES", []]);
@@ -306,13 +306,13 @@ interface FakeSystem {
   readonly granted?: readonly string[];
   /** Paths that can be loaded (default: none). */
   readonly present?: readonly string[];
-  /** Whether the adapter may look which are there (default: no). */
+  /** Whether the adapter can see which files exist (default: no). */
   readonly looks?: boolean;
-  /** What the user is asked for, he grants (default: nothing). */
+  /** Whether the user grants each requested permission (default: no). */
   readonly agrees?: boolean;
 }
 
-/** An adapter of a system that is made up, and the paths that it was told to open. */
+/** Creates an adapter of a fake system, and records the paths that it opens. */
 function fakeAdapter({ named, granted, present = [], looks = false, agrees = false }: FakeSystem) {
   const opened: string[] = [];
   const mayLoad = (path: string) => !granted || granted.includes(path) || (agrees && opened.includes(path));
@@ -345,7 +345,7 @@ test("open() tries KCAPI_LIBRARY first, then the system's library, and makes lib
   assertEquals(open(fakeAdapter({ present }).adapter, false).path, "/b/libkcapi.so.1");
 });
 
-test("open() that finds nothing is ELIBACC, lists what was tried and why it failed, and keeps the cause", () => {
+test("open() without a library throws ELIBACC, lists each path with its failure, and keeps the cause", () => {
   const error = assertThrows(() => open(fakeAdapter({ named: "/mine.so" }).adapter, true), KcapiError);
   assertEquals([error.code, error.errno, error.operation], ["ELIBACC", 79, "dlopen"]);
   for (const path of ["/mine.so", "/a/libkcapi.so.1", "/b/libkcapi.so.1"]) {
@@ -357,7 +357,7 @@ test("open() that finds nothing is ELIBACC, lists what was tried and why it fail
   assertStringIncludes(error.hint ?? "", "KCAPI_LIBRARY");
 });
 
-test("open() without any permission is EACCES, and opens nothing unless it may ask", () => {
+test("open() without a permission throws EACCES, and opens nothing unless it may prompt", () => {
   const quiet = fakeAdapter({ granted: [], present: ["/a/libkcapi.so.1"] });
   const error = assertThrows(() => open(quiet.adapter, false), KcapiError);
   assertEquals([error.code, quiet.opened], ["EACCES", []]);
@@ -365,7 +365,7 @@ test("open() without any permission is EACCES, and opens nothing unless it may a
   assertStringIncludes(error.hint ?? "", "--allow-ffi");
 });
 
-test("open() that may ask asks once: for the first path, or where it may look for the first that is there", () => {
+test("open() prompts once: for the first path, or for the first that exists if it can see that", () => {
   const asked = (system: FakeSystem) => {
     const { adapter, opened } = fakeAdapter({ granted: [], ...system });
     const error = assertThrows(() => open(adapter, true), KcapiError);
@@ -380,12 +380,12 @@ test("open() that may ask asks once: for the first path, or where it may look fo
   const none = asked({ present: [], looks: true });
   assertEquals([none.opened, none.code], [[], "ELIBACC"]);
   assertStringIncludes(none.message, `tried ${a}: not found; ${b}: not found`);
-  // Granted and not there, it says so by the loader's error, and the next is asked for.
+  // If the user grants a path without a library, the next one causes another prompt.
   const { adapter, opened } = fakeAdapter({ granted: [], present: [b], agrees: true });
   assertEquals([open(adapter, true).path, opened], [b, [a, b]]);
 });
 
-test("open() with a permission for one path opens that one, and asks for no other", () => {
+test("open() with a permission for one path opens that one without a prompt for others", () => {
   const path = "/b/libkcapi.so.1";
   const { adapter, opened } = fakeAdapter({ granted: [path], present: ["/a/libkcapi.so.1", path] });
   assertEquals(open(adapter, true).path, path);
@@ -395,14 +395,14 @@ test("open() with a permission for one path opens that one, and asks for no othe
   assertEquals(gone.opened, [path]);
 });
 
-test("open() in a runtime without FFI says what to use", () => {
-  const error = assertThrows(() => open(undefined, true), KcapiError, "no foreign function interface");
+test("open() in a runtime without FFI names the alternatives", () => {
+  const error = assertThrows(() => open(undefined, true), KcapiError, "no supported foreign function interface");
   assertEquals([error.code, error.hint?.includes("userspace")], ["ELIBACC", true]);
 });
 
 // ---- the real loader --------------------------------------------------------------------------------------------
 
-/** This runtime's own adapter, on a system that has these libraries and no other. */
+/** The real adapter of this runtime, restricted to these libraries. */
 function realAdapter(...paths: string[]): Adapter {
   const adapters = {
     deno: () => denoAdapter({ ...Deno, dlopen: openForNow }),
@@ -414,7 +414,7 @@ function realAdapter(...paths: string[]): Adapter {
 
 const openNow: { close(): void }[] = [];
 
-/** Deno's test runner counts libraries, and this module never closes one. */
+/** Deno's test runner checks for open libraries, and this module never closes one. */
 const openForNow = ((...args: Parameters<typeof Deno.dlopen>) => {
   const library = Deno.dlopen(...args);
   openNow.push(library);
@@ -425,7 +425,7 @@ function closeAll(): void {
   for (const library of openNow.splice(0)) library.close();
 }
 
-/** What the real loader refuses. */
+/** Returns the error of the real loader. */
 function assertRefused(path: string): KcapiError {
   const error = assertThrows(() => open(realAdapter(path), true), KcapiError);
   assertEquals(error.code, "ELIBACC");
@@ -434,10 +434,10 @@ function assertRefused(path: string): KcapiError {
   return error;
 }
 
-/** A library of these C functions. */
+/** Compiles a library of these C functions. */
 async function compile(source: string): Promise<string> {
   const path = join(tempDir(), "libkcapi.so.1");
-  // Linked to libc, as the real one is: some of its functions are found through the library.
+  // Linked to libc like the real library, because some functions of libc are found through its handle.
   const linked = ["-Wl,--no-as-needed", "-lc"];
   const { code, stderr } = await spawn(["cc", "-shared", "-fPIC", "-xc", "-o", path, "-", ...linked], {
     input: source,
@@ -451,25 +451,28 @@ const hasLibrary = !(real instanceof KcapiError);
 const withLibrary = test.if(hasLibrary, "libkcapi is not installed");
 const hasCompiler = await spawn(["cc", "--version"]).then(({ code }) => code === 0, () => false);
 
-test("a library that is not there, or is none, is ELIBACC with the loader's own error as its cause", () => {
+test("a missing or invalid library throws ELIBACC with the loader's error as its cause", () => {
   assertRefused("/nonexistent/libkcapi.so.1");
   const path = join(tempDir(), "libkcapi.so.1");
   writeFileSync(path, "this is no library");
   assertRefused(path);
 });
 
-test.if(hasCompiler, "needs a C compiler")("a library that lacks a function is ELIBACC, and is not used", async () => {
-  const all = Object.keys(symbols).filter((name) => name.startsWith("kcapi_"));
-  const missing = all.filter((name) => name !== "kcapi_handle_reinit");
-  const error = assertRefused(await compile(missing.map((name) => `int ${name}(void) { return 0; }\n`).join("")));
-  assertStringIncludes(error.message, "kcapi_handle_reinit");
-  // With the function there, the same library is taken: it was missing, and nothing else was wrong.
-  const complete = await compile(all.map((name) => `int ${name}(void) { return 42; }\n`).join(""));
-  assertEquals(open(realAdapter(complete), true).call.kcapi_version(), 42);
-  closeAll();
-});
+test.if(hasCompiler, "needs a C compiler")(
+  "a library that lacks a function throws ELIBACC and is not used",
+  async () => {
+    const all = Object.keys(symbols).filter((name) => name.startsWith("kcapi_"));
+    const missing = all.filter((name) => name !== "kcapi_handle_reinit");
+    const error = assertRefused(await compile(missing.map((name) => `int ${name}(void) { return 0; }\n`).join("")));
+    assertStringIncludes(error.message, "kcapi_handle_reinit");
+    // With the function, the same library loads. This proves that nothing else was wrong.
+    const complete = await compile(all.map((name) => `int ${name}(void) { return 42; }\n`).join(""));
+    assertEquals(open(realAdapter(complete), true).call.kcapi_version(), 42);
+    closeAll();
+  },
+);
 
-withLibrary("a library that cannot be loaded is passed over for one that can", () => {
+withLibrary("open() skips a library that cannot be loaded", () => {
   const { path } = real as Library;
   const opened = open({ ...realAdapter("/nonexistent/libkcapi.so.1", path) }, true);
   assertEquals(opened.path, path);
@@ -477,11 +480,11 @@ withLibrary("a library that cannot be loaded is passed over for one that can", (
   closeAll();
 });
 
-withLibrary("the library is loaded once per process, and its addresses are memory's", () => {
+withLibrary("the library is loaded once per process, and its addresses are correct", () => {
   assertStrictEquals(load(), load());
   assertStrictEquals(load(), loadIfGranted());
   const { call, word, cells } = load();
-  // memmove of nothing tells an address; memmove of something, read back, that it is the right one.
+  // memmove of 0 bytes returns an address. Copying from that address proves that it is correct.
   const source = Uint8Array.from([1, 2, 3, 4]);
   const target = new Uint8Array(new ArrayBuffer(4));
   const address = call.memmove(source, word(0), word(0));
@@ -492,7 +495,7 @@ withLibrary("the library is loaded once per process, and its addresses are memor
   assertEquals(cells(cell).get(0), address);
 });
 
-withLibrary("memory for an op is a plain Uint8Array over a buffer of its own, as long as it was asked for", () => {
+withLibrary("allocUnsafe() returns a plain Uint8Array of the requested length with its own buffer", () => {
   for (const length of [0, 1, 64, 1000, 1001, 4096, 8193, 212_992]) {
     const bytes = load().allocUnsafe(length);
     assertEquals([bytes.constructor, bytes.byteOffset, bytes.length], [Uint8Array, 0, length]);
@@ -502,7 +505,7 @@ withLibrary("memory for an op is a plain Uint8Array over a buffer of its own, as
 
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
-withLibrary("the library is loaded on first use: not by the import, and not for the userspace engine", async () => {
+withLibrary("the library is loaded at its first use, not by the import or by the userspace engine", async () => {
   const { code, stdout, stderr } = await spawn([...runtimeArgv, child("lazy")]);
   assertEquals([code, stderr], [0, ""]);
   assertEquals(JSON.parse(stdout), [false, false, true]);
@@ -512,11 +515,11 @@ withLibrary("the library is loaded on first use: not by the import, and not for 
 
 const inDeno = runtime === "deno";
 
-/** Deno as a shell's command: node:child_process, where it starts Deno itself, would add `-A`. */
+/** Starts Deno through a shell, because Deno's node:child_process adds `-A` when it starts Deno directly. */
 const denoRun = (args: readonly string[]) =>
   `exec ${[process.execPath, "run", ...args].map((s) => `'${s}'`).join(" ")}`;
 
-/** What a script prints, as JSON. */
+/** Runs a script and parses its output as JSON. */
 async function runDeno(...args: string[]) {
   const { code, stdout, stderr } = await spawn(["sh", "-c", denoRun(args)]);
   assertEquals([code, stderr], [0, ""]);
@@ -524,7 +527,7 @@ async function runDeno(...args: string[]) {
 }
 
 test.if(inDeno && engine === "kernel", "needs Deno and the kernel engine")(
-  "with --allow-ffi=PATH and no other permission every stream works on the kernel engine",
+  "with only --allow-ffi=PATH, every stream works on the kernel engine",
   async () => {
     const flag = `--allow-ffi=${load().path}`;
     const { engine, outputs, error } = await runDeno("--no-prompt", flag, ...LIBRARY_FLAGS, child("every_api"));
@@ -554,20 +557,23 @@ test.if(inDeno && engine === "kernel", "needs Deno and the kernel engine")(
   },
 );
 
-/** AES-128 of zeros under a key of zeros, as any table has it. */
+/** AES-128 of a zero block with a zero key. */
 const ZEROS = "66e94bd4ef8a2c3b884cfa59ca342b2e";
 
-test.if(inDeno, "needs Deno")("without any permission, auto is the userspace engine and kernel is EACCES", async () => {
-  const auto = await runDeno(child("no_permission"));
-  assertEquals([auto.engine, auto.output], ["userspace", ZEROS]);
-  assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
-  const kernel = await runDeno(child("no_permission"), "kernel");
-  assertEquals([kernel.code, kernel.operation], ["EACCES", "dlopen"]);
-  assertStringIncludes(kernel.hint, "--allow-ffi");
-  assertStringIncludes(kernel.cause, "NotCapable");
-});
+test.if(inDeno, "needs Deno")(
+  "without permissions, auto uses the userspace engine and kernel throws EACCES",
+  async () => {
+    const auto = await runDeno(child("no_permission"));
+    assertEquals([auto.engine, auto.output], ["userspace", ZEROS]);
+    assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
+    const kernel = await runDeno(child("no_permission"), "kernel");
+    assertEquals([kernel.code, kernel.operation], ["EACCES", "dlopen"]);
+    assertStringIncludes(kernel.hint, "--allow-ffi");
+    assertStringIncludes(kernel.cause, "NotCapable");
+  },
+);
 
-/** What Deno says in a terminal, up to its end, and how often it asks the user; the answer is no. */
+/** Runs Deno in a terminal, answers each prompt with no, and returns the output and the number of prompts. */
 function inTerminal(...args: string[]): Promise<{ output: string; questions: number }> {
   return new Promise((resolve, reject) => {
     const script = spawnProcess("script", ["-qec", denoRun(args), "/dev/null"], {
@@ -577,7 +583,7 @@ function inTerminal(...args: string[]): Promise<{ output: string; questions: num
     let questions = 0;
     script.stdout.on("data", (data: Uint8Array) => {
       output += new TextDecoder().decode(data);
-      // Deno drops what was typed before it asks.
+      // Deno drops input that arrives before the prompt.
       const asked = output.split("Allow?").length - 1;
       for (; questions < asked; questions++) setTimeout(() => script.stdin.write("n\n"), 200);
     });
@@ -589,13 +595,13 @@ function inTerminal(...args: string[]): Promise<{ output: string; questions: num
 const hasTerminals = existsSync("/dev/pts/ptmx") && await spawn(["script", "--version"]).then(() => true, () => false);
 const withTerminals = test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command script");
 
-withTerminals("in a terminal, auto asks for no permission", async () => {
+withTerminals("in a terminal, auto causes no prompt", async () => {
   const { output, questions } = await inTerminal(child("no_permission"));
   assertEquals(questions, 0, output);
   assertEquals(JSON.parse(output).engine, "userspace");
 });
 
-withTerminals("in a terminal, kernel asks once for FFI, and takes no for an answer", async () => {
+withTerminals("in a terminal, kernel prompts once for FFI, and accepts a refusal", async () => {
   const { output, questions } = await inTerminal(child("no_permission"), "kernel");
   assertEquals(questions, 1, output);
   assertStringIncludes(output, `Deno requests ffi access to "${denoAdapter(Deno).paths[0]}"`);
@@ -607,14 +613,14 @@ withTerminals("in a terminal, kernel asks once for FFI, and takes no for an answ
 const inNode = test.if(runtime === "node", "needs Node");
 const READ_ALL = ["--permission", "--allow-fs-read=*"];
 
-/** A script's JSON, and what Node says on standard error. */
+/** Runs a script and returns its JSON, and Node's standard error. */
 async function runNode(...args: string[]) {
   const { code, stdout, stderr } = await spawn([process.execPath, ...args]);
   assertEquals(code, 0, stderr);
   return { ...JSON.parse(stdout), stderr };
 }
 
-inNode("with --permission and without --allow-ffi, auto is userspace without a word, and kernel EACCES", async () => {
+inNode("with --permission and without --allow-ffi, auto silently uses userspace and kernel throws EACCES", async () => {
   const auto = await runNode(...READ_ALL, child("no_permission"));
   assertEquals([auto.engine, auto.output, auto.stderr], ["userspace", ZEROS, ""]);
   assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
@@ -624,21 +630,27 @@ inNode("with --permission and without --allow-ffi, auto is userspace without a w
   assertStringIncludes(kernel.cause, "--allow-ffi");
 });
 
-inNode("with --permission and --allow-ffi the library is used, be the linker's cache readable or not", async () => {
-  const roots = [fileURLToPath(new URL("..", import.meta.url))];
-  for (const read of [["*"], roots]) {
-    const flags = ["--permission", "--allow-ffi", ...read.map((path) => `--allow-fs-read=${path}`)];
-    const { report, engine: used } = await runNode(...flags, child("no_permission"));
-    assertEquals([report.ffi, used], ["granted", engine]);
-    assertEquals(report.library !== null, hasLibrary);
-  }
-});
+inNode(
+  "with --permission and --allow-ffi the library loads, with and without access to the linker's cache",
+  async () => {
+    const roots = [fileURLToPath(new URL("..", import.meta.url))];
+    for (const read of [["*"], roots]) {
+      const flags = ["--permission", "--allow-ffi", ...read.map((path) => `--allow-fs-read=${path}`)];
+      const { report, engine: used } = await runNode(...flags, child("no_permission"));
+      assertEquals([report.ffi, used], ["granted", engine]);
+      assertEquals(report.library !== null, hasLibrary);
+    }
+  },
+);
 
-inNode("with --no-experimental-ffi auto is userspace, kernel is ELIBACC, and both hint and report tell", async () => {
-  const flag = "--no-experimental-ffi";
-  const auto = await runNode(flag, child("no_permission"));
-  assertEquals([auto.engine, auto.output, auto.stderr, auto.report.ffi], ["userspace", ZEROS, "", "missing"]);
-  const kernel = await runNode(flag, child("no_permission"), "kernel");
-  assertEquals([kernel.code, kernel.operation], ["ELIBACC", "dlopen"]);
-  assertStringIncludes(kernel.hint, "Node 26");
-});
+inNode(
+  "with --no-experimental-ffi auto uses userspace, kernel throws ELIBACC, and hint and report explain it",
+  async () => {
+    const flag = "--no-experimental-ffi";
+    const auto = await runNode(flag, child("no_permission"));
+    assertEquals([auto.engine, auto.output, auto.stderr, auto.report.ffi], ["userspace", ZEROS, "", "missing"]);
+    const kernel = await runNode(flag, child("no_permission"), "kernel");
+    assertEquals([kernel.code, kernel.operation], ["ELIBACC", "dlopen"]);
+    assertStringIncludes(kernel.hint, "Node 26");
+  },
+);
