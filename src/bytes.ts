@@ -4,7 +4,7 @@
  * @module
  */
 
-import { unsupportedRuntime } from "./runtime/mod.ts";
+import { createRuntimeError } from "./runtime/mod.ts";
 
 /** Bytes as callers have them: an ArrayBuffer, or any view. Memory that is shared or resizable is refused at run time. */
 export type BytesLike = ArrayBuffer | ArrayBufferView;
@@ -18,7 +18,7 @@ export type Bytes = Uint8Array<ArrayBuffer>;
  */
 export function getterOf<T>(prototype: object, name: string | symbol): (this: unknown) => T {
   const getter = Object.getOwnPropertyDescriptor(prototype, name)?.get;
-  if (!getter) throw unsupportedRuntime(`this one has no "${String(name)}"`);
+  if (!getter) throw createRuntimeError(`this one has no "${String(name)}"`);
   return getter;
 }
 

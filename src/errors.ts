@@ -1,10 +1,10 @@
 /**
- * The one error class of this module, and the errno names it uses.
+ * The error class of this module, and the errno names it uses.
  *
  * @module
  */
 
-/** Linux errno numbers (asm-generic) that sockets, the crypto API and the loader return. */
+/** The Linux errno numbers (asm-generic) that sockets, the crypto API, the keyring and the loader return. */
 export const ERRNO = {
   EPERM: 1,
   ENOENT: 2,
@@ -53,22 +53,22 @@ const NAMES = new Map<number, ErrorCode>(
   Object.entries(ERRNO).map(([code, errno]) => [errno, code as ErrorCode]),
 );
 
-/** The name of `errno`, or `E` and the number where this module has no name for it. */
+/** Returns the name of `errno`, or `E` and the number if this module has no name for it. */
 export function errorCode(errno: number): ErrorCode {
   return NAMES.get(errno) ?? `E${errno}`;
 }
 
-/** What a {@linkcode KcapiError} may carry besides its code. */
+/** The optional fields of a {@linkcode KcapiError}. */
 export interface KcapiErrorOptions extends ErrorOptions {
-  /** The likely cause on this system, and what would change it. */
+  /** The likely cause on this system, and how to fix it. */
   hint?: string | undefined;
 }
 
 /**
- * An error of the kernel, of libkcapi, of the engine in use, or of the state of a handle or a stream.
+ * An error of the kernel, of libkcapi, of the engine, or of the state of a handle or a stream.
  *
- * Arguments of a wrong type or size are a `TypeError` or a `RangeError` instead. No message ever holds
- * a key, an IV or data.
+ * An argument of a wrong type or size throws a `TypeError` or a `RangeError` instead. No message contains a key, an IV
+ * or data.
  *
  * @example Usage
  * ```ts
@@ -92,22 +92,22 @@ export class KcapiError extends Error {
   override readonly name = "KcapiError";
   /** The errno's symbolic name, such as `"EINVAL"`. */
   readonly code: ErrorCode;
-  /** The errno, positive, as Linux numbers it on every platform. */
+  /** The positive errno, in Linux's numbering on every platform. */
   readonly errno: number;
-  /** The call that failed: a libkcapi function, or the method of this module. */
+  /** The call that failed: a libkcapi function, or a method of this module. */
   readonly operation: string;
   /** What happened: the message without the operation, the code and the hint. */
   readonly detail: string;
-  /** The likely cause on this system and what would change it, where that is known. */
+  /** The likely cause on this system and how to fix it, if that is known. */
   readonly hint?: string;
 
   /**
-   * Makes an error; the module itself does so wherever something fails.
+   * Creates an error. Applications do not need to: the module creates one when something fails.
    *
    * @param code The errno's name, or its positive number.
    * @param operation The call that failed.
    * @param detail What happened, as a sentence without a final period.
-   * @param options Hint and cause.
+   * @param options The hint and the cause.
    */
   constructor(
     code: ErrorCode | number,

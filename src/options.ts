@@ -1,5 +1,5 @@
 /**
- * Checks of the objects that hold options.
+ * Checks option objects.
  *
  * @module
  */
@@ -7,14 +7,16 @@
 import { describe } from "./bytes.ts";
 import { nearestWord } from "./edit_distance.ts";
 
-/** Every name of an interface of options. The compiler refuses a list that lacks one. */
+/** The names of an options interface. The compiler refuses a list that lacks one. */
 export type OptionNames<T> = Readonly<Record<keyof Required<T>, true>>;
 
 /**
- * Checks that a value is an object with no option but these. An option that is misspelled would have no effect.
+ * Checks that a value is an object and has no unknown options. A misspelled option would otherwise have no effect.
  *
- * @param argument What the object is called in messages.
- * @throws {TypeError} If it is none, or has another option, which the message names.
+ * @param argument The name of the argument in messages.
+ * @param options The value to check.
+ * @param names The known options.
+ * @throws {TypeError} If the value is not an object, or has an unknown option. The message names the option.
  */
 export function checkOptions(argument: string, options: unknown, names: Readonly<Record<string, true>>): void {
   if (typeof options !== "object" || options === null) {

@@ -1,10 +1,10 @@
 /**
- * What differs between the runtimes, apart from loading libkcapi, which is the work of `ffi/`.
+ * The differences between the runtimes, except for loading libkcapi, which `ffi/` does.
  *
  * @module
  */
 
-/** The globals that tell the runtime. */
+/** The globals that identify the runtime. */
 export interface RuntimeGlobals {
   readonly Deno?: { readonly version: { readonly deno: string } };
   readonly Bun?: { readonly version: string };
@@ -14,7 +14,7 @@ export interface RuntimeGlobals {
   };
 }
 
-/** The globals in use that not every runtime has. */
+/** The used globals that not every runtime has. */
 interface Globals extends RuntimeGlobals {
   readonly Deno?: typeof Deno;
   readonly process?: RuntimeGlobals["process"] & { readonly platform: string; readonly arch: string };
@@ -23,26 +23,26 @@ interface Globals extends RuntimeGlobals {
 
 const globals = globalThis as unknown as Globals;
 
-/** The oldest release of each runtime, which `tests/oldest_test.ts` runs. */
+/** The oldest supported release of each runtime. `tests/oldest_test.ts` runs them. */
 export const OLDEST = { Deno: "2.5.0", Bun: "1.2.20", Node: "22.3.0" } as const;
 
-/** The error of a runtime that does not serve. */
-export function unsupportedRuntime(what: string): Error {
+/** Creates the error for an unsupported runtime. */
+export function createRuntimeError(what: string): Error {
   const { Deno, Bun, Node } = OLDEST;
   return new Error(`@kcapi/streams needs Deno ${Deno}, Bun ${Bun} or Node ${Node}, or a later release: ${what}`);
 }
 
-/** @throws {Error} If the runtime is too old, or none of those that this module knows. */
+/** @throws {Error} If the runtime is too old or unknown. */
 export function checkRuntime({ Deno, Bun, process }: RuntimeGlobals): void {
   const [name, version] = Deno
     ? ["Deno", Deno.version.deno] as const
     : Bun
     ? ["Bun", Bun.version] as const
     : ["Node", process?.versions?.node] as const;
-  if (version !== undefined && isOlder(version, OLDEST[name])) throw unsupportedRuntime(`this is ${name} ${version}`);
-  // Deno has process too, but loads it at its first use, which takes long.
+  if (version !== undefined && isOlder(version, OLDEST[name])) throw createRuntimeError(`this is ${name} ${version}`);
+  // Deno has `process` too, but its first use is slow.
   if (!Deno && process?.getBuiltinModule === undefined) {
-    throw unsupportedRuntime(
+    throw createRuntimeError(
       "this is a browser, or a worker without Node's modules: it has no process.getBuiltinModule (in Cloudflare Workers " +
         "the flag nodejs_compat adds it)",
     );
@@ -60,13 +60,13 @@ function isOlder(version: string, oldest: string): boolean {
 
 checkRuntime(globals);
 
-/** The runtime by its name in `process.versions`. A function: in Deno, the first use of `process` takes long. */
+/** Returns the runtime's name in `process.versions`. A function, because Deno's first use of `process` is slow. */
 function runtimeName(): "deno" | "bun" | "node" | "unknown" {
   const { versions = {} } = globals.process ?? {};
   return (["bun", "deno", "node"] as const).find((each) => each in versions) ?? "unknown";
 }
 
-/** What this program runs on. */
+/** Returns the runtime, the platform and the architecture. */
 export function platformInfo(): {
   runtime: { name: string; version: string };
   platform: string;
@@ -77,40 +77,40 @@ export function platformInfo(): {
   return { runtime: { name, version: versions[name] ?? "unknown" }, platform, arch };
 }
 
-/** The library behind the runtime's `node:crypto`. They differ in what is fast. */
+/** Returns the library behind the runtime's `node:crypto`. Different ciphers are fast in each. */
 export function cryptoBackend(): "rustcrypto" | "boringssl" | "openssl" {
   const name = runtimeName();
   return name === "deno" ? "rustcrypto" : name === "bun" ? "boringssl" : "openssl";
 }
 
 /**
- * Whether 64-bit BigInts are compiled to machine words, as in V8. JavaScriptCore (Bun) allocates an object for each.
+ * Whether the runtime compiles 64-bit BigInts to machine words. V8 does. JavaScriptCore (Bun) allocates each one.
  */
 export function hasFastBigInts(): boolean {
   return runtimeName() !== "bun";
 }
 
-/** Whether the runtime sets FD_CLOEXEC on the descriptors it was started with, as it does on its own. Deno does not. */
+/** Whether the runtime sets FD_CLOEXEC on inherited descriptors. Bun and Node do, Deno does not. */
 export function marksInheritedDescriptors(): boolean {
   return runtimeName() !== "deno";
 }
 
 /**
- * New memory, which is not zeroed where the runtime can avoid that. The caller overwrites or clears all of it.
+ * Allocates memory, without zeroing it if the runtime can avoid that. The caller overwrites or clears all of it.
  *
- * In Deno, whose Buffer is written in JavaScript, a zeroed array is the fastest.
+ * In Deno, a zeroed array is faster, because its Buffer is written in JavaScript.
  */
 export const allocUnsafe: (length: number) => Uint8Array<ArrayBuffer> = globals.Deno === undefined
   ? (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer)
   : (length) => new Uint8Array(length);
 
-/** Calls `callback` in the next turn of the event loop. Taken once: a test may replace the timers of its runtime. */
+/** The runtime's setImmediate, captured at import, because a test may replace the timers of its runtime. */
 export const setImmediate: (callback: () => void) => void = globals.setImmediate?.bind(globalThis);
 
-/** A small text file of the system, or the error that tells why it cannot be read. Never asks the user. */
+/** Reads a small text file. Returns an error if that fails or needs a permission that is not granted. */
 export function readSystemFile(path: string): string | Error {
   if (globals.Deno && !denoMayRead(path, globals.Deno)) {
-    return new Error(`reading ${path} is not permitted (Deno: --allow-all)`);
+    return new Error(`reading ${path} is not permitted: run Deno with --allow-all`);
   }
   try {
     const fs = globals.process!.getBuiltinModule!("node:fs") as typeof import("node:fs");
@@ -123,7 +123,7 @@ export function readSystemFile(path: string): string | Error {
 const DENO_PERMISSIONS = ["read", "write", "net", "env", "sys", "run", "ffi"] as const;
 
 /**
- * Whether Deno reads `path` without asking the user. /proc, /sys and /dev take all its permissions together.
+ * Whether Deno may read `path` without a prompt. Deno requires all permissions for files in /proc, /sys and /dev.
  *
  * @param deno The `Deno` namespace, or a fake in a test.
  */
