@@ -1,6 +1,6 @@
 /**
- * The descriptors of the kernel engine stay with this process: a program that it starts gets none of them, and so
- * cannot encrypt under a key that it was never given.
+ * Child programs do not inherit the descriptors of the kernel engine. Otherwise they could encrypt with a key that they
+ * were never given.
  */
 import { readdirSync, readlinkSync } from "node:fs";
 import { load } from "../ffi/mod.ts";
@@ -9,22 +9,25 @@ import { assert, assertEquals, engine, runtime, spawn, test } from "./support/de
 import { bytes } from "./support/support.ts";
 
 const onKernel = test.if(engine === "kernel", "needs the kernel engine");
-const onDeno = test.if(engine === "kernel" && runtime === "deno", "needs a runtime that hands on what is not marked");
+const onDeno = test.if(
+  engine === "kernel" && runtime === "deno",
+  "needs a runtime that passes on descriptors without FD_CLOEXEC",
+);
 
-/** What is open, by number: sockets and pipes by their inode, which they keep in a child process. */
-function open(): Map<string, string> {
+/** Lists the open descriptors. Sockets and pipes are identified by inode, which is the same in a child process. */
+function listOpen(): Map<string, string> {
   return new Map(
     readdirSync("/proc/self/fd").flatMap((fd): [string, string][] => {
       try {
         return [[fd, readlinkSync(`/proc/self/fd/${fd}`)]];
       } catch {
-        return []; // that of the directory itself
+        return []; // The descriptor of the directory itself is closed by now.
       }
     }),
   );
 }
 
-/** Starts a program in each way that this runtime has. Gives what it has open. */
+/** The ways of this runtime to start a program. Each returns the program's list of open descriptors. */
 const WAYS: Record<string, () => Promise<string>> = {
   "node:child_process": async () => (await spawn(["ls", "-l", "/proc/self/fd"])).stdout,
   ...(runtime === "deno" && {
@@ -33,23 +36,23 @@ const WAYS: Record<string, () => Promise<string>> = {
   }),
 };
 
-/** All that a key can have open. */
+/** Opens every kind of descriptor that belongs to a key. */
 async function withKey(run: (opened: readonly [string, string][]) => Promise<void>): Promise<void> {
-  const before = open();
+  const before = listOpen();
   using handle = CipherHandle.open("ctr(aes)", { key: bytes(16), engine });
   handle.streamInitEnc(bytes(16));
   using other = handle.reinit();
   other.streamInitDec(bytes(16));
   using unused = handle.reinit();
   const stream = new EncryptionStream(handle, { iv: bytes(16) });
-  const opened = [...open()].filter(([fd, what]) => before.get(fd) !== what);
+  const opened = [...listOpen()].filter(([fd, what]) => before.get(fd) !== what);
   await run(opened);
   await stream.readable.cancel();
   assertEquals(unused.engine, engine);
 }
 
 for (const [way, list] of Object.entries(WAYS)) {
-  onKernel(`a program started by ${way} gets no socket and no pipe of a handle, a reinit or a stream`, async () => {
+  onKernel(`a program started by ${way} inherits no socket or pipe of a handle, a reinit or a stream`, async () => {
     await withKey(async (opened) => {
       assertEquals(opened.length, 4 + 3 + 2 + 3, `${opened}`);
       const inherited = await list();
@@ -58,7 +61,7 @@ for (const [way, list] of Object.entries(WAYS)) {
     });
   });
 
-  onDeno(`a program started by ${way} would get what is not marked`, async () => {
+  onDeno(`a program started by ${way} inherits descriptors without FD_CLOEXEC`, async () => {
     await withKey(async (opened) => {
       const F_SETFD = 2;
       for (const [fd] of opened) load().call.fcntl(Number(fd), F_SETFD, 0);

@@ -1,4 +1,4 @@
-/** What a failure is said to come from, on systems of every kind; and names that were meant to be others. */
+/** Tests of the hints for failures on different systems, and of the suggestions for unknown names. */
 import type { ErrorCode } from "../src/errors.ts";
 import { explain } from "../src/system/hints.ts";
 import { diagnoseKey } from "../src/system/key_hints.ts";
@@ -19,7 +19,7 @@ function hint(
   return explain(code, operation, algorithm, fakeSystem(files, platform)) ?? "";
 }
 
-test("explain() of EAFNOSUPPORT tells a kernel without AF_ALG, a filter and the sysctl apart", () => {
+test("explain() distinguishes causes of EAFNOSUPPORT: a kernel without AF_ALG, a seccomp filter, the sysctl", () => {
   const plain = hint("EAFNOSUPPORT", PRIVILEGED);
   assertStringIncludes(plain, "modprobe -a af_alg");
   assert(!plain.includes("seccomp"), plain);
@@ -31,7 +31,7 @@ test("explain() of EAFNOSUPPORT tells a kernel without AF_ALG, a filter and the 
   assertStringIncludes(hint("EAFNOSUPPORT", {}, { platform: "darwin" }), "use the userspace engine");
 });
 
-test("explain() of EPERM and EACCES blames seccomp only where a filter may be in force", () => {
+test("explain() names seccomp as a cause of EPERM and EACCES only if a filter may be active", () => {
   for (const code of ["EPERM", "EACCES"] as const) {
     assertStringIncludes(hint(code, { "/proc/self/status": processStatus({ seccomp: 2 }) }), "seccomp profile");
     assertStringIncludes(hint(code, {}), "seccomp profile");
@@ -41,7 +41,7 @@ test("explain() of EPERM and EACCES blames seccomp only where a filter may be in
   }
 });
 
-test("explain() of ENOENT tells a wrong name, a missing module and the allowlist apart", () => {
+test("explain() distinguishes causes of ENOENT: a wrong name, a missing module, the allowlist", () => {
   assertStringIncludes(hint("ENOENT", PRIVILEGED, { algorithm: "cbc(ase)" }), 'did you mean "cbc(aes)"?');
   const missing = hint("ENOENT", { ...PRIVILEGED, "/proc/crypto": "" }, { algorithm: "hctr2(aes)" });
   assertStringIncludes(missing, "module");
@@ -53,7 +53,7 @@ test("explain() of ENOENT tells a wrong name, a missing module and the allowlist
   assertStringIncludes(fips, "FIPS");
 });
 
-test("explain() of ENOENT knows whom Linux 7.3 serves which algorithm", () => {
+test("explain() of ENOENT knows which processes Linux 7.3 allows to use an algorithm", () => {
   const ciphers = { "/proc/crypto": ["cbc(aes)", "xts(aes)", "chacha20"].map((name) => cipherEntry(name)).join("\n") };
   const user = { ...UNPRIVILEGED, ...RESTRICTED, ...ciphers };
   const root = { ...PRIVILEGED, ...RESTRICTED, ...ciphers };
@@ -69,15 +69,15 @@ test("explain() of ENOENT knows whom Linux 7.3 serves which algorithm", () => {
   assertStringIncludes(hint("ENOENT", unrestricted, { algorithm: "chacha20" }), "algif_skcipher");
 });
 
-test("explain() of EINVAL from setkey gives the lengths where they can be read", () => {
+test("explain() of EINVAL from setkey gives the key lengths if it can read them", () => {
   const files = { "/proc/crypto": cipherEntry("serpent-made-up", { "min keysize": "7", "max keysize": "9" }) };
   const options = { operation: "kcapi_cipher_setkey", algorithm: "serpent-made-up" };
   assertStringIncludes(hint("EINVAL", files, options), "7 to 9 bytes");
-  assertStringIncludes(hint("EINVAL", {}, options), "/proc/crypto has the lengths");
+  assertStringIncludes(hint("EINVAL", {}, options), "see /proc/crypto for the key lengths");
   assertEquals(hint("EINVAL", files), "");
 });
 
-test("explain() of EMFILE gives the limit where it can be read", () => {
+test("explain() of EMFILE gives the limit if it can read it", () => {
   const limits = "Limit                     Soft Limit           Hard Limit           Units     \n" +
     "Max open files            1024                 524288               files     \n";
   assertStringIncludes(hint("EMFILE", { "/proc/self/limits": limits }), "limit of 1024 open descriptors");
@@ -95,7 +95,7 @@ test("explain() has a cause and a remedy for every other errno of the table", ()
   assertEquals(explain("EIO", INIT, "cbc(aes)", NOTHING_READABLE), undefined);
 });
 
-test("diagnoseKey() tells the calls apart that fail alike, and has the lengths where they are known", () => {
+test("diagnoseKey() distinguishes calls with the same errno, and gives the known key lengths", () => {
   const set = "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)";
   assertStringIncludes(diagnoseKey("ENOKEY", "request_key")!.cause, "of this type and description");
   assertStringIncludes(diagnoseKey("ENOKEY", set)!.cause, "of this serial");
@@ -112,7 +112,7 @@ test("diagnoseKey() tells the calls apart that fail alike, and has the lengths w
   assertEquals([diagnoseKey("EIO", set), diagnoseKey("EINVAL", "request_key")], [undefined, undefined]);
 });
 
-test("explain() neither throws nor ends in a period, whatever the files hold", () => {
+test("explain() does not throw or end with a period, for any content of the files", () => {
   const texts = [
     "",
     "\0".repeat(99),
@@ -127,19 +127,19 @@ test("explain() neither throws nor ends in a period, whatever the files hold", (
     const system = { platform: "linux", read: () => text };
     for (const code of codes) {
       for (const operation of [INIT, "kcapi_cipher_setkey"]) {
-        const said = explain(code, operation, "xyz", system) ?? "";
-        assert(!said.endsWith(".") && !said.includes("undefined") && !said.includes("NaN"), said);
+        const message = explain(code, operation, "xyz", system) ?? "";
+        assert(!message.endsWith(".") && !message.includes("undefined") && !message.includes("NaN"), message);
       }
     }
   }
 });
 
-test("explain() of this very system does not throw", () => {
+test("explain() does not throw on the current system", () => {
   assertEquals(typeof explain("ENOENT", INIT, "cbc(aes)"), "string");
   assertEquals(typeof explain("EAFNOSUPPORT", INIT, "cbc(aes)"), "string");
 });
 
-test("nearestAlgorithm() finds what a misspelt name was meant to be", () => {
+test("nearestAlgorithm() corrects misspelled names", () => {
   const meant: Record<string, string> = {
     "cbc(ase)": "cbc(aes)",
     "cbc(aes": "cbc(aes)",
@@ -185,7 +185,7 @@ test("nearestAlgorithm() understands the names of OpenSSL, WebCrypto and dm-cryp
   }
 });
 
-test("nearestAlgorithm() suggests nothing for right names, for other algorithms and where nothing is near", () => {
+test("nearestAlgorithm() suggests nothing for known names, other algorithms, and names without a similar one", () => {
   const names = [
     ...["cbc(aes)", "chacha20", "cts(cbc(aes))", "essiv(cbc(aes),sha256)", "xts(serpent)"],
     ...["cts(cbc(camellia))", "cts(cbc(des))", "rfc3686(ctr(des))", "essiv(cbc(aes),sha512)", "xctr(aes)"],
@@ -196,7 +196,7 @@ test("nearestAlgorithm() suggests nothing for right names, for other algorithms 
   for (const name of names) assertEquals(nearestAlgorithm(name, NOTHING_READABLE), undefined, name);
 });
 
-test("nearestAlgorithm() knows what the kernel lists, too", () => {
+test("nearestAlgorithm() also suggests algorithms of /proc/crypto", () => {
   const entry = cipherEntry("newmode(newcipher)", { driver: "newmode-newcipher-special" });
   const system = fakeSystem({ "/proc/crypto": entry });
   assertEquals(nearestAlgorithm("newmoed(newcipher)", system), "newmode(newcipher)");
@@ -218,13 +218,13 @@ test("privilegesOf() counts capabilities in the initial user namespace only", ()
   assertEquals(privileges({ "/proc/self/status": "Name: x\n" }), undefined);
 });
 
-test("restriction() is undefined for what is no digit", () => {
+test("restriction() returns undefined for anything but a digit", () => {
   for (const text of ["", "x", "-1", "10", "1\n1"]) {
     assertEquals(restriction(fakeSystem({ "/proc/sys/crypto/af_alg_restrict": text })), undefined, text);
   }
   assertEquals(restriction(fakeSystem({ "/proc/sys/crypto/af_alg_restrict": "0\n" })), 0);
 });
 
-test("kernelCiphers() hands on why /proc/crypto cannot be read", () => {
+test("kernelCiphers() returns the error if /proc/crypto cannot be read", () => {
   assertEquals(kernelCiphers(NOTHING_READABLE) instanceof Error, true);
 });

@@ -1,4 +1,4 @@
-/** tests/kernel/install, as far as it changes nothing. */
+/** Tests of tests/kernel/install that change nothing on the system. */
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals, engine, runtime, spawn, test } from "./support/deps.ts";
 
@@ -12,7 +12,7 @@ const once = test.if(
 const install = (...packages: string[]) =>
   spawn(["tests/kernel/install", "--no-kernel", ...packages], { cwd: root, env: { KCAPI_NO_INSTALL: "1" } });
 
-once("with KCAPI_NO_INSTALL, install says what is missing and why, installs nothing, and fails", async () => {
+once("with KCAPI_NO_INSTALL, install lists what is missing and why, installs nothing, and fails", async () => {
   const { code, stdout, stderr } = await install("kcapi-no-such-package", "kcapi-no-such-package");
   assertEquals([code, stdout], [1, ""]);
   const [first, ...lines] = stderr.trimEnd().split("\n");
@@ -25,6 +25,6 @@ once("with KCAPI_NO_INSTALL, install says what is missing and why, installs noth
 once("install names no package that is there, and succeeds where nothing is missing", async () => {
   const { code, stdout, stderr } = await install("bash");
   assert(!stderr.includes("by apt-get"), stderr);
-  // npm's packages may be older than the lock file.
+  // The installed npm packages may be older than the lock file.
   assertEquals([code, stdout], [stderr === "" ? 0 : 1, ""]);
 });

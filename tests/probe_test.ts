@@ -1,4 +1,4 @@
-/** What the reports tell: of this very system, and of systems that a test makes up. */
+/** Tests of probe() and listCiphers(), on the current system and on fake systems. */
 import { spawnSync } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -24,7 +24,7 @@ import { cipherEntry, fakeSystem, PRIVILEGED, UNPRIVILEGED } from "./support/fak
 const onKernel = test.if(engine === "kernel", "needs AF_ALG");
 const MOD = fileURLToPath(new URL("../mod.ts", import.meta.url));
 
-/** A libkcapi whose kcapi_cipher_init fails for every algorithm, as `init` has it. */
+/** Fakes a libkcapi whose kcapi_cipher_init returns the errors of `init`. */
 function fakeLibrary(init: (name: string) => number, { afAlg = false } = {}): Library {
   const call: Partial<Calls> = {
     kcapi_cipher_init: (_, name) => init(new TextDecoder().decode(name!).slice(0, -1)),
@@ -53,7 +53,7 @@ function assertPlainData(report: unknown): void {
 
 // ---- /proc/crypto -----------------------------------------------------------------------------------------------
 
-test("parseProcCrypto() reads the ciphers of Linux 6.1, and leaves out what is none or internal", () => {
+test("parseProcCrypto() reads the ciphers of Linux 6.1, and skips other types and internal ones", () => {
   const text = [
     cipherEntry("cbc(aes)"),
     cipherEntry("__cbc(aes)", { driver: "cryptd(__cbc-aes-aesni)", internal: "yes" }),
@@ -90,7 +90,7 @@ test("parseProcCrypto() reads an lskcipher without chunk size and without async"
   assertEquals(cipher?.selftest, "unknown");
 });
 
-test("parseProcCrypto() makes nothing of hostile text", () => {
+test("parseProcCrypto() ignores malformed entries", () => {
   const without = (field: string) => cipherEntry("cbc(aes)").replace(new RegExp(`^${field} *:.*\n`, "m"), "");
   const hostile = [
     ...["", "\n\n\n\n", ":", "name", "name:\ndriver:\ntype: skcipher\n", "\0".repeat(1000), "::::\n::\n"],
@@ -106,9 +106,9 @@ test("parseProcCrypto() makes nothing of hostile text", () => {
   assertEquals(cipher?.name, "cbc(aes)");
 });
 
-// ---- systems made up --------------------------------------------------------------------------------------------
+// ---- fake systems -----------------------------------------------------------------------------------------------
 
-test("probe() of a system without AF_ALG says what would change that", () => {
+test("probe() of a system without AF_ALG gives the remedy", () => {
   const { afAlg, library, kernel, problems, ciphers, ...rest } = report({
     system: fakeSystem({ ...PRIVILEGED, "/proc/crypto": "", "/proc/sys/kernel/osrelease": "6.1.0-fake\n" }),
     library: fakeLibrary(() => -97),
@@ -123,20 +123,20 @@ test("probe() of a system without AF_ALG says what would change that", () => {
   assertEquals([rest.netlinkCrypto, rest.afAlgRestrict, rest.sendBuffer, rest.window], [null, null, null, null]);
 });
 
-test("probe() and listCiphers() take absurd key sizes in /proc/crypto as they are", () => {
+test("probe() and listCiphers() accept absurd key sizes in /proc/crypto", () => {
   const absurd = ["65537", "4294967295", "9999999999"].flatMap((size, i) => [
     cipherEntry(`cbc(absurd${i})`, { "max keysize": size }),
     cipherEntry(`ctr(absurd${i})`, { "min keysize": size, "max keysize": size }),
   ]);
-  const surroundings = {
+  const target = {
     system: fakeSystem({ ...PRIVILEGED, "/proc/crypto": absurd.join("\n") }),
     library: fakeLibrary(() => -2, { afAlg: true }),
   };
-  assertStringIncludes(report(surroundings).problems.map(({ what }) => what).join(), "cbc(absurd2)");
-  assertEquals(list(surroundings).filter(({ name }) => name.includes("absurd")).length, absurd.length);
+  assertStringIncludes(report(target).problems.map(({ what }) => what).join(), "cbc(absurd2)");
+  assertEquals(list(target).filter(({ name }) => name.includes("absurd")).length, absurd.length);
 });
 
-test("probe() names one problem for all the ciphers that one cause keeps from opening", () => {
+test("probe() reports one problem for all ciphers that fail for the same reason", () => {
   const { afAlg, netlinkCrypto, sendBuffer, problems } = report({
     system: fakeSystem({ ...PRIVILEGED, "/proc/crypto": cipherEntry("lrw(aes)") }),
     library: fakeLibrary(() => -93, { afAlg: true }),
@@ -146,7 +146,7 @@ test("probe() names one problem for all the ciphers that one cause keeps from op
   for (const name of ["cbc(aes)", "xts(aes)", "lrw(aes)"]) assertStringIncludes(problems[0]!.what, name);
 });
 
-test("probe() of Linux 7.3 tells what is kept from a user and what from everybody", () => {
+test("probe() of Linux 7.3 reports which ciphers need privileges and which are denied to all", () => {
   const { afAlgRestrict, problems } = report({
     system: fakeSystem({ ...UNPRIVILEGED, "/proc/crypto": "", "/proc/sys/crypto/af_alg_restrict": "1\n" }),
     library: fakeLibrary((name) => name === "xts(aes)" ? -80 : -2, { afAlg: true }),
@@ -165,7 +165,7 @@ test("probe() of Linux 7.3 tells what is kept from a user and what from everybod
   assertEquals(lifted, 0);
 });
 
-test("probe() without a library, without FFI and without /proc reports each, and the userspace engine", () => {
+test("probe() reports a missing library, missing FFI and missing /proc, and the userspace engine", () => {
   const options = { hint: "install it" };
   const refused = report({
     system: fakeSystem({}),
@@ -187,10 +187,10 @@ test("probe() without a library, without FFI and without /proc reports each, and
 
   const elsewhere = report({ system: fakeSystem({}, "darwin"), library });
   assertEquals(elsewhere.platform, "darwin");
-  assertEquals(elsewhere.problems.map(({ cause }) => cause), ["AF_ALG is Linux's alone"]);
+  assertEquals(elsewhere.problems.map(({ cause }) => cause), ["only Linux has AF_ALG"]);
 });
 
-test("listCiphers() has every implementation once, by name and priority, and the userspace engine's ciphers", () => {
+test("listCiphers() lists each implementation once, by name and priority, and the userspace engine's ciphers", () => {
   const text = [
     cipherEntry("cbc(twofish)", { priority: "100" }),
     cipherEntry("cbc(twofish)", { driver: "cbc-twofish-fast", priority: "400" }),
@@ -219,9 +219,9 @@ test("listCiphers() has every implementation once, by name and priority, and the
   assertPlainData(ciphers);
 });
 
-// ---- this very system -------------------------------------------------------------------------------------------
+// ---- the current system -----------------------------------------------------------------------------------------
 
-test("probe() is one JSON value, and true of this process", () => {
+test("probe() returns plain data that describes this process", () => {
   const found = probe();
   assertPlainData(found);
   assertEquals(found.runtime, { name: runtime, version: process.versions[runtime]! });
@@ -231,7 +231,7 @@ test("probe() is one JSON value, and true of this process", () => {
   for (const { what, cause, remedy } of found.problems) assert(what && cause && remedy, what);
 });
 
-test("probe() lists for an engine what that engine opens", () => {
+test("probe() lists for each engine the ciphers that it opens", () => {
   const { ciphers } = probe();
   const infos = listCiphers();
   for (const name of ["kernel", "userspace"] as const) {
@@ -260,18 +260,18 @@ onKernel("probe() finds the kernel engine, and listCiphers() its ciphers", () =>
   }
 });
 
-onKernel("the hint of a misspelt algorithm names the right one", () => {
+onKernel("the hint for a misspelled algorithm names the correct one", () => {
   try {
     CipherHandle.open("cbc(ase)", { key: new Uint8Array(16), engine: "kernel" }).close();
   } catch (error) {
     assert(error instanceof KcapiError);
-    assertEquals(error.hint, 'no algorithm has this name; did you mean "cbc(aes)"?');
+    assertEquals(error.hint, 'there is no algorithm with this name; did you mean "cbc(aes)"?');
     return;
   }
   throw new Error("cbc(ase) opened");
 });
 
-test("probe() and listCiphers() leave no descriptor behind", () => {
+test("probe() and listCiphers() leave no descriptors open", () => {
   probe();
   listCiphers();
   const before = openFiles();
@@ -286,19 +286,19 @@ const onDeno = test.if(runtime === "deno", "is about Deno's permissions");
 const PRINT = `import { listCiphers, probe } from ${JSON.stringify(MOD)}; listCiphers(); ` +
   "console.log(JSON.stringify(probe()));";
 
-/** A file with this program. */
+/** Writes a program to a file. */
 function program(code: string): string {
   const file = join(tempDir(), "main.ts");
   writeFileSync(file, code);
   return file;
 }
 
-/** Not by node:child_process: in Deno, that gives all permissions to another Deno, even to one in a shell command. */
+/** Uses Deno.Command, because Deno's node:child_process adds `-A` for each Deno, even in a shell command. */
 function command(name: string, ...args: string[]): Deno.Command {
   return new Deno.Command(name, { args, stdin: "null", stdout: "piped", stderr: "inherit" });
 }
 
-onDeno("probe() without permissions reports that, without --allow-all what it cannot read", async () => {
+onDeno("probe() without permissions reports that, and without --allow-all the files that it cannot read", async () => {
   const file = program(PRINT);
   async function probeWith(...flags: string[]): Promise<ProbeReport> {
     const { stdout } = await command(process.execPath, "run", "--no-check", ...flags, file).output();

@@ -1,6 +1,6 @@
 /**
- * Systems that refuse something, for real: by seccomp filters, limits, files of /proc that are not there, a kernel that
- * may load no modules. Each runs `children/refused.ts` there, which checks the bytes and what is left open.
+ * Tests on systems that really refuse something: by seccomp filters, limits, missing files in /proc, or a kernel that may
+ * not load modules. Each test runs `children/refused.ts`, which checks the output and the open descriptors.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -19,15 +19,15 @@ import {
 import { filter, hasSeccomp, numbers, under } from "./support/seccomp.ts";
 import { collectGarbage } from "./support/support.ts";
 
-const onKernel = test.if(engine === "kernel", "is about what the kernel refuses");
+const onKernel = test.if(engine === "kernel", "needs the kernel engine");
 
 const CHILD = [...runtimeArgv, fileURLToPath(new URL("./children/refused.ts", import.meta.url))];
 
 type Outcomes = Record<"auto" | "kernel" | "userspace", Outcome>;
 
-/** What the child says, started by a launcher. */
+/** Starts the child through a launcher, and returns its output. */
 async function outcomes(launcher: string[], args: string[] = [], env: Record<string, string> = {}): Promise<Outcomes> {
-  // The results are this process's to write: a user without privileges may not.
+  // Only this process writes the results, because an unprivileged user may not.
   const { code, stdout, stderr } = await spawn([...launcher, ...CHILD, ...args], {
     env: { KCAPI_RESULTS: undefined, ...env },
   });
@@ -52,7 +52,7 @@ const [AF_NETLINK, AF_ALG, NETLINK_CRYPTO] = [16, 38, 21];
 const withSeccomp = test.if(engine === "kernel" && hasSeccomp, "needs the kernel engine and a kernel with seccomp");
 
 withSeccomp(
-  "socket(AF_ALG) refused with EPERM: auto is userspace, kernel says who refuses and what to do",
+  "socket(AF_ALG) fails with EPERM: auto uses userspace, kernel gives the cause and the remedy",
   async () => {
     const { auto, kernel, userspace } = await outcomes(under(filter(numbers!.socket, ERRNO.EPERM, { first: AF_ALG })));
     assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
@@ -60,11 +60,11 @@ withSeccomp(
   },
 );
 
-withSeccomp("vmsplice refused with EPERM: nothing is missed, for nothing uses it", async () => {
+withSeccomp("vmsplice fails with EPERM: everything works, because nothing uses it", async () => {
   assertEquals(await outcomes(under(filter(numbers!.vmsplice, ERRNO.EPERM))), WORKS);
 });
 
-withSeccomp("no NETLINK_CRYPTO, as without crypto_user: auto is userspace, kernel names the module", async () => {
+withSeccomp("no NETLINK_CRYPTO, as without crypto_user: auto uses userspace, kernel names the module", async () => {
   const program = filter(numbers!.socket, ERRNO.EPROTONOSUPPORT, { first: AF_NETLINK, third: NETLINK_CRYPTO });
   const { auto, kernel, userspace } = await outcomes(under(program));
   assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
@@ -73,23 +73,23 @@ withSeccomp("no NETLINK_CRYPTO, as without crypto_user: auto is userspace, kerne
 
 // ---- limits -----------------------------------------------------------------------------------------------------
 
-onKernel("16 descriptors: EMFILE for who needs the kernel, auto included, and userspace needs none", async () => {
+onKernel("a limit of 16 descriptors: kernel and auto throw EMFILE, userspace works", async () => {
   const { auto, kernel, userspace } = await outcomes([], ["ctr(aes)", "limited"]);
   assertRefused(auto, "EMFILE", /limit/);
   assertRefused(kernel, "EMFILE", /limit/);
   assertEquals(userspace, ran("userspace"));
 });
 
-/** The user who may do nothing, with directories of his own for the runtimes. */
-function unprivileged(): { launcher: string[]; env: Record<string, string> } {
+/** Returns the launcher for an unprivileged user, and an environment with directories for the runtimes. */
+function dropPrivileges(): { launcher: string[]; env: Record<string, string> } {
   const directory = tempDir();
   const launcher = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
   return { launcher, env: { HOME: directory, DENO_DIR: `${directory}/deno`, TMPDIR: directory } };
 }
 
-const inGuest = test.if(ownsKernel, "changes the system: as root, in a guest of its own");
+const inGuest = test.if(ownsKernel, "changes the system, and needs root in a guest");
 
-/** Runs `action` while a file of the system has another value. */
+/** Runs `action` with another value in a system file. */
 async function whileSet(path: string, value: string, action: () => Promise<void>): Promise<void> {
   const before = readFileSync(path, "utf8");
   writeFileSync(path, value);
@@ -101,17 +101,17 @@ async function whileSet(path: string, value: string, action: () => Promise<void>
 }
 
 inGuest(
-  "pipe-user-pages-soft exhausted, for a user without privileges: the right bytes all the same",
+  "an unprivileged user with pipe-user-pages-soft exhausted gets the right bytes",
   () =>
     whileSet("/proc/sys/fs/pipe-user-pages-soft", "1", async () => {
-      const { launcher, env } = unprivileged();
+      const { launcher, env } = dropPrivileges();
       await spawn(["chmod", "-R", "a+rwx", env.HOME!]);
       assertEquals(await outcomes(launcher, [], env), WORKS);
     }),
 );
 
-inGuest("/proc/crypto and /proc/sys hidden: the right bytes all the same", async () => {
-  // Not all of /proc: neither runtime starts without /proc/self.
+inGuest("/proc/crypto and /proc/sys hidden: streams give the right bytes", async () => {
+  // Not all of /proc, because no runtime starts without /proc/self.
   const hide = "mount --bind /dev/null /proc/crypto && mount -t tmpfs none /proc/sys";
   const launcher = ["unshare", "--mount", "sh", "-c", `${hide} && exec "$@"`, "sh"];
   assertEquals(await outcomes(launcher), WORKS);
@@ -119,15 +119,15 @@ inGuest("/proc/crypto and /proc/sys hidden: the right bytes all the same", async
 
 const MODPROBE = "/proc/sys/kernel/modprobe";
 
-/** From Linux 7.3 on. */
+/** The sysctl of Linux 7.3 and later. */
 const RESTRICTION = "/proc/sys/crypto/af_alg_restrict";
 
 const modprobe = (...args: string[]) => spawn([readFileSync(MODPROBE, "utf8").trim(), ...args]);
 
-/** Unloads a module that other tests have used. */
+/** Unloads a module that other tests may have used. */
 async function unload(module: string): Promise<void> {
   const isLoaded = () => new RegExp(`^${module} `, "m").test(readFileSync("/proc/modules", "utf8"));
-  // Handles that nobody closed use it until they are collected, and processes that were killed until they are gone.
+  // Unclosed handles use the module until they are collected, and killed processes until they have ended.
   for (let i = 0; i < 50 && isLoaded(); i++) {
     await collectGarbage();
     await modprobe("--remove", "--quiet", module);
@@ -136,11 +136,11 @@ async function unload(module: string): Promise<void> {
 }
 
 inGuest(
-  "algif_skcipher missing: auto is userspace, kernel is ENOENT and names the module",
+  "algif_skcipher missing: auto uses userspace, kernel throws ENOENT and names the module",
   async () => {
     const restriction = existsSync(RESTRICTION) ? readFileSync(RESTRICTION) : undefined;
     await unload("algif_skcipher");
-    await modprobe("af_alg"); // which it took with it, and its sysctl
+    await modprobe("af_alg"); // The removal also unloaded af_alg with its sysctl.
     if (restriction) writeFileSync(RESTRICTION, restriction);
     await whileSet(MODPROBE, "/bin/false\n", async () => {
       const { auto, kernel, userspace } = await outcomes([]);
@@ -152,13 +152,13 @@ inGuest(
 );
 
 inGuest(
-  "modules not to be loaded: ENOENT for what is in one, with what would change that",
+  "modules cannot be loaded: a cipher in a module throws ENOENT with a remedy",
   async () => {
     await unload("anubis");
     await whileSet(MODPROBE, "/bin/false\n", async () => {
       assertEquals(await outcomes([]), WORKS);
       const { auto, kernel, userspace } = await outcomes([], ["cbc(anubis)"]);
-      assertRefused(kernel, "ENOENT", /may not load the module/);
+      assertRefused(kernel, "ENOENT", /may not load its module/);
       assertRefused(auto, "ENOENT", /kernel: .*userspace: /);
       assertRefused(userspace, "ENOENT", /./);
       if ("hint" in kernel) assertStringIncludes(kernel.hint!, "modprobe");

@@ -1,7 +1,6 @@
 /**
- * The allowlist of Linux 7.3 (crypto.af_alg_restrict), and who is refused what by it: which engine `auto` takes, and
- * what hints and probe() say. The sysctl and the privileges are those of this very process: `tests/kernel/matrix` runs
- * this file under each.
+ * Tests of the allowlist of Linux 7.3 (crypto.af_alg_restrict): the engine that `auto` chooses, the hints, and probe().
+ * They use the sysctl and the privileges of this process. `tests/kernel/matrix` runs this file with each combination.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -25,9 +24,10 @@ import {
 } from "./support/deps.ts";
 import { bytes, collect, reference, streamOf } from "./support/support.ts";
 
+/** The processes that may use an algorithm. */
 type Served = "everyone" | "privileged" | "nobody";
 
-/** Whom the kernel serves what while crypto.af_alg_restrict is 1. (hctr2(aes), too; some kernels lack it.) */
+/** The allowlist while crypto.af_alg_restrict is 1. It also has hctr2(aes), which some kernels lack. */
 const ALLOWLIST: Readonly<Record<Served, readonly string[]>> = {
   everyone: [
     "xts(aes)",
@@ -59,7 +59,7 @@ const ALLOWLIST: Readonly<Record<Served, readonly string[]>> = {
   ],
 };
 
-// ---- what this process is served, asked without our code ---------------------------------------------------------
+// ---- the ciphers for this process, without our own code ----------------------------------------------------------
 
 const BIND = `
   for my $name (@ARGV) {
@@ -68,7 +68,7 @@ const BIND = `
     print $ok ? 0 : $! + 0, " $name\\n";
   }`;
 
-/** The errno of AF_ALG's bind(2) for each name, 0 where it is served; undefined without Perl. */
+/** Returns the errno of AF_ALG's bind(2) for each name, 0 if it succeeds. Returns undefined without Perl. */
 async function bind(names: readonly string[]): Promise<Map<string, number> | undefined> {
   const result = await spawn(["perl", "-e", BIND, ...names]).catch(() => undefined);
   if (!result) return undefined;
@@ -89,9 +89,9 @@ function systemFile(path: string): string | undefined {
   }
 }
 
-await bind(["xts(aes)"]); // loads the module that the sysctl belongs to
+await bind(["xts(aes)"]); // Loads the module that has the sysctl.
 const sysctl = systemFile("/proc/sys/crypto/af_alg_restrict");
-/** Where there is no such sysctl, the usual ones do: each of the others costs the kernel several runs of modprobe. */
+/** Only common ciphers if there is no sysctl: for each other cipher the kernel runs modprobe several times. */
 const NAMES = sysctl === undefined
   ? ["xts(aes)", "cbc(aes)", "ctr(aes)", "ecb(aes)", "chacha20"]
   : Object.values(ALLOWLIST).flat();
@@ -102,9 +102,9 @@ const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(systemFile("/proc/self/status")
 const isPrivileged = effective !== undefined && (BigInt(`0x${effective}`) & CAPABILITIES) !== 0n &&
   /^0\s+0\s+4294967295$/.test(systemFile("/proc/self/uid_map") ?? "");
 
-const withPerl = test.if(bound !== undefined, "no perl to ask the kernel with");
-const atOne = test.if(bound !== undefined && sysctl === "1", "crypto.af_alg_restrict is not 1 here");
-const atTwo = test.if(bound !== undefined && sysctl === "2", "crypto.af_alg_restrict is not 2 here");
+const withPerl = test.if(bound !== undefined, "needs perl");
+const atOne = test.if(bound !== undefined && sysctl === "1", "needs crypto.af_alg_restrict = 1");
+const atTwo = test.if(bound !== undefined && sysctl === "2", "needs crypto.af_alg_restrict = 2");
 
 const hasLibrary = !(loadIfGranted() instanceof KcapiError);
 
@@ -112,7 +112,7 @@ function keyFor(name: string): Uint8Array<ArrayBuffer> {
   return bytes(parseAlgorithm(name).keySizes?.at(-1) ?? 32);
 }
 
-/** What opening gives: the engine that runs, or the error. */
+/** Opens a cipher, and returns the engine or the error. */
 function open(name: string, engine: "auto" | "kernel"): string | KcapiError {
   try {
     using handle = CipherHandle.open(name, { key: keyFor(name), engine });
@@ -125,7 +125,7 @@ function open(name: string, engine: "auto" | "kernel"): string | KcapiError {
 
 // ---- the engine --------------------------------------------------------------------------------------------------
 
-withPerl("auto takes the kernel for what AF_ALG serves this process, and userspace for the rest", () => {
+withPerl("auto uses the kernel for the ciphers that AF_ALG allows this process, and userspace for the others", () => {
   for (const name of NAMES) {
     const errno = bound!.get(name)!;
     const opened = open(name, "auto");
@@ -141,20 +141,23 @@ withPerl("auto takes the kernel for what AF_ALG serves this process, and userspa
   }
 });
 
-withPerl("kernel opens what AF_ALG serves this process, and is refused the rest with the kernel's own errno", () => {
-  for (const name of NAMES) {
-    const errno = bound!.get(name)!;
-    const opened = open(name, "kernel");
-    if (errno === 0 && hasLibrary) {
-      assertEquals(opened, "kernel", name);
-    } else {
-      assertInstanceOf(opened, KcapiError, name);
-      assertEquals(opened.code, hasLibrary ? errorCode(errno) : "ELIBACC", name);
+withPerl(
+  "kernel opens the ciphers that AF_ALG allows this process, and fails with the kernel's errno for the others",
+  () => {
+    for (const name of NAMES) {
+      const errno = bound!.get(name)!;
+      const opened = open(name, "kernel");
+      if (errno === 0 && hasLibrary) {
+        assertEquals(opened, "kernel", name);
+      } else {
+        assertInstanceOf(opened, KcapiError, name);
+        assertEquals(opened.code, hasLibrary ? errorCode(errno) : "ELIBACC", name);
+      }
     }
-  }
-});
+  },
+);
 
-withPerl("auto gives the same bytes whichever engine it takes", async () => {
+withPerl("auto gives the same bytes with each engine", async () => {
   const input = bytes(300_000);
   for (const algorithm of ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)"]) {
     const options = {
@@ -177,13 +180,13 @@ function isAllowed(served: Served): boolean {
   return served === "everyone" || (served === "privileged" && isPrivileged);
 }
 
-atOne(`at 1 the kernel serves a ${isPrivileged ? "privileged" : "common"} process what its allowlist has`, () => {
+atOne(`at 1 the kernel allows a ${isPrivileged ? "privileged" : "common"} process the ciphers of its allowlist`, () => {
   for (const served of ["everyone", "privileged", "nobody"] as const) {
     for (const name of ALLOWLIST[served]) assertEquals(bound!.get(name), isAllowed(served) ? 0 : 2, name);
   }
 });
 
-atOne("at 1 hints name the allowlist, and whom it lets in", () => {
+atOne("at 1 hints name the allowlist and the required privileges", () => {
   for (const served of ["privileged", "nobody"] as const) {
     if (isAllowed(served)) continue;
     for (const name of ALLOWLIST[served]) {
@@ -199,7 +202,7 @@ atOne("at 1 hints name the allowlist, and whom it lets in", () => {
   }
 });
 
-atTwo("at 2 nothing is served, and hints name the sysctl", () => {
+atTwo("at 2 the kernel allows no cipher, and hints name the sysctl", () => {
   for (const name of NAMES) {
     assertEquals(errorCode(bound!.get(name)!), "EAFNOSUPPORT", name);
     const { hint = "" } = open(name, "kernel") as KcapiError;
@@ -208,12 +211,12 @@ atTwo("at 2 nothing is served, and hints name the sysctl", () => {
   }
 });
 
-withPerl("probe() has the sysctl, the privileges and the kernel's ciphers as they are", () => {
+withPerl("probe() returns the actual sysctl, privileges and kernel ciphers", () => {
   const { afAlgRestrict, privileges, ciphers } = probe();
   assertEquals(afAlgRestrict, sysctl === undefined ? null : Number(sysctl));
   assertEquals(privileges?.uid, process.geteuid!());
   assertEquals(privileges!.netAdmin || privileges!.sysAdmin, isPrivileged);
-  // It asks for a few of these, and else for what /proc/crypto lists: what it opened, the kernel serves.
+  // It tries some of these and the ciphers in /proc/crypto. The kernel must allow each that it opened.
   const opened = NAMES.filter((name) => ciphers.kernel.includes(name));
   assertEquals(opened.filter((name) => bound!.get(name) !== 0), []);
   for (const name of ["cbc(aes)", "ctr(aes)", "xts(aes)", "chacha20"]) {
@@ -221,7 +224,7 @@ withPerl("probe() has the sysctl, the privileges and the kernel's ciphers as the
   }
 });
 
-atOne("at 1 probe() names the allowlist as the cause, with what it keeps from this process", () => {
+atOne("at 1 probe() names the allowlist as the cause, and the ciphers that it denies to this process", () => {
   const { afAlg, problems } = probe();
   assertEquals(afAlg, "works");
   const problem = problems.find(({ what }) => what.includes("chacha20"));
@@ -240,22 +243,22 @@ atTwo("at 2 probe() names the sysctl as the cause", () => {
 });
 
 test.if(runtime === "deno" && hasLibrary && sysctl === "1", "needs Deno and crypto.af_alg_restrict = 1")(
-  "at 1 the hint names the allowlist as one cause of several where Deno may not read the sysctl",
+  "at 1 the hint names the allowlist as one of several causes if Deno may not read the sysctl",
   async () => {
     const mod = fileURLToPath(new URL("../mod.ts", import.meta.url));
-    const program = join(tempDir(), "main.ts"); // a file: what comes from elsewhere may not import one
+    const program = join(tempDir(), "main.ts"); // A file, because a data: URL may not import a file.
     writeFileSync(
       program,
       `import { CipherHandle } from ${JSON.stringify(mod)};
       try { CipherHandle.open("chacha20", { key: new Uint8Array(32), engine: "kernel" }); }
       catch (error) { console.log(error.code, error.hint); }`,
     );
-    // Not by node:child_process: in Deno, that gives all permissions to another Deno.
+    // Deno.Command, because Deno's node:child_process adds `-A` for each Deno.
     const { stdout } = await new Deno.Command(process.execPath, {
       args: ["run", "--no-check", "--allow-ffi", ...LIBRARY_FLAGS, program],
       stderr: "inherit",
     }).output();
-    assertStringIncludes(new TextDecoder().decode(stdout), "ENOENT the kernel has no algorithm of this name");
-    assertStringIncludes(new TextDecoder().decode(stdout), "crypto.af_alg_restrict keeps it from this process");
+    assertStringIncludes(new TextDecoder().decode(stdout), "ENOENT the kernel has no algorithm with this name");
+    assertStringIncludes(new TextDecoder().decode(stdout), "crypto.af_alg_restrict (Linux 7.3 and later) denies it");
   },
 );

@@ -13,7 +13,7 @@ import { platformInfo } from "../runtime/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { ERRNO, errorCode, KcapiError } from "../errors.ts";
 import type { KernelKey } from "../kernel_key.ts";
-import { hintOf } from "../system/hints.ts";
+import { formatHint } from "../system/hints.ts";
 import { diagnoseKey, type KeyCall, TOO_OLD } from "../system/key_hints.ts";
 import { descriptorsOf } from "./descriptors.ts";
 
@@ -48,7 +48,7 @@ export function setKernelKey(library: Library, handle: Address, algorithm: Algor
   // No key has this serial: kernels that know the option say EINVAL.
   if (setSerial(library, socket, 0) === -ERRNO.ENOPROTOOPT) {
     throw new KcapiError("ENOPROTOOPT", SET_KEY, `${algorithm.name} failed`, {
-      hint: hintOf(TOO_OLD),
+      hint: formatHint(TOO_OLD),
     });
   }
   const result = setSerial(library, socket, serialOf(library, key));
@@ -90,7 +90,7 @@ export function resolveKernelKey(key: KernelKey): number {
 /** The error of a failed call. */
 export function keyError(errno: number, call: KeyCall, message: string, keySizes?: readonly number[]): KcapiError {
   const diagnosis = diagnoseKey(errorCode(errno), call, keySizes);
-  return new KcapiError(errno, call, message, { hint: diagnosis && hintOf(diagnosis) });
+  return new KcapiError(errno, call, message, { hint: diagnosis && formatHint(diagnosis) });
 }
 
 /** A system call of the keyring's. @returns Its result, or the errno below zero. */

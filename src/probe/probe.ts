@@ -1,5 +1,5 @@
 /**
- * What this system offers: {@linkcode probe} and {@linkcode listCiphers}.
+ * Reports what this system supports: {@linkcode probe} and {@linkcode listCiphers}.
  *
  * @module
  */
@@ -20,23 +20,23 @@ import {
   type KernelCipher,
   kernelCiphers,
   privilegesOf,
+  readText,
   restriction,
   type System,
-  textOf,
   thisSystem,
 } from "../system/files.ts";
 
-/** Something that keeps the kernel engine, or a part of the report, from what it could be. */
+/** A problem of the kernel engine, or of the report. */
 export interface Problem {
   /** What does not work. */
   what: string;
-  /** Why, most likely. */
+  /** The likely cause. */
   cause: string;
-  /** What would change that. */
+  /** How to fix it. */
   remedy: string;
 }
 
-/** What {@linkcode probe} found. Null stands for what could not be found out; `problems` tells why. */
+/** The result of {@linkcode probe}. A value that cannot be determined is null, and `problems` has the cause. */
 export interface ProbeReport {
   /** The JavaScript runtime, such as `{ name: "deno", version: "2.9.6" }`. */
   runtime: { name: string; version: string };
@@ -46,43 +46,43 @@ export interface ProbeReport {
   arch: string;
   /** The kernel's release, such as `"6.1.176"`. */
   kernel: string | null;
-  /** Whether the runtime lets this process call libraries; `"missing"` where it cannot at all, as Node before 26.1. */
+  /** Whether this process may call native libraries. `"missing"` if the runtime has no FFI, as Node before 26.1. */
   ffi: "granted" | "refused" | "missing";
-  /** libkcapi: where it is, and its version, such as `"1.4.0"`. */
+  /** The path of libkcapi, and its version, such as `"1.4.0"`. */
   library: { path: string; version: string } | null;
-  /** Whether an AF_ALG socket can be had; if not, the error. */
+  /** `"works"` if the process can open an AF_ALG socket, otherwise the error. */
   afAlg: "works" | ErrorCode;
-  /** Whether libkcapi learns the sizes of ciphers by NETLINK_CRYPTO; null while none opens for another reason. */
+  /** Whether libkcapi can read the sizes of ciphers by NETLINK_CRYPTO. Null if no cipher opens for another reason. */
   netlinkCrypto: "works" | ErrorCode | null;
   /**
-   * Whether the kernel takes keys out of its keyring (`KernelKey`), tried with a random one that is removed again; null
-   * where no usual cipher opens.
+   * Whether ciphers can use keys of the kernel's keyring (`KernelKey`). The test adds a random key and removes it. Null if
+   * no common cipher opens.
    */
   keyring: "works" | ErrorCode | null;
-  /** The sysctl crypto.af_alg_restrict of Linux 7.3; null where the kernel does not have it, too. */
+  /** The sysctl crypto.af_alg_restrict of Linux 7.3. Null also if the kernel does not have it. */
   afAlgRestrict: number | null;
-  /** The effective user, and capabilities that count in the initial user namespace. */
+  /** The effective user ID, and the capabilities in the initial user namespace. */
   privileges: { uid: number; netAdmin: boolean; sysAdmin: boolean } | null;
   /** The send buffer of an AF_ALG socket in bytes. */
   sendBuffer: number | null;
-  /** How much of it a stream uses: the longest message of a mode that takes everything in one. */
+  /** The bytes of the send buffer that a stream uses: the longest message of a mode that cannot be split. */
   window: number | null;
-  /** The ciphers that each engine opened just now. The kernel was asked for those it lists and for the usual ones. */
+  /** The ciphers that each engine opened in this call. The kernel engine tried those in /proc/crypto and common ones. */
   ciphers: Record<EngineName, string[]>;
-  /** What is amiss, why, and what would help. */
+  /** The problems, with their causes and remedies. */
   problems: Problem[];
 }
 
-/** A cipher in one implementation. Sizes are in bytes. What only /proc/crypto tells is absent where it does not. */
+/** One implementation of a cipher. Sizes are in bytes. Fields from /proc/crypto are absent if it cannot be read. */
 export interface CipherInfo {
-  /** The algorithm, such as `"cbc(aes)"`: what to open. */
+  /** The algorithm to open, such as `"cbc(aes)"`. */
   name: string;
   /**
-   * How a stream over it is cut: anywhere (`"stream"`, `"counter"`), into sectors of `sectorSize`, or not at all
-   * (`"message"`, and `"sector"` without a size): then it is at most `probe().window` long.
+   * How a stream may be split: anywhere (`"stream"`, `"counter"`), into sectors of `sectorSize` bytes (`"sector"`), or not
+   * at all (`"message"`, and `"sector"` without a size). A stream that cannot be split has at most `probe().window` bytes.
    */
   kind: "stream" | "counter" | "sector" | "message";
-  /** The engines that opened the algorithm just now. */
+  /** The engines that opened the algorithm in this call. */
   engines: EngineName[];
   /** The block size; 1 for stream ciphers. */
   blockSize: number;
@@ -90,47 +90,48 @@ export interface CipherInfo {
   minKeySize: number;
   /** The longest key. */
   maxKeySize: number;
-  /** The IV's length; 0 where there is none. */
+  /** The length of the IV. 0 if the cipher has none. */
   ivSize: number;
-  /** The bytes in which the kernel works. */
+  /** The number of bytes that the kernel processes at once. */
   chunkSize: number;
-  /** The name of the implementation, such as `"cbc-aes-aesni"`. Opening it by this name insists on it. */
+  /** The name of the implementation, such as `"cbc-aes-aesni"`. Open this name to use exactly this implementation. */
   driver?: string;
-  /** The kernel module it is in, `"kernel"` if it is built in. */
+  /** The kernel module of the implementation, `"kernel"` if it is built in. */
   module?: string;
-  /** Of several implementations the kernel takes the one with the highest priority. */
+  /** The priority. The kernel chooses the implementation with the highest one. */
   priority?: number;
-  /** `"skcipher"`, or since Linux 6.8 `"lskcipher"`, which makes no difference here. */
+  /** The type: `"skcipher"`, or since Linux 6.8 `"lskcipher"`. This module treats both in the same way. */
   type?: "skcipher" | "lskcipher";
-  /** Whether the kernel's self-test of it `"passed"`. */
+  /** The result of the kernel's self-test, such as `"passed"`. */
   selftest?: string;
-  /** Whether it may hand work on to other hardware or another thread. */
+  /** Whether the implementation may work asynchronously, on other hardware or another thread. */
   async?: boolean;
-  /** How many users it has now. */
+  /** The current number of users. */
   refCount?: number;
 }
 
-/** The part of {@linkcode CipherInfo} that there always is. */
+/** The fields of {@linkcode CipherInfo} that are always known. */
 type Sizes = Pick<CipherInfo, "name" | "blockSize" | "minKeySize" | "maxKeySize" | "ivSize" | "chunkSize">;
 
-/** Where to look: tests hand in others. */
-interface Surroundings {
+/** The system and the library to report on. Tests pass fakes. */
+interface Target {
   readonly system: System;
   readonly library: Library | KcapiError;
 }
 
-/** The longest key that a cipher is tried with, whatever /proc/crypto says: there, a driver may claim any length. */
-const MOST_TRIED = 1024;
+const UNKNOWN_REMEDY = "unknown; please report this problem";
 
-/** What the kernel is asked for whether it lists it or not: it lists an algorithm only once somebody asked for it. */
-const USUAL: readonly string[] = ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)", "chacha20"];
+/** The longest key that is tried, because a driver may claim any length in /proc/crypto. */
+const MAX_KEY_SIZE = 1024;
+
+/** The algorithms that are always tried. The kernel lists an algorithm only after its first use. */
+const COMMON: readonly string[] = ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)", "chacha20"];
 
 /**
- * What this system offers, and where that is less than it could be, why and what would change it.
+ * Reports what this system supports, what it does not, and how to change that.
  *
- * Nothing is guessed: each cipher is opened, with a random key, and closed. This may make the kernel load modules. The
- * user is never asked for a permission: what needs one that is not granted is reported as a problem. The report is
- * plain data: `JSON.stringify(probe())` has all of it.
+ * It opens each cipher with a random key and closes it. The kernel may load modules for that. It causes no permission
+ * prompt: a missing permission is reported as a problem. The report is plain data for `JSON.stringify()`.
  *
  * @returns The report.
  *
@@ -150,14 +151,14 @@ export function probe(): ProbeReport {
 }
 
 /**
- * The ciphers at hand: one entry for each implementation in /proc/crypto, and one for each other algorithm that an
- * engine opened, sorted by name and priority.
+ * Lists the available ciphers: one entry for each implementation in /proc/crypto, and one for each other algorithm that
+ * an engine opened, sorted by name and priority.
  *
- * The kernel lists an algorithm only once somebody asked for it. This function asks for the usual ones, which may load
- * modules; others that are missing here may open all the same. Where /proc/crypto cannot be read (in Deno without
- * `--allow-all`, and on systems other than Linux), there are only the usual ones and the userspace engine's, and
- * `probe().problems` says so. Algorithms that this module does not stream (AEADs, hashes) and those that only the
- * kernel itself may use are left out.
+ * The kernel lists an algorithm only after its first use. This function opens the common ones, which may load modules.
+ * An algorithm that is not in the list may still open. If /proc/crypto cannot be read (in Deno without `--allow-all`,
+ * and on other systems than Linux), the list has only the common algorithms and those of the userspace engine, and
+ * `probe().problems` reports that. The list excludes algorithms that this module does not stream (AEADs, hashes), and
+ * those that only the kernel may use.
  *
  * @returns The list.
  *
@@ -176,21 +177,21 @@ export function listCiphers(): CipherInfo[] {
   return list({ system: thisSystem, library: loadIfGranted() });
 }
 
-/** {@linkcode probe} of given surroundings; exported for its tests. */
-export function report({ system, library }: Surroundings): ProbeReport {
+/** {@linkcode probe} for a target. Exported for its tests. */
+export function report({ system, library }: Target): ProbeReport {
   const { opened, failed } = tryKernel(system, library);
   const limits = library instanceof KcapiError ? library : attempt(() => measureLimits(library.call));
   const noAfAlg = limits instanceof KcapiError ? failed[0]?.error ?? limits : undefined;
   const { sendBuffer, window } = limits instanceof KcapiError ? { sendBuffer: null, window: null } : limits;
   const privileges = privilegesOf(system);
-  const usual = USUAL.find((name) => opened.includes(name));
-  const keyring = usual === undefined || library instanceof KcapiError ? null : tryKeyring(library, usual) ?? "works";
+  const common = COMMON.find((name) => opened.includes(name));
+  const keyring = common === undefined || library instanceof KcapiError ? null : tryKeyring(library, common) ?? "works";
   const { runtime, arch } = platformInfo();
   return {
     runtime,
     platform: system.platform,
     arch,
-    kernel: textOf(system, "/proc/sys/kernel/osrelease") ?? null,
+    kernel: readText(system, "/proc/sys/kernel/osrelease") ?? null,
     ffi: library instanceof KcapiError && library.code === "EACCES" ? "refused" : hasFFI() ? "granted" : "missing",
     library: library instanceof KcapiError ? null : describeLibrary(library, system),
     afAlg: noAfAlg?.code ?? "works",
@@ -204,20 +205,20 @@ export function report({ system, library }: Surroundings): ProbeReport {
     window,
     ciphers: { kernel: opened, userspace: [...userspaceNames()] },
     problems: [
-      ...(noAfAlg ? [engineProblem(noAfAlg, system)] : cipherProblems(failed, system)),
-      ...(keyring instanceof KcapiError ? [keyringProblem(keyring)] : []),
-      ...procProblems(system),
+      ...(noAfAlg ? [describeEngineProblem(noAfAlg, system)] : describeCipherProblems(failed, system)),
+      ...(keyring instanceof KcapiError ? [describeKeyringProblem(keyring)] : []),
+      ...describeProcProblems(system),
     ],
   };
 }
 
-/** {@linkcode listCiphers} of given surroundings; exported for its tests. */
-export function list({ system, library }: Surroundings): CipherInfo[] {
+/** {@linkcode listCiphers} for a target. Exported for its tests. */
+export function list({ system, library }: Target): CipherInfo[] {
   const { opened } = tryKernel(system, library);
-  const listed = streamable(system);
+  const listed = listStreamable(system);
   const unlisted = new Set([...opened, ...userspaceNames()]);
   for (const { name } of listed) unlisted.delete(name);
-  const infos = [...listed, ...Array.from(unlisted, sizesOf)].map(({ name, ...rest }): CipherInfo => {
+  const infos = [...listed, ...Array.from(unlisted, knownSizes)].map(({ name, ...rest }): CipherInfo => {
     const engines: EngineName[] = [];
     if (opened.includes(name)) engines.push("kernel");
     if (userspaceNames().includes(name)) engines.push("userspace");
@@ -226,8 +227,8 @@ export function list({ system, library }: Surroundings): CipherInfo[] {
   return infos.sort((a, b) => a.name === b.name ? (b.priority ?? 0) - (a.priority ?? 0) : a.name < b.name ? -1 : 1);
 }
 
-/** What is known without the kernel of an algorithm that has a rule. */
-function sizesOf(name: string): Sizes {
+/** Returns the sizes of an algorithm that are known without the kernel. */
+function knownSizes(name: string): Sizes {
   const { blockSize, shortestSector, keySizes, ivSize, chunkSize } = parseAlgorithm(name);
   return {
     name,
@@ -239,8 +240,8 @@ function sizesOf(name: string): Sizes {
   };
 }
 
-/** What /proc/crypto lists, if it can be read, of what this module streams. */
-function streamable(system: System): KernelCipher[] {
+/** Lists the entries of /proc/crypto that this module can stream. Returns none if the file cannot be read. */
+function listStreamable(system: System): KernelCipher[] {
   const ciphers = kernelCiphers(system);
   if (ciphers instanceof Error) return [];
   return ciphers.filter(({ name }) => {
@@ -252,18 +253,18 @@ function streamable(system: System): KernelCipher[] {
   });
 }
 
-/** An algorithm that did not open, and why. */
+/** An algorithm that did not open, and the error. */
 interface Failure {
   readonly name: string;
   readonly error: KcapiError;
 }
 
-/** Opens each candidate once, with a random key, and closes it. */
+/** Opens each candidate with a random key, and closes it. */
 function tryKernel(system: System, library: Library | KcapiError): { opened: string[]; failed: Failure[] } {
   const opened: string[] = [];
   const failed: Failure[] = [];
-  for (const { name, minKeySize, maxKeySize } of candidates(system)) {
-    const keySize = maxKeySize <= MOST_TRIED ? maxKeySize : Math.min(minKeySize, MOST_TRIED);
+  for (const { name, minKeySize, maxKeySize } of listCandidates(system)) {
+    const keySize = maxKeySize <= MAX_KEY_SIZE ? maxKeySize : Math.min(minKeySize, MAX_KEY_SIZE);
     using key = Secret.random(keySize);
     const engine = library instanceof KcapiError
       ? library
@@ -278,11 +279,11 @@ function tryKernel(system: System, library: Library | KcapiError): { opened: str
   return { opened, failed };
 }
 
-/** The usual algorithms, and then what the kernel lists by now. */
-function* candidates(system: System): Generator<Pick<KernelCipher, "name" | "minKeySize" | "maxKeySize">> {
-  yield* USUAL.map(sizesOf);
-  const others = new Map(streamable(system).map((cipher) => [cipher.name, cipher]));
-  for (const name of USUAL) others.delete(name);
+/** Yields the common algorithms, then the others in /proc/crypto, which may have grown in the meantime. */
+function* listCandidates(system: System): Generator<Pick<KernelCipher, "name" | "minKeySize" | "maxKeySize">> {
+  yield* COMMON.map(knownSizes);
+  const others = new Map(listStreamable(system).map((cipher) => [cipher.name, cipher]));
+  for (const name of COMMON) others.delete(name);
   yield* others.values();
 }
 
@@ -295,19 +296,19 @@ function attempt<T>(action: () => T): T | KcapiError {
   }
 }
 
-/** Why the kernel engine is not there at all. */
-function engineProblem(error: KcapiError, system: System): Problem {
+/** Describes why the kernel engine is not available. */
+function describeEngineProblem(error: KcapiError, system: System): Problem {
   const { code, operation, hint, detail } = error;
   const what = `the kernel engine is not available (${code})`;
   if (system.platform !== "linux") return { what, ...diagnose("EAFNOSUPPORT", operation, "", system)! };
-  // A failure to load the library comes with a remedy of its own.
+  // An error of the loader has its own remedy.
   if (operation === "dlopen" && hint) return { what, cause: detail, remedy: hint };
-  return { what, ...diagnosisOf({ name: USUAL[0]!, error }, system) };
+  return { what, ...diagnoseFailure({ name: COMMON[0]!, error }, system) };
 }
 
-/** Why no key of the kernel's can be used. */
-function keyringProblem({ code, operation, detail, hint = "not known: please report it" }: KcapiError): Problem {
-  // The key that was tried is of a type that every kernel takes which takes any.
+/** Describes why ciphers cannot use keys of the keyring. */
+function describeKeyringProblem({ code, operation, detail, hint = UNKNOWN_REMEDY }: KcapiError): Problem {
+  // ENOPROTOOPT means an old kernel: every kernel with this option accepts the type of the key that was tried.
   const diagnosis = code === "ENOPROTOOPT" ? TOO_OLD : diagnoseKey(code, operation as KeyCall);
   return {
     what: `the kernel engine cannot use keys of the kernel's keyring (${code})`,
@@ -315,42 +316,42 @@ function keyringProblem({ code, operation, detail, hint = "not known: please rep
   };
 }
 
-/** One problem for all the algorithms that do not open for the same reason. */
-function cipherProblems(failed: readonly Failure[], system: System): Problem[] {
-  const reasons = Map.groupBy(failed, (failure) => JSON.stringify([codeOf(failure), diagnosisOf(failure, system)]));
+/** Groups the algorithms that fail for the same reason into one problem. */
+function describeCipherProblems(failed: readonly Failure[], system: System): Problem[] {
+  const reasons = Map.groupBy(failed, (failure) => JSON.stringify([codeOf(failure), diagnoseFailure(failure, system)]));
   return Array.from(reasons, ([reason, failures]) => {
     const [code, diagnosis] = JSON.parse(reason) as [ErrorCode, Diagnosis];
     return {
-      what: `the kernel engine does not open ${failures.map(({ name }) => name).join(", ")} (${code})`,
+      what: `the kernel engine cannot open ${failures.map(({ name }) => name).join(", ")} (${code})`,
       ...diagnosis,
     };
   });
 }
 
-function diagnosisOf({ name, error }: Failure, system: System): Diagnosis {
+function diagnoseFailure({ name, error }: Failure, system: System): Diagnosis {
   const { code, operation, message } = error;
-  return diagnose(code, operation, name, system) ?? { cause: message, remedy: "not known: please report it" };
+  return diagnose(code, operation, name, system) ?? { cause: message, remedy: UNKNOWN_REMEDY };
 }
 
 function codeOf({ error }: Failure): ErrorCode {
   return error.code;
 }
 
-/** Why the report has nothing from the system's files. */
-function procProblems(system: System): Problem[] {
+/** Describes why the report lacks the information in /proc. */
+function describeProcProblems(system: System): Problem[] {
   const text = system.platform === "linux" ? system.read("/proc/crypto") : "";
   if (typeof text === "string") return [];
   return [{
-    what: "what the kernel lists, its release and this process's privileges are not known",
+    what: "the kernel's ciphers, its release and the privileges of this process are not known",
     cause: text.message,
-    remedy: "run this report with all permissions; ciphers and streams need none of those files",
+    remedy: "run this report with all permissions (ciphers and streams do not need these files)",
   }];
 }
 
 function describeLibrary({ call, path }: Library, system: System): { path: string; version: string } {
   const number = call.kcapi_version();
   const version = [number / 1_000_000, number / 10_000 % 100, number / 100 % 100].map(Math.trunc).join(".");
-  // A bare name was found by the dynamic linker, and only the kernel knows where.
-  const mapped = /\/\S*libkcapi\.so\S*/.exec(path.includes("/") ? "" : textOf(system, "/proc/self/maps") ?? "");
+  // The dynamic linker resolved a bare name, and /proc/self/maps has the result.
+  const mapped = /\/\S*libkcapi\.so\S*/.exec(path.includes("/") ? "" : readText(system, "/proc/self/maps") ?? "");
   return { path: mapped?.[0] ?? path, version };
 }

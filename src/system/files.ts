@@ -1,16 +1,16 @@
 /**
- * What the files of the system tell: read where that is possible without asking the user for a permission.
+ * Reads system information from /proc, without permission prompts.
  *
  * @module
  */
 
 import { platformInfo, readSystemFile } from "../runtime/mod.ts";
 
-/** The system as hints and reports see it; tests hand in others. */
+/** The system that hints and reports describe. Tests pass fakes. */
 export interface System {
-  /** As `process.platform` has it. */
+  /** The value of `process.platform`. */
   readonly platform: string;
-  /** A text file, or the error that tells why it cannot be read. */
+  /** Returns the content of a text file, or the error that tells why it cannot be read. */
   read(path: string): string | Error;
 }
 
@@ -22,26 +22,29 @@ export const thisSystem: System = {
   read: readSystemFile,
 };
 
-/** The text of a small file without white space around it, if it can be read. */
-export function textOf(system: System, path: string): string | undefined {
+/** Returns the trimmed content of a small file, or undefined if it cannot be read. */
+export function readText(system: System, path: string): string | undefined {
   const text = system.read(path);
   return typeof text === "string" ? text.trim() : undefined;
 }
 
-/** The sysctl crypto.af_alg_restrict of Linux 7.3; undefined where it cannot be read or the kernel does not have it. */
+/**
+ * Returns the sysctl crypto.af_alg_restrict of Linux 7.3, or undefined if it cannot be read or the kernel does not have
+ * it.
+ */
 export function restriction(system: System): number | undefined {
-  const value = textOf(system, "/proc/sys/crypto/af_alg_restrict");
+  const value = readText(system, "/proc/sys/crypto/af_alg_restrict");
   return value && /^\d$/.test(value) ? Number(value) : undefined;
 }
 
-/** What /proc/self tells about this process. */
+/** The privileges of this process, from /proc/self. */
 export interface Privileges {
-  /** The effective user. */
+  /** The effective user ID. */
   uid: number;
-  /** CAP_NET_ADMIN and CAP_SYS_ADMIN, where they count: in the initial user namespace. */
+  /** CAP_NET_ADMIN and CAP_SYS_ADMIN in the initial user namespace. The kernel accepts no other. */
   netAdmin: boolean;
   sysAdmin: boolean;
-  /** Whether a seccomp filter is in force, as in most containers. */
+  /** Whether a seccomp filter is active, as in most containers. */
   seccomp: boolean;
 }
 
@@ -49,14 +52,14 @@ export interface Privileges {
 const CAP_NET_ADMIN = 12n;
 const CAP_SYS_ADMIN = 21n;
 
-/** The privileges of this process, if /proc can be read. */
+/** Returns the privileges of this process, or undefined if /proc cannot be read. */
 export function privilegesOf(system: System): Privileges | undefined {
-  const status = textOf(system, "/proc/self/status") ?? "";
+  const status = readText(system, "/proc/self/status") ?? "";
   const uid = /^Uid:\s+\d+\s+(\d{1,10})\b/m.exec(status)?.[1];
   const effective = /^CapEff:\s+([0-9a-f]{16})$/m.exec(status)?.[1];
   if (!uid || !effective) return undefined;
-  // The initial namespace maps all ids, and to themselves.
-  const isInitial = /^0\s+0\s+4294967295$/.test(textOf(system, "/proc/self/uid_map") ?? "");
+  // The initial namespace maps each ID to itself (user_namespaces(7)).
+  const isInitial = /^0\s+0\s+4294967295$/.test(readText(system, "/proc/self/uid_map") ?? "");
   const has = (capability: bigint) => isInitial && (BigInt(`0x${effective}`) >> capability & 1n) === 1n;
   return {
     uid: Number(uid),
@@ -66,7 +69,7 @@ export function privilegesOf(system: System): Privileges | undefined {
   };
 }
 
-/** An entry of /proc/crypto that is a symmetric cipher, with the kernel's own words for its values. */
+/** An entry of /proc/crypto that describes a symmetric cipher, with the kernel's values. */
 export interface KernelCipher {
   name: string;
   driver: string;
@@ -83,15 +86,15 @@ export interface KernelCipher {
   chunkSize: number;
 }
 
-/** The symmetric ciphers in /proc/crypto, or the error that tells why it cannot be read. */
+/** Returns the symmetric ciphers in /proc/crypto, or the error that tells why it cannot be read. */
 export function kernelCiphers(system: System): KernelCipher[] | Error {
   const text = system.read("/proc/crypto");
   return typeof text === "string" ? parseProcCrypto(text) : text;
 }
 
 /**
- * Reads the text of /proc/crypto. Entries are left out that are no symmetric ciphers, that only the kernel itself
- * may use, or that lack what every cipher has.
+ * Parses /proc/crypto. Skips entries that are not symmetric ciphers, that only the kernel may use, or that lack a
+ * required field.
  */
 export function parseProcCrypto(text: string): KernelCipher[] {
   return text.split(/\n\s*\n/).map(parseEntry).filter((cipher) => cipher !== undefined);
@@ -116,7 +119,7 @@ function parseEntry(entry: string): KernelCipher | undefined {
     minKeySize: count("min keysize"),
     maxKeySize: count("max keysize"),
     ivSize: count("ivsize"),
-    // Entries of type lskcipher may lack this one.
+    // Entries of type lskcipher may lack this field.
     chunkSize: count("chunksize") || blockSize,
   };
   if (Object.values(sizes).some(Number.isNaN)) return undefined;

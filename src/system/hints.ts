@@ -1,5 +1,5 @@
 /**
- * Turns an errno of the kernel engine into its likely cause on this system and what would change it.
+ * Finds the likely cause of a kernel engine error on this system, and the remedy.
  *
  * @module
  */
@@ -10,24 +10,24 @@ import {
   type KernelCipher,
   kernelCiphers,
   privilegesOf,
+  readText,
   restriction,
   type System,
-  textOf,
   thisSystem,
 } from "./files.ts";
 
-/** Why something failed, and what would change that. */
+/** The likely cause of a failure, and its remedy. */
 export interface Diagnosis {
   cause: string;
   remedy: string;
 }
 
-/** The hint that says it in one line. */
-export function hintOf({ cause, remedy }: Diagnosis): string {
+/** Formats a diagnosis as a hint. */
+export function formatHint({ cause, remedy }: Diagnosis): string {
   return `${cause}; ${remedy}`;
 }
 
-/** A failed call, and the system it failed on. */
+/** A failed call and its system. */
 interface Failure {
   readonly operation: string;
   readonly algorithm: string;
@@ -35,13 +35,13 @@ interface Failure {
 }
 
 /**
- * The hint of a {@linkcode KcapiError}, in one line.
+ * Returns the hint for a {@linkcode KcapiError}, in one line.
  *
- * @param code The errno's name.
+ * @param code The name of the errno.
  * @param operation The call that failed.
- * @param algorithm The algorithm it was about.
- * @param system Where it failed.
- * @returns Undefined where nothing is known that the errno does not say.
+ * @param algorithm The algorithm of the call.
+ * @param system The system on which it failed.
+ * @returns Undefined if nothing is known beyond the errno.
  */
 export function explain(
   code: ErrorCode,
@@ -50,17 +50,20 @@ export function explain(
   system: System = thisSystem,
 ): string | undefined {
   const diagnosis = diagnose(code, operation, algorithm, system);
-  return diagnosis && hintOf(diagnosis);
+  return diagnosis && formatHint(diagnosis);
 }
 
-/** The error of a failed call of libkcapi, with the hint for it if it has none. */
+/** Returns the error of a failed libkcapi call with a hint, added if it has none. */
 export function withHint(error: KcapiError, algorithm: string): KcapiError {
   if (error.hint !== undefined) return error;
   const { errno, code, operation } = error;
   return new KcapiError(errno, operation, `${algorithm} failed`, { hint: explain(code, operation, algorithm) });
 }
 
-/** The same with cause and remedy apart. Neither names the algorithm, so that what fails alike reads alike. */
+/**
+ * Like {@linkcode explain}, but returns cause and remedy separately. Neither names the algorithm, so that a report can
+ * group algorithms that fail for the same reason.
+ */
 export function diagnose(
   code: ErrorCode,
   operation: string,
@@ -71,37 +74,38 @@ export function diagnose(
 }
 
 const DIAGNOSES: Readonly<Record<string, (failure: Failure) => Diagnosis | undefined>> = {
-  EAFNOSUPPORT: noAfAlg,
-  EPERM: refused,
-  EACCES: refused,
-  ENOENT: notFound,
-  EINVAL: badKey,
-  EMFILE: tooManyDescriptors,
+  EAFNOSUPPORT: diagnoseNoAfAlg,
+  EPERM: diagnoseRefusal,
+  EACCES: diagnoseRefusal,
+  ENOENT: diagnoseNotFound,
+  EINVAL: diagnoseKeyLength,
+  EMFILE: diagnoseDescriptorLimit,
   EPROTONOSUPPORT: () => ({
-    cause: "the kernel does not answer on NETLINK_CRYPTO, which libkcapi asks for a cipher's sizes",
+    cause: "the kernel does not support NETLINK_CRYPTO, from which libkcapi reads a cipher's sizes",
     remedy: "as root, load its module: modprobe crypto_user",
   }),
   ELIBBAD: () => ({
     cause: "the kernel's implementation failed its self-test",
-    remedy: "see the kernel's log, and open another driver of it by name (listCiphers() has them)",
+    remedy: "see the kernel's log, and open another driver by its name, which listCiphers() returns",
   }),
   ENFILE: () => ({
-    cause: "the system's limit of open files (fs.file-max) or the user's of pipes (fs.pipe-user-pages-hard) is reached",
-    remedy: "close what is not in use, or raise the limit",
+    cause: "the system has reached its limit of open files (fs.file-max), or the user has reached the limit of pipes " +
+      "(fs.pipe-user-pages-hard)",
+    remedy: "close unused handles and streams, or raise the limit",
   }),
-  ENOMEM: outOfMemory,
-  ENOBUFS: outOfMemory,
-  ENOKEY: () => ({ cause: "the cipher has no key", remedy: "set one before the first stream" }),
-  EKEYREJECTED: () => ({ cause: "the kernel refuses this key as a weak one", remedy: "use another key" }),
+  ENOMEM: diagnoseMemory,
+  ENOBUFS: diagnoseMemory,
+  ENOKEY: () => ({ cause: "the cipher has no key", remedy: "set a key before the first stream" }),
+  EKEYREJECTED: () => ({ cause: "the kernel refuses this key because it is weak", remedy: "use another key" }),
 };
 
-function noAfAlg({ system }: Failure): Diagnosis {
+function diagnoseNoAfAlg({ system }: Failure): Diagnosis {
   if (system.platform !== "linux") {
-    return { cause: "AF_ALG is Linux's alone", remedy: "use the userspace engine" };
+    return { cause: "only Linux has AF_ALG", remedy: "use the userspace engine" };
   }
   if (restriction(system) === 2) {
     return {
-      cause: "crypto.af_alg_restrict is 2, which switches AF_ALG off",
+      cause: "crypto.af_alg_restrict is 2, which disables AF_ALG",
       remedy: "as root: sysctl crypto.af_alg_restrict=1",
     };
   }
@@ -114,7 +118,7 @@ function noAfAlg({ system }: Failure): Diagnosis {
   };
 }
 
-function refused({ system }: Failure): Diagnosis {
+function diagnoseRefusal({ system }: Failure): Diagnosis {
   if (privilegesOf(system)?.seccomp === false) {
     return {
       cause: "a security policy refuses AF_ALG (AppArmor, SELinux)",
@@ -128,13 +132,13 @@ function refused({ system }: Failure): Diagnosis {
   };
 }
 
-/** What crypto.af_alg_restrict = 1 leaves (Linux 7.3), to everyone and to privileged processes. */
+/** The ciphers that crypto.af_alg_restrict = 1 (Linux 7.3) allows for all processes, and for privileged ones. */
 const ALLOWED = /^(?:xts\((?:aes|camellia|serpent|twofish)\)|adiantum\(xchacha(?:12|20),aes\)|hctr2\(aes\))$/;
 const ALLOWED_PRIVILEGED = /^(?:(?:cbc|ctr|ecb)\(aes\)|cbc\(des(?:3_ede)?\)|ecb\(des\))$/;
 
-function notFound({ algorithm, system }: Failure): Diagnosis {
+function diagnoseNotFound({ algorithm, system }: Failure): Diagnosis {
   const nearest = nearestAlgorithm(algorithm, system);
-  if (nearest) return { cause: "no algorithm has this name", remedy: `did you mean "${nearest}"?` };
+  if (nearest) return { cause: "there is no algorithm with this name", remedy: `did you mean "${nearest}"?` };
   const restricted = restriction(system);
   if (restricted === 1 && !ALLOWED.test(algorithm)) {
     const lift = "as root: sysctl crypto.af_alg_restrict=0";
@@ -150,53 +154,52 @@ function notFound({ algorithm, system }: Failure): Diagnosis {
       };
     }
   }
-  if (textOf(system, "/proc/sys/crypto/fips_enabled") === "1") {
+  if (readText(system, "/proc/sys/crypto/fips_enabled") === "1") {
     return { cause: "the kernel is in FIPS mode", remedy: "use an approved algorithm, such as cbc(aes)" };
   }
-  if (kernelEntry(algorithm, system)) {
+  if (findCipher(algorithm, system)) {
     return {
-      cause: "the kernel has this algorithm, but not the module that serves ciphers to processes",
+      cause: "the kernel has this algorithm, but has not loaded the module that provides ciphers to processes",
       remedy: "as root: modprobe algif_skcipher",
     };
   }
-  const cause = "the kernel has no algorithm of this name, or may not load the module it is in";
+  const cause = "the kernel has no algorithm with this name, or may not load its module";
   return {
     cause: kernelCiphers(system) instanceof Error
-      ? `${cause} or algif_skcipher, or crypto.af_alg_restrict keeps it from this process (Linux 7.3 and later)`
+      ? `${cause} or algif_skcipher, or crypto.af_alg_restrict (Linux 7.3 and later) denies it to this process`
       : cause,
-    remedy: "take one of listCiphers(), or find out as root what is missing: modprobe crypto-xts (for xts)",
+    remedy: "use an algorithm of listCiphers(), or load the module as root, for example: modprobe crypto-xts",
   };
 }
 
-function badKey({ operation, algorithm, system }: Failure): Diagnosis | undefined {
+function diagnoseKeyLength({ operation, algorithm, system }: Failure): Diagnosis | undefined {
   if (operation !== "kcapi_cipher_setkey") return undefined;
-  const { minKeySize: least, maxKeySize: most } = kernelEntry(algorithm, system) ?? {};
+  const { minKeySize: min, maxKeySize: max } = findCipher(algorithm, system) ?? {};
   return {
-    cause: "the key is of a length the algorithm does not take, or a weak one",
-    remedy: least === undefined
-      ? "/proc/crypto has the lengths"
-      : `the kernel takes ${least === most ? least : `${least} to ${most}`} bytes`,
+    cause: "the algorithm does not accept a key of this length, or the key is weak",
+    remedy: min === undefined
+      ? "see /proc/crypto for the key lengths"
+      : `use a key of ${min === max ? min : `${min} to ${max}`} bytes`,
   };
 }
 
-function tooManyDescriptors({ system }: Failure): Diagnosis {
-  const limit = /^Max open files\s+(\d+)/m.exec(textOf(system, "/proc/self/limits") ?? "")?.[1];
+function diagnoseDescriptorLimit({ system }: Failure): Diagnosis {
+  const limit = /^Max open files\s+(\d+)/m.exec(readText(system, "/proc/self/limits") ?? "")?.[1];
   return {
-    cause: `the process has reached its limit of ${
-      limit ? `${limit} ` : ""
-    }open descriptors, of which a stream takes 4`,
-    remedy: "close what is not in use, open the key once and reinit() it (3 each), or raise the limit (ulimit -n)",
+    cause: `the process has reached its limit of ${limit ? `${limit} ` : ""}open descriptors; a stream needs 4`,
+    remedy: "close unused handles and streams, open the key once and reinit() it (3 descriptors each), " +
+      "or raise the limit (ulimit -n)",
   };
 }
 
-function outOfMemory(): Diagnosis {
+function diagnoseMemory(): Diagnosis {
   return {
-    cause: "the kernel has no memory left for this socket (net.core.optmem_max), this container or this system",
-    remedy: "close what is not in use, or raise the limit",
+    cause: "the memory of this socket (net.core.optmem_max), of the container or of the system is exhausted",
+    remedy: "close unused handles and streams, or raise the limit",
   };
 }
 
-function kernelEntry(algorithm: string, system: System): KernelCipher | undefined {
+function findCipher(algorithm: string, system: System): KernelCipher | undefined {
   const ciphers = kernelCiphers(system);
   if (ciphers instanceof Error) return undefined;
   return ciphers.find(({ name, driver }) => name === algorithm || driver === algorithm);

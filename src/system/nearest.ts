@@ -1,5 +1,5 @@
 /**
- * Finds the algorithm that was meant by a name that is none.
+ * Suggests an algorithm for an unknown name.
  *
  * @module
  */
@@ -9,28 +9,28 @@ import { editDistance } from "../edit_distance.ts";
 import { kernelCiphers, type System, thisSystem } from "./files.ts";
 
 /**
- * The algorithm that a name was probably meant to be: a misspelt one, or one in OpenSSL's or WebCrypto's words.
+ * Returns the algorithm that an unknown name probably means. Finds misspellings, and names of OpenSSL and WebCrypto.
  *
- * @param name What was asked for.
- * @param system Whose /proc/crypto to consult, too.
- * @returns Undefined if the name is right, or nothing is near.
+ * @param name The requested name.
+ * @param system The system whose /proc/crypto adds names.
+ * @returns Undefined if the name is known, or no known name is similar.
  */
 export function nearestAlgorithm(name: string, system: System = thisSystem): string | undefined {
   const listed = kernelCiphers(system);
   const ciphers = listed instanceof Error ? [] : listed;
-  const known = [...knownNames(), ...ciphers.map((cipher) => cipher.name)];
+  const known = [...listNames(), ...ciphers.map((cipher) => cipher.name)];
   if (known.includes(name) || ciphers.some(({ driver }) => driver === name)) return undefined;
-  const given = wordsOf(name);
+  const words = splitName(name);
   let nearest: string | undefined;
   let least = Infinity;
   for (const candidate of known) {
-    const distance = distanceOf(given, wordsOf(candidate));
+    const distance = nameDistance(words, splitName(candidate));
     if (distance < least) [nearest, least] = [candidate, distance];
   }
   return nearest;
 }
 
-/** Templates that take another one, as they are used. */
+/** Templates with a template as argument. */
 const NESTED = [
   "cts(cbc(aes))",
   "rfc3686(ctr(aes))",
@@ -39,24 +39,24 @@ const NESTED = [
   "adiantum(xchacha20,aes)",
 ];
 
-/** Words that mean what they say, also where this module does not do it: no slips of the pen. */
+/** Words that are correct even if this module does not support them. They are not misspellings. */
 const RIGHT_WORDS: ReadonlySet<string> = new Set([
   ...Object.keys(MODES),
   ...Object.keys(CIPHERS),
   ...["ccm", "eax", "gcm", "ige", "ocb", "siv", "wrap"],
 ]);
 
-/** Every mode over every cipher, the likeliest first. */
-function knownNames(): string[] {
-  const nested = new Set(["hctr2_base", ...NESTED.map((name) => wordsOf(name)[0])]);
+/** Lists every mode with every cipher, the most common first. */
+function listNames(): string[] {
+  const nested = new Set(["hctr2_base", ...NESTED.map((name) => splitName(name)[0])]);
   const simple = Object.entries(MODES).filter(([mode]) => !nested.has(mode)).flatMap(([mode, { keys }]) =>
     keys ? [mode] : Object.keys(CIPHERS).map((cipher) => `${mode}(${cipher})`)
   );
   return [...simple, ...NESTED];
 }
 
-/** The words of a name, of any convention, without key lengths. */
-function wordsOf(name: string): string[] {
+/** Splits a name of any convention into words, without key lengths. */
+function splitName(name: string): string[] {
   return name.toLowerCase()
     .replace(/des3_ede|des-ede3|triple-?des|des3|3des/, "des3ede")
     .replace(/(?<!\d|sha)(?:128|192|256)(?!\d)|plain64/g, "")
@@ -64,22 +64,25 @@ function wordsOf(name: string): string[] {
     .filter((word) => word !== "");
 }
 
-/** How far `given` is from a name: Infinity where a word is too far, or the name's mode is not among them. */
-function distanceOf(given: readonly string[], name: readonly string[]): number {
-  if (given.join("") === name.join("")) return 0;
+/** Returns the distance of `words` from a name: Infinity if a word differs too much, or the name's mode is missing. */
+function nameDistance(words: readonly string[], name: readonly string[]): number {
+  if (words.join("") === name.join("")) return 0;
   const matched = new Set<string>();
   let sum = 0;
-  for (const word of given) {
+  for (const word of words) {
     const distances = name.map((other) => wordDistance(word, other));
     const least = Math.min(...distances);
     sum += least;
     matched.add(name[distances.indexOf(least)]!);
   }
-  // Words left out weigh less than slips: cts(aes) is short for cts(cbc(aes)).
-  return matched.size === given.length && matched.has(name[0]!) ? sum + (name.length - given.length) / 4 : Infinity;
+  // A missing word counts less than a misspelling: cts(aes) is short for cts(cbc(aes)).
+  return matched.size === words.length && matched.has(name[0]!) ? sum + (name.length - words.length) / 4 : Infinity;
 }
 
-/** The edits between two words; Infinity if they are many, or in digits: another number is another algorithm. */
+/**
+ * Returns the edit distance of two words: Infinity if it is large or the digits differ, because another number is
+ * another algorithm.
+ */
 function wordDistance(a: string, b: string): number {
   if (a === b) return 0;
   if (RIGHT_WORDS.has(a) || a.replace(/\D/g, "") !== b.replace(/\D/g, "")) return Infinity;
