@@ -1,7 +1,7 @@
 /**
- * The table of bound functions, each with its C prototype: those of libkcapi (kcapi.h), and a few of libc, found through
- * the library's handle. The libc functions measure socket buffers, return addresses, set FD_CLOEXEC, and call the
- * kernel's keyring.
+ * The table of bound functions, each with its C prototype: those of libkcapi (kcapi.h), and a few of libc, found
+ * through the library's handle. The libc functions measure socket buffers, return addresses, set FD_CLOEXEC, and call
+ * the kernel's keyring.
  *
  * @module
  */

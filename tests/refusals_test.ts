@@ -1,6 +1,6 @@
 /**
- * Tests on systems that really refuse something: by seccomp filters, limits, missing files in /proc, or a kernel that may
- * not load modules. Each test runs `children/refused.ts`, which checks the output and the open descriptors.
+ * Tests on systems that really refuse something: by seccomp filters, limits, missing files in /proc, or a kernel that
+ * may not load modules. Each test runs `children/refused.ts`, which checks the output and the open descriptors.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

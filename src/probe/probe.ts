@@ -55,8 +55,8 @@ export interface ProbeReport {
   /** Whether libkcapi can read the sizes of ciphers by NETLINK_CRYPTO. Null if no cipher opens for another reason. */
   netlinkCrypto: "works" | ErrorCode | null;
   /**
-   * Whether ciphers can use keys of the kernel's keyring (`KernelKey`). The test adds a random key and removes it. Null if
-   * no common cipher opens.
+   * Whether ciphers can use keys of the kernel's keyring (`KernelKey`). The test adds a random key and removes it. Null
+   * if no common cipher opens.
    */
   keyring: "works" | ErrorCode | null;
   /** The sysctl crypto.af_alg_restrict of Linux 7.3. Null also if the kernel does not have it. */
@@ -67,7 +67,9 @@ export interface ProbeReport {
   sendBuffer: number | null;
   /** The bytes of the send buffer that a stream uses: the longest message of a mode that cannot be split. */
   window: number | null;
-  /** The ciphers that each engine opened in this call. The kernel engine tried those in /proc/crypto and common ones. */
+  /**
+   * The ciphers that each engine opened in this call. The kernel engine tried those in /proc/crypto and common ones.
+   */
   ciphers: Record<EngineName, string[]>;
   /** The problems, with their causes and remedies. */
   problems: Problem[];
@@ -78,8 +80,9 @@ export interface CipherInfo {
   /** The algorithm to open, such as `"cbc(aes)"`. */
   name: string;
   /**
-   * How a stream may be split: anywhere (`"stream"`, `"counter"`), into sectors of `sectorSize` bytes (`"sector"`), or not
-   * at all (`"message"`, and `"sector"` without a size). A stream that cannot be split has at most `probe().window` bytes.
+   * How a stream may be split: anywhere (`"stream"`, `"counter"`), into sectors of `sectorSize` bytes (`"sector"`), or
+   * not at all (`"message"`, and `"sector"` without a size). A stream that cannot be split has at most `probe().window`
+   * bytes.
    */
   kind: "stream" | "counter" | "sector" | "message";
   /** The engines that opened the algorithm in this call. */
