@@ -1,5 +1,5 @@
 /**
- * Listening to an AbortSignal without being kept alive by it for longer than somebody waits.
+ * Listens to an AbortSignal. The signal keeps the listening object alive only while a caller waits for that object.
  *
  * @module
  */
@@ -7,14 +7,15 @@
 import { getterOf } from "./bytes.ts";
 
 /**
- * The true members, which no own property of a signal can stand in front of. A runtime may have its own here, not
- * EventTarget's, by which a signal of `AbortSignal.any()` lives as long as somebody listens.
+ * The members of the prototype, so that own properties of a signal cannot replace them. Not those of
+ * `EventTarget.prototype`: a runtime may override them to keep a signal of `AbortSignal.any()` alive while it has
+ * listeners.
  */
 const { addEventListener, removeEventListener } = AbortSignal.prototype;
 const abortedOf = getterOf<boolean>(AbortSignal.prototype, "aborted");
 const reasonOf = getterOf<unknown>(AbortSignal.prototype, "reason");
 
-/** Whether `value` is an AbortSignal in truth, not only by its prototype. */
+/** Whether `value` is an AbortSignal. An object that only inherits from its prototype is not. */
 export function isSignal(value: unknown): value is AbortSignal {
   try {
     abortedOf.call(value);
@@ -24,31 +25,48 @@ export function isSignal(value: unknown): value is AbortSignal {
   }
 }
 
-/** Somebody who listens to a signal. */
-export interface AbortListener<T> {
-  /**
-   * The target while somebody waits for it: the signal then keeps it. Where it is the only way out, all that waits may
-   * hang on nothing else, and would be collected as garbage, never to be told.
-   */
-  held: T | undefined;
-  /** Listens no more. */
+/** Listens to the signals for a target, which it holds weakly unless it retains it. */
+export interface WeakAbortListener<T> {
+  /** Holds `target` strongly: the signals then keep it alive. */
+  retain(target: T): void;
+  /** Holds the target weakly again. */
+  release(): void;
+  /** Removes the listener from the signals. */
   stop(): void;
 }
 
 /**
- * Calls `act` with `target` and the reason when one of `signals` aborts, or now if one has; unless `target` is gone by then.
+ * Calls `act` with `target` and the abort reason when one of `signals` aborts, or immediately if one has aborted.
+ * If the target has been collected by then, nothing is called.
  *
- * @param act May not refer to `target` itself, nor be made where something else does: closures of one function share
- * what they refer to.
- * @returns Undefined where there is nothing to listen to, any more.
+ * The signal may live as long as the program, for example one that aborts on SIGTERM. A plain listener keeps its target
+ * alive for as long as the signal lives:
+ *
+ *     const shutdown = new AbortController();
+ *     async function handle(request: Request) {
+ *       const stream = new EncryptionStream("ctr(aes)", { key, iv, signal: shutdown.signal });
+ *       const reader = request.body.pipeThrough(stream).getReader();
+ *       await reader.read(); // then drops the stream, without cancel()
+ *     }
+ *
+ * With a plain listener, `shutdown.signal` would keep the stream, its key and its descriptors after each such request.
+ * This listener holds the target by a WeakRef: the stream is collected, and the finalizer removes the listener.
+ *
+ * While a caller waits, a WeakRef is not enough. If the source sends no more data, the pending `read()` may be
+ * reachable only through the stream: both could be collected, and `shutdown.abort()` would never reject the read. So
+ * the target calls `retain()` when a caller begins to wait and `release()` when no caller waits.
+ *
+ * @param act Must not refer to `target`, and must not be created in a function whose other closures do: the closures of
+ * one function share one scope, so the listener would hold the target strongly.
+ * @returns Undefined if `signals` is empty or one of them has aborted.
  */
 export function onAbort<T extends WeakKey>(
   signals: readonly AbortSignal[],
   target: T,
   act: (target: T, reason: unknown) => void,
-): AbortListener<T> | undefined {
+): WeakAbortListener<T> | undefined {
   if (signals.length === 0) return undefined;
-  const aborted = abortedOneOf(signals);
+  const aborted = findAborted(signals);
   if (aborted) {
     act(target, reasonOf.call(aborted));
     return undefined;
@@ -58,10 +76,10 @@ export function onAbort<T extends WeakKey>(
   return listener;
 }
 
-/** Ends what listens for a target that is gone: for as long as the signal lives, which may be as long as the program. */
-const finalizer = new FinalizationRegistry<WeakRef<AbortListener<unknown>>>((listener) => listener.deref()?.stop());
+/** Removes the listener of a target that has been collected. */
+const finalizer = new FinalizationRegistry<WeakRef<WeakAbortListener<never>>>((listener) => listener.deref()?.stop());
 
-function abortedOneOf(signals: readonly AbortSignal[]): AbortSignal | undefined {
+function findAborted(signals: readonly AbortSignal[]): AbortSignal | undefined {
   return signals.find((signal) => abortedOf.call(signal));
 }
 
@@ -69,20 +87,26 @@ function listen<T extends WeakKey>(
   signals: readonly AbortSignal[],
   target: WeakRef<T>,
   act: (target: T, reason: unknown) => void,
-): AbortListener<T> {
-  const heard = () => {
-    const alive = listener.held ?? target.deref();
-    const aborted = abortedOneOf(signals);
+): WeakAbortListener<T> {
+  let retained: T | undefined;
+  const handleAbort = () => {
+    const alive = retained ?? target.deref();
+    const aborted = findAborted(signals);
     if (alive && aborted) act(alive, reasonOf.call(aborted));
   };
-  const listener: AbortListener<T> = {
-    held: undefined,
+  const listener: WeakAbortListener<T> = {
+    retain(target) {
+      retained = target;
+    },
+    release() {
+      retained = undefined;
+    },
     stop() {
       finalizer.unregister(listener);
-      listener.held = undefined;
-      for (const signal of signals) removeEventListener.call(signal, "abort", heard);
+      retained = undefined;
+      for (const signal of signals) removeEventListener.call(signal, "abort", handleAbort);
     },
   };
-  for (const signal of signals) addEventListener.call(signal, "abort", heard);
+  for (const signal of signals) addEventListener.call(signal, "abort", handleAbort);
   return listener;
 }

@@ -12,7 +12,7 @@ import { type CipherStreamOptions, prepare } from "./prepare.ts";
 
 /** The output of {@linkcode encrypt} or {@linkcode decrypt}: iterable once. */
 export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBuffer>>, AsyncDisposable {
-  /** The engine that really runs; reading this opens the cipher. */
+  /** The engine that runs the cipher. Reading this property opens the cipher. */
   readonly engine: EngineName;
   /** Releases the cipher, and returns or cancels the source. */
   return(): Promise<IteratorResult<Uint8Array<ArrayBuffer>, undefined>>;

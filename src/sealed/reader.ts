@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type AbortListener, onAbort } from "../abort.ts";
+import { onAbort, type WeakAbortListener } from "../abort.ts";
 import { type Bytes, bytesOf, describe } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
@@ -253,7 +253,7 @@ class Reader {
   readonly #plans: readonly SealPlan[];
   readonly #size: number;
   readonly #rejectSize: () => Promise<never>;
-  readonly #listener: AbortListener<Reader> | undefined;
+  readonly #listener: WeakAbortListener<Reader> | undefined;
   /** Who waits for the source, or for a batch. */
   readonly #waiting = new Set<(reason: unknown) => void>();
   readonly #slice = new TimeSlice();
@@ -431,14 +431,14 @@ class Reader {
     let give: ((reason: unknown) => void) | undefined;
     const closed = new Promise<never>((_, reject) => give = reject);
     this.#waiting.add(give!);
-    if (this.#listener) this.#listener.held = this;
+    this.#listener?.retain(this);
     try {
       const value = await Promise.race([answer, closed]);
       if (this.#closed) throw this.#closed.reason;
       return value;
     } finally {
       this.#waiting.delete(give!);
-      if (this.#listener && this.#waiting.size === 0) this.#listener.held = undefined;
+      if (this.#waiting.size === 0) this.#listener?.release();
     }
   }
 }

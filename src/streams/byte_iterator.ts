@@ -1,30 +1,33 @@
 /**
- * The iterators of this module, written by hand: an async generator's `return()` would wait for a `next()` that is
- * pending, perhaps for ever.
+ * {@linkcode ByteIterator}: the async iterator of the public iterables.
+ *
+ * It is not an async generator: the `return()` of a generator waits for a pending `next()`, which may never settle
+ * (ECMA-262, AsyncGeneratorEnqueue).
  *
  * @module
  */
 
 import type { Bytes } from "../bytes.ts";
 
-/** An async iterator over pieces of bytes. */
+/** An async iterator over chunks of bytes. */
 export class ByteIterator implements AsyncIterableIterator<Bytes>, AsyncDisposable {
   readonly #receive: () => Promise<Bytes | undefined>;
   readonly #end: () => unknown;
-  /** Calls of next() that are not answered yet. */
+  /** The number of calls of next() that have not settled. */
   #calls = 0;
   #previous: Promise<unknown> = Promise.resolve();
 
   /**
-   * @param receive Gives the next piece, or undefined at the end; called again only after it has.
-   * @param end Called by whoever leaves early: makes a pending `receive` give undefined. May be a promise.
+   * @param receive Resolves to the next chunk, or to undefined at the end. No two calls run at once.
+   * @param end Called when the consumer stops early. Makes a pending `receive` resolve to undefined. May return a
+   * promise.
    */
   constructor(receive: () => Promise<Bytes | undefined>, end: () => unknown) {
     this.#receive = receive;
     this.#end = end;
   }
 
-  /** Calls are answered in their order; one that finds no other pending starts at once. */
+  /** Calls settle in order. A call starts synchronously if no other is pending. */
   next(): Promise<IteratorResult<Bytes, undefined>> {
     const next = () => this.#next();
     const result = this.#calls++ === 0 ? next() : this.#previous.then(next, next);

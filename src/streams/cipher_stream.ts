@@ -1,5 +1,5 @@
 /**
- * {@linkcode CipherStream}: a TransformStream whose ends are those of a {@linkcode StreamPair}.
+ * {@linkcode CipherStream}: a TransformStream with the readable and writable side of a {@linkcode StreamPair}.
  *
  * @module
  */
@@ -10,8 +10,9 @@ import { StreamPair } from "./stream_pair.ts";
 import type { TransformFactory } from "./transform.ts";
 
 /**
- * The pair that TransformStream's own constructor makes, behind the getters below. Left alone it would let through what is
- * written to it, and a runtime may transfer that one: so it is of no use to anyone, errored and locked.
+ * For the two streams that the constructor of TransformStream creates, which the getters below hide. By default they
+ * form an identity transform, and `structuredClone()` and `postMessage()` may transfer these two instead of the
+ * cipher's: data would pass unencrypted. So they are errored and locked.
  */
 const HIDDEN: Transformer = {
   start(controller) {
@@ -21,9 +22,9 @@ const HIDDEN: Transformer = {
 
 const hiddenWritable = getterOf<WritableStream>(TransformStream.prototype, "writable");
 
-/** What the streams of this module have in common. */
+/** The base class of all cipher streams. */
 export abstract class CipherStream extends TransformStream<BytesLike, Uint8Array<ArrayBuffer>> {
-  /** The engine that really runs. */
+  /** The engine that runs the cipher: never `"auto"`. */
   readonly engine: EngineName;
   readonly #pair: StreamPair;
 
@@ -39,12 +40,12 @@ export abstract class CipherStream extends TransformStream<BytesLike, Uint8Array
     this.engine = this.#pair.engine;
   }
 
-  /** Where the output comes out. */
+  /** The output. */
   override get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return this.#pair.readable;
   }
 
-  /** Where the input goes in. */
+  /** The input. */
   override get writable(): WritableStream<BytesLike> {
     return this.#pair.writable;
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type AbortListener, onAbort } from "../abort.ts";
+import { onAbort, type WeakAbortListener } from "../abort.ts";
 import type { Bytes } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
@@ -59,7 +59,7 @@ export class Driver {
   readonly readable: ReadableStream<Bytes>;
   readonly #factory: TransformFactory;
   readonly #input: InputSide;
-  readonly #listener: AbortListener<Driver> | undefined;
+  readonly #listener: WeakAbortListener<Driver> | undefined;
   readonly #slice = new TimeSlice();
   readonly #gathered: SmallChunks;
   #output!: ReadableStreamDefaultController<Bytes>;
@@ -306,11 +306,12 @@ export class Driver {
     });
   }
 
-  /** Lets the signal keep this while a user waits for it: a reader, or a writer, which an iterator's source is not. */
+  /** Retains this while a caller waits: a reader, or a writer. The source of an iterator is not a waiting caller. */
   #hold(): void {
     if (!this.#listener) return;
     const isAwaited = this.#demand || this.#isBusy && !this.#input.pull;
-    this.#listener.held = isAwaited && !this.#isClosed ? this : undefined;
+    if (isAwaited && !this.#isClosed) this.#listener.retain(this);
+    else this.#listener.release();
   }
 
   // ---- the ends ----

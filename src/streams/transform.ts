@@ -1,5 +1,5 @@
 /**
- * What stands between the two ends of a stream, or between a source and who iterates over it.
+ * The interface of every cipher to the streams and the iterables.
  *
  * @module
  */
@@ -8,48 +8,54 @@ import type { Bytes } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 
 /**
- * Turns bytes into bytes, in steps of which none waits: {@linkcode write} input, {@linkcode read} until nothing is
- * {@linkcode pending}, …, {@linkcode end}, {@linkcode read} until nothing is. Where a call throws, it is closed.
+ * Turns input bytes into output bytes. No call waits. The caller calls {@linkcode write}, then {@linkcode read} until
+ * {@linkcode pending} is false, and repeats this for each input. At the end it calls {@linkcode end}, and again
+ * {@linkcode read} until {@linkcode pending} is false. A transform that throws closes itself.
  */
 export interface Transform {
-  /** The engine that really runs. */
+  /** The engine that runs the cipher. */
   readonly engine: EngineName;
-  /** Whether {@linkcode read} has more to give, or more input to take. */
+  /** Whether {@linkcode read} has more output to return, or more input to process. */
   readonly pending: boolean;
   /**
-   * Where output is made elsewhere, and some is under way: settles when {@linkcode read} may have more to give or to take.
-   * Never rejects.
+   * Set while output is computed outside this thread. Resolves when {@linkcode read} may return more output or process
+   * more input. Never rejects.
    */
   readonly progress?: Promise<void> | undefined;
   /**
-   * The output of `bytes`, for the most frequent case: only when nothing is {@linkcode pending}.
+   * Transforms a chunk in one call, which is faster than {@linkcode write} and {@linkcode read}. Only when
+   * {@linkcode pending} is false.
    *
-   * @returns Undefined, and nothing is done, where it takes {@linkcode write} and {@linkcode read}.
+   * @returns The output. Undefined if this chunk needs {@linkcode write} and {@linkcode read}: then nothing was done.
    */
   pass?(bytes: Bytes): Bytes | undefined;
-  /** Hands over input; only when nothing is {@linkcode pending}. The memory is in use until that is so again. */
+  /**
+   * Passes input. Only when {@linkcode pending} is false.
+   *
+   * @param list The input buffers. They are in use until {@linkcode pending} is false again.
+   */
   write(list: readonly Bytes[]): void;
-  /** Hands over the end; only when nothing is {@linkcode pending}. */
+  /** Ends the input. Only when {@linkcode pending} is false. */
   end(): void;
   /**
-   * The next output, in memory that becomes the caller's.
+   * Returns the next output.
    *
-   * @returns Undefined where that takes another call, more input, time, or the end has come; {@linkcode pending} and
-   * {@linkcode progress} tell.
+   * @returns The output, in memory that the caller owns. Undefined if there is none now: {@linkcode pending} tells
+   * whether to call again, {@linkcode progress} whether to wait before.
    */
   read(): Bytes | undefined;
-  /** Releases what it holds, now. Closing again does nothing. */
+  /** Releases the cipher, its keys and its buffers. A second call does nothing. */
   close(): void;
 }
 
-/** A transform that is ready to be opened; all that its options can tell has been checked. */
+/** A transform that is not open yet. Its options have been checked. */
 export interface TransformFactory {
-  /** Each of them aborts it. */
+  /** The signals that abort the transform. */
   readonly signals: readonly AbortSignal[];
-  /** Whether output goes into the memory of the chunks that come in. */
+  /** Whether output is written into the memory of the input chunks. */
   readonly inPlace: boolean;
   /** Opens the transform. */
   open(): Transform;
-  /** Forgets the key, where it is not to be opened after all. */
+  /** Zeroes the key of a transform that will not be opened. */
   discard(): void;
 }
