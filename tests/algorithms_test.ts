@@ -9,7 +9,7 @@ import { CipherHandle, DecryptionStream, EncryptionStream, KcapiError } from "..
 import { type Kind, parseAlgorithm } from "../src/algorithms.ts";
 import { type Bytes, Scatter } from "../src/bytes.ts";
 import type { Direction, Engine } from "../src/engines/engine.ts";
-import { openEngine } from "../src/engines/mod.ts";
+import { chooseEngine, openEngine } from "../src/engines/mod.ts";
 import { userspaceNames } from "../src/engines/userspace.ts";
 import { Flow } from "../src/cipher/flow.ts";
 import {
@@ -27,6 +27,22 @@ import {
 } from "./support/deps.ts";
 import { bytes, collect, concat, cut, opens, plain64, streamOf, WINDOW } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
+
+test("chooseEngine() names the engine that openEngine() takes, and throws its error", () => {
+  const algorithm = parseAlgorithm("ctr(aes)");
+  for (const choice of [engine, "auto", "userspace"] as const) {
+    const opened = openEngine(algorithm, Secret.alloc(16), choice);
+    opened.close();
+    // The second answer is the one that it keeps.
+    assertEquals([0, 1].map(() => chooseEngine(algorithm, 16, choice)), [opened.name, opened.name]);
+    for (const [name, size] of [["nosuch(aes)", 16], ["cbc(aes)", 15]] as const) {
+      const other = parseAlgorithm(name);
+      const expected = assertThrows(() => openEngine(other, Secret.alloc(size), choice), KcapiError);
+      const error = assertThrows(() => chooseEngine(other, size, choice), KcapiError);
+      assertEquals([error.code, error.message], [expected.code, expected.message]);
+    }
+  }
+});
 
 // ---- by name ----------------------------------------------------------------------------------------------------
 

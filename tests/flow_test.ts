@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import type { Calls } from "../ffi/adapter.ts";
 import { load } from "../ffi/mod.ts";
 import { denoAdapter } from "../ffi/deno.ts";
-import { CipherHandle, encrypt, EncryptionStream, KcapiError } from "../mod.ts";
+import { CipherHandle, encrypt, EncryptionStream, KcapiError, UnsealStream } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { Scatter } from "../src/bytes.ts";
 import { Flow } from "../src/cipher/flow.ts";
@@ -92,6 +92,18 @@ function atPageOffset(size: number, offset: number): Bytes {
   const start = (PAGE - Number(addressOf(memory) % BigInt(PAGE)) + offset) % PAGE;
   return memory.subarray(start, start + size);
 }
+
+watchedOnKernel(
+  "a stream that unseals opens no cipher to tell its engine, after the first in a process",
+  async ({ names }) => {
+    const options = { key: bytes(32), engine };
+    await new UnsealStream(options).writable.abort();
+    names.length = 0;
+    const stream = new UnsealStream(options);
+    assertEquals([stream.engine, names.filter((name) => name === "kcapi_cipher_init")], ["kernel", []]);
+    await stream.writable.abort();
+  },
+);
 
 // ---- F1: ask only for what is there ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { resolveKernelKey } from "../engines/keyring.ts";
-import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { chooseEngine, type EngineChoice, openEngine } from "../engines/mod.ts";
 import { type Executor, type Job, type LocalSession, localSession, type SplitRule } from "../executors/executor.ts";
 import { cloneKey, disposeKey, type Key } from "../kernel_key.ts";
 import { ivAt, sectorAt, type Sectors } from "../position.ts";
@@ -31,9 +31,6 @@ export interface CipherJob extends Job {
 
 /**
  * How a cipher's stream is split, to be run by `executor`.
- *
- * The stream is opened in this thread, too, and closed again: for the name of the engine, and for the errors that it
- * has.
  *
  * @param key Owned by the rule, also if this fails.
  */
@@ -72,9 +69,16 @@ export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, exe
   };
 }
 
+/**
+ * The engine that will run. A key, an IV or a sector size that only the engine can check is checked here, in a cipher
+ * that is closed again: its error is thrown when the stream is made.
+ */
 function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): EngineName {
+  const { algorithm, sectors } = plan;
   try {
-    const trial = new Cryptor({ ...plan, open: () => openEngine(plan.algorithm, cloneKey(key), choice) });
+    const isChecked = algorithm.keySizes && algorithm.ivSize !== undefined && !sectors;
+    if (isChecked && key instanceof Secret) return chooseEngine(algorithm, key.length, choice);
+    const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, cloneKey(key), choice) });
     trial.close();
     return trial.engine;
   } catch (error) {

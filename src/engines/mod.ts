@@ -55,6 +55,25 @@ export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice)
   }
 }
 
+/** Answers of {@linkcode chooseEngine}, by its arguments. */
+const choices = new Map<string, EngineName>();
+
+/**
+ * The engine that {@linkcode openEngine} takes for keys of `keySize` bytes. Opens a cipher with a key of zeros once in
+ * a process; errors are not remembered.
+ *
+ * @throws {KcapiError} What `openEngine` throws.
+ */
+export function chooseEngine(algorithm: Algorithm, keySize: number, choice: EngineChoice): EngineName {
+  const id = `${choice} ${keySize} ${algorithm.name}`;
+  const known = choices.get(id);
+  if (known) return known;
+  const engine = openEngine(algorithm, Secret.alloc(keySize), choice);
+  engine.close();
+  choices.set(id, engine.name);
+  return engine.name;
+}
+
 function openWithKernelKey(algorithm: Algorithm, key: KernelKey): Engine {
   try {
     return openKernel(load(), algorithm, key);

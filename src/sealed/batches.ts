@@ -8,7 +8,7 @@
 import { parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, Scatter, sizeOf, viewOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
-import { type EngineChoice, openEngine } from "../engines/mod.ts";
+import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
 import {
@@ -133,12 +133,10 @@ export function openSession(kind: "seal" | "unseal", plan: SealPlan, header: Hea
   return executor.open(job, derived);
 }
 
-/** The engine that runs: found out by a trial, before there is a key for it. */
+/** The engine that runs, which is told before there is a key for it. */
 export function engineFor({ format, engine }: SealPlan): EngineName {
   if (format.cipher === "AES-GCM-HKDF") return "userspace";
-  const trial = openEngine(parseAlgorithm("ctr(aes)"), Secret.alloc(format.keySize), engine);
-  trial.close();
-  return trial.name;
+  return chooseEngine(parseAlgorithm("ctr(aes)"), format.keySize, engine);
 }
 
 /**
