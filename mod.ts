@@ -24,7 +24,7 @@ export type { ByteSource } from "./src/streams/source.ts";
 export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } from "./src/probe/probe.ts";
 export type { CipherParameters, CipherStreamOptions } from "./src/cipher/prepare.ts";
 export type { BytesLike } from "./src/bytes.ts";
-export type { KernelKey } from "./src/kernel_key.ts";
+export type { KernelKey } from "./src/keyring/kernel_key.ts";
 export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
 export type { EngineName } from "./src/engines/engine.ts";

@@ -1,7 +1,7 @@
 /** Tests of the hints for failures on different systems, and of the suggestions for unknown names. */
 import type { ErrorCode } from "../src/errors.ts";
 import { explain } from "../src/system/hints.ts";
-import { diagnoseKey } from "../src/system/key_hints.ts";
+import { diagnoseKey } from "../src/keyring/hints.ts";
 import { nearestAlgorithm } from "../src/system/nearest.ts";
 import { kernelCiphers, privilegesOf, restriction } from "../src/system/files.ts";
 import { assert, assertEquals, assertStringIncludes, test } from "./support/deps.ts";

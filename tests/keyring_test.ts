@@ -23,7 +23,7 @@ import {
   seal,
   WorkerPool,
 } from "../mod.ts";
-import { resolveKernelKey, serialOf } from "../src/engines/keyring.ts";
+import { resolveKernelKey, serialOf } from "../src/keyring/syscalls.ts";
 import type { Outcome } from "./children/keyring.ts";
 import type { Task } from "./children/keyring_worker.ts";
 import { WebWorker } from "./children/web_worker.ts";

@@ -15,6 +15,7 @@ const LAYERS: readonly (readonly [layer: string, files: RegExp])[] = [
   ["ffi", /^ffi\//],
   ["shared", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
   ["system", /^src\/system\//],
+  ["keyring", /^src\/keyring\//],
   ["engines", /^src\/engines\//],
   ["streams", /^src\/streams\//],
   ["executors", /^src\/executors\//],

@@ -7,10 +7,10 @@
 import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
-import { resolveKernelKey } from "../engines/keyring.ts";
+import { resolveKernelKey } from "../keyring/syscalls.ts";
 import { chooseEngine, type EngineChoice, openEngine } from "../engines/mod.ts";
 import { type Executor, type Job, type LocalSession, localSession, type SplitRule } from "../executors/executor.ts";
-import { cloneKey, disposeKey, type Key } from "../kernel_key.ts";
+import { cloneKey, disposeKey, type Key } from "../keyring/kernel_key.ts";
 import { ivAt, sectorAt, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 import { type CipherPlan, Cryptor } from "./cryptor.ts";

@@ -10,7 +10,7 @@ import { type Bytes, type BytesLike, bytesOf, copyOf, Scatter, sizeOf, viewOf } 
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
-import type { KernelKey } from "../kernel_key.ts";
+import type { KernelKey } from "../keyring/kernel_key.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { Flow } from "./flow.ts";
 import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";

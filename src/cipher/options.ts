@@ -9,7 +9,7 @@ import { type Algorithm, hasSectors, padsByDefault } from "../algorithms.ts";
 import { type Bytes, bytesOf, describe } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
-import { checkKernelKey, type Key } from "../kernel_key.ts";
+import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
 import { ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 

@@ -11,7 +11,7 @@ import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
 import { checkPool } from "../executors/executor.ts";
 import type { WorkerPool } from "../executors/worker_pool.ts";
-import { disposeKey, type KernelKey } from "../kernel_key.ts";
+import { disposeKey, type KernelKey } from "../keyring/kernel_key.ts";
 import type { TransformFactory } from "../streams/transform.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { cipherRule } from "./batches.ts";

@@ -8,12 +8,12 @@ import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, sizeOf } from "../bytes.ts";
 import { ERRNO, type ErrorCode, KcapiError } from "../errors.ts";
-import type { Key } from "../kernel_key.ts";
+import type { Key } from "../keyring/kernel_key.ts";
+import { setKernelKey } from "../keyring/syscalls.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
 import { closeOnExec, descriptorsOf, socketOption, streamSocketOf } from "./descriptors.ts";
 import type { Direction, Engine } from "./engine.ts";
-import { setKernelKey } from "./keyring.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
 const AF_ALG = 38;
@@ -65,8 +65,9 @@ export function openKernel(library: Library, algorithm: Algorithm, key: Key): En
   check(call.kcapi_cipher_init(cell, name, 0), "kcapi_cipher_init", algorithm.name);
   const native = { call, handle: library.cells(cell.buffer).get(0) };
   try {
-    if (!(key instanceof Secret)) setKernelKey(library, native.handle, algorithm, key);
-    else check(call.kcapi_cipher_setkey(native.handle, key.bytes, key.length), "kcapi_cipher_setkey", algorithm.name);
+    if (!(key instanceof Secret)) {
+      setKernelKey(library, descriptorsOf(library, native.handle)?.keySocket, algorithm, key);
+    } else check(call.kcapi_cipher_setkey(native.handle, key.bytes, key.length), "kcapi_cipher_setkey", algorithm.name);
     return new KernelEngine(library, algorithm, native);
   } catch (error) {
     call.kcapi_cipher_destroy(native.handle);

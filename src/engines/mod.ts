@@ -7,7 +7,7 @@
 import { load, loadIfGranted } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
-import type { KernelKey, Key } from "../kernel_key.ts";
+import type { KernelKey, Key } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
 import type { Engine, EngineName } from "./engine.ts";

@@ -27,7 +27,7 @@
 import type { Memory } from "../byte_queue.ts";
 import { type Bytes, describe } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
-import type { Key } from "../kernel_key.ts";
+import type { Key } from "../keyring/kernel_key.ts";
 
 /** What an executor opens for a stream, besides the key: plain values, which may be sent to another thread. */
 export interface Job {

@@ -5,7 +5,7 @@
  */
 
 import { KcapiError } from "../errors.ts";
-import type { KernelKey } from "../kernel_key.ts";
+import type { KernelKey } from "../keyring/kernel_key.ts";
 import type { Job, Position } from "./executor.ts";
 import type { Piece } from "./shared_buffers.ts";
 

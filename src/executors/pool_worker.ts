@@ -7,7 +7,7 @@
 import type { Worker } from "node:worker_threads";
 import type { Bytes } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import type { Key } from "../kernel_key.ts";
+import type { Key } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
 import type { BatchResult, Job, Position } from "./executor.ts";
 import { errorOf, type Reply, type Request } from "./messages.ts";

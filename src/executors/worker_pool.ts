@@ -8,7 +8,7 @@ import { type Bytes, describe } from "../bytes.ts";
 import type { Memory } from "../byte_queue.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import { disposeKey, type Key } from "../kernel_key.ts";
+import { disposeKey, type Key } from "../keyring/kernel_key.ts";
 import { setImmediate } from "../runtime/mod.ts";
 import { type BatchResult, type Job, type Position, registerExecutor, type Session } from "./executor.ts";
 import { PoolWorker, type StreamRegistration, type Task } from "./pool_worker.ts";

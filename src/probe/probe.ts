@@ -14,8 +14,9 @@ import { userspaceNames } from "../engines/userspace.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
 import { Secret } from "../secret.ts";
 import { diagnose, type Diagnosis } from "../system/hints.ts";
-import { diagnoseKey, type KeyCall, TOO_OLD } from "../system/key_hints.ts";
-import { tryKeyring } from "./keyring.ts";
+import type { KernelKey } from "../keyring/kernel_key.ts";
+import { diagnoseKey, type KeyCall, TOO_OLD } from "../keyring/hints.ts";
+import { withRandomKey } from "../keyring/syscalls.ts";
 import {
   type KernelCipher,
   kernelCiphers,
@@ -288,6 +289,16 @@ function* listCandidates(system: System): Generator<Pick<KernelCipher, "name" | 
   const others = new Map(listStreamable(system).map((cipher) => [cipher.name, cipher]));
   for (const name of COMMON) others.delete(name);
   yield* others.values();
+}
+
+/** Opens a cipher with a random key of the keyring. @returns The error, or undefined. */
+function tryKeyring(library: Library, name: string): KcapiError | undefined {
+  const algorithm = parseAlgorithm(name);
+  const open = (key: KernelKey) => openKernel(library, algorithm, key).close();
+  return attempt(() => {
+    withRandomKey(library, algorithm.keySizes!.at(-1)!, open);
+    return undefined;
+  });
 }
 
 function attempt<T>(action: () => T): T | KcapiError {

@@ -7,7 +7,7 @@
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
 import { checkEngine, signalsOf } from "../cipher/options.ts";
 import type { EngineChoice } from "../engines/mod.ts";
-import { checkKernelKey } from "../kernel_key.ts";
+import { checkKernelKey } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { checkPool, type Executor } from "../executors/executor.ts";

@@ -11,7 +11,7 @@ import { KcapiError } from "../errors.ts";
 import type { BatchResult, LocalSession } from "../executors/executor.ts";
 import { type BatchMessage, failureOf, type OpenMessage, type Reply, type Request } from "../executors/messages.ts";
 import { movable, SharedBufferTable } from "../executors/shared_buffers.ts";
-import type { Key } from "../kernel_key.ts";
+import type { Key } from "../keyring/kernel_key.ts";
 import { openSegments, type SealedJob } from "../sealed/batches.ts";
 import { Secret } from "../secret.ts";
 

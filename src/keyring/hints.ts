@@ -1,21 +1,25 @@
 /**
- * Why a key of the kernel's keyring cannot be had or set, and what would change that.
+ * Why a key in the kernel's keyring is not found or cannot be set, and what would change that.
  *
  * @module
  */
 
 import type { ErrorCode } from "../errors.ts";
-import type { Diagnosis } from "./hints.ts";
+import type { Diagnosis } from "../system/hints.ts";
 
-/** The calls that can fail, by the names that errors have for them. */
+/** The calls that can fail, as `KcapiError.operation` names them. */
 export type KeyCall = "add_key" | "request_key" | "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)";
 
-/** What to do about a key that is not there. */
+/** What to do if there is no such key. */
 const LOAD =
   "load it where this process finds it: keyctl padd logon DESCRIPTION @u, and keyctl link @u @s in its session " +
   "(a systemd unit: KeyringMode=shared)";
 
-/** @param keySizes The lengths in bytes that the cipher takes, where they are known. */
+/**
+ * The cause of a failed call; undefined if it is not known.
+ *
+ * @param keySizes The key lengths of the cipher in bytes, if they are known.
+ */
 export function diagnoseKey(code: ErrorCode, call: KeyCall, keySizes?: readonly number[]): Diagnosis | undefined {
   if (call === "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)" && Object.hasOwn(SETTING, code)) return SETTING[code]!(keySizes);
   return FINDING[code]?.(call);
@@ -60,15 +64,15 @@ const FINDING: Readonly<Record<string, (call: KeyCall) => Diagnosis>> = {
     cause: "the key was rejected by what should have made it",
     remedy: "load a key in its place",
   }),
-  EPERM: filtered,
-  ENOSYS: filtered,
+  EPERM: diagnoseFilter,
+  ENOSYS: diagnoseFilter,
   EDQUOT: () => ({
     cause: "the user's quota of keys is used up (kernel.keys.maxkeys, kernel.keys.maxbytes)",
     remedy: "unlink keys that are of no more use, or raise the quota",
   }),
 };
 
-function filtered(call: KeyCall): Diagnosis {
+function diagnoseFilter(call: KeyCall): Diagnosis {
   return {
     cause: `a seccomp filter refuses ${call}, as those of containers do, or this kernel has no keyrings`,
     remedy: call === "request_key"
@@ -77,7 +81,7 @@ function filtered(call: KeyCall): Diagnosis {
   };
 }
 
-/** ENOPROTOOPT for whatever key. */
+/** The cause if any key is refused with ENOPROTOOPT. */
 export const TOO_OLD: Diagnosis = {
   cause: "this kernel takes no keys out of its keyring: it is older than Linux 6.2, or built without keyrings",
   remedy: "use Linux 6.2 or later, or give the key's bytes",

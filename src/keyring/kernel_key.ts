@@ -1,18 +1,18 @@
 /**
- * {@linkcode KernelKey}: a key that stays in the kernel, by its name there.
+ * {@linkcode KernelKey}: the name of a key in the kernel's keyring.
  *
  * @module
  */
 
-import { describe, isBuffer } from "./bytes.ts";
-import { Secret } from "./secret.ts";
+import { describe, isBuffer } from "../bytes.ts";
+import { Secret } from "../secret.ts";
 
 const TYPES = ["logon", "user", "encrypted", "trusted"] as const;
 
 /**
- * A key in the kernel's keyring, used instead of the key's bytes: by key type and description, as request_key(2) finds it
- * from this process, or by serial number. The kernel copies the key from its keyring, so it never enters this process.
- * Needs Linux 6.2 or later and the kernel engine.
+ * A key in the kernel's keyring, used instead of the key's bytes: by key type and description, as request_key(2) finds
+ * it from this process, or by serial number. The kernel copies the key from its keyring, so it never enters this
+ * process. Needs Linux 6.2 or later and the kernel engine.
  */
 export type KernelKey =
   | {
@@ -22,34 +22,34 @@ export type KernelKey =
   }
   | { readonly serial: number; readonly type?: undefined; readonly description?: undefined };
 
-/** The key of a cipher: its bytes, owned by whoever holds them, or the name of a key in the kernel. */
+/** The key of a cipher: its bytes, or the name of a key in the kernel. */
 export type Key = Secret | KernelKey;
 
-/** A key of its own, to be disposed of separately. */
+/** A copy of a key, which is disposed of separately. */
 export function cloneKey(key: Key): Key {
   return key instanceof Secret ? key.clone() : key;
 }
 
-/** Zeroes the bytes, if the key has any. */
+/** Zeroes the bytes of a key, if it has any. */
 export function disposeKey(key: Key): void {
   if (key instanceof Secret) key.dispose();
 }
 
-/** The longest description that the kernel takes, in bytes (KEY_MAX_DESC_SIZE, with the NUL behind it). */
-const LONGEST = 4095;
+/** The most bytes of a description (KEY_MAX_DESC_SIZE, less the NUL at its end). */
+const MAX_DESCRIPTION = 4095;
 
 /**
  * A checked copy of a kernel key.
  *
- * @returns Undefined if `value` is something else, such as bytes (whatever properties they have) or a CryptoKey, whose
- * `type` is none of the kernel's.
+ * @returns Undefined if `value` is something else, such as bytes with any properties, or a CryptoKey, whose `type` is
+ * not one of the kernel's.
  * @throws {TypeError} or {RangeError} If it is a kernel key with a wrong type, description or serial.
  */
 export function checkKernelKey(value: unknown): KernelKey | undefined {
   if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || isBuffer(value)) return undefined;
   const { type, description, serial } = value as Record<string, unknown>;
   if (serial === undefined) {
-    return description === undefined && !isKeyType(type) ? undefined : checkNamed(type, description);
+    return description === undefined && !isKeyType(type) ? undefined : checkDescription(type, description);
   }
   if (type !== undefined || description !== undefined) {
     throw new TypeError('"key" expected "type" and "description", or "serial", got both');
@@ -61,7 +61,7 @@ function isKeyType(type: unknown): type is typeof TYPES[number] {
   return TYPES.includes(type as typeof TYPES[number]);
 }
 
-function checkNamed(type: unknown, description: unknown): KernelKey {
+function checkDescription(type: unknown, description: unknown): KernelKey {
   if (!isKeyType(type)) {
     const got = typeof type === "string" ? "another string" : describe(type);
     throw new TypeError(`"key.type" expected ${TYPES.map((type) => `"${type}"`).join(" or ")}, got ${got}`);
@@ -69,13 +69,13 @@ function checkNamed(type: unknown, description: unknown): KernelKey {
   if (typeof description !== "string") {
     throw new TypeError(`"key.description" expected a string, got ${describe(description)}`);
   }
-  // What the encoder would replace, or C takes for the end, would be the description of another key.
+  // The encoder would replace a lone surrogate, and C would stop at a NUL: the description of another key.
   if (description.includes("\0") || !description.isWellFormed()) {
     throw new TypeError('"key.description" expected text without NUL and lone surrogates');
   }
   const { length } = new TextEncoder().encode(description);
-  if (length === 0 || length > LONGEST) {
-    throw new RangeError(`"key.description" expected 1 to ${LONGEST} bytes, got ${length}`);
+  if (length === 0 || length > MAX_DESCRIPTION) {
+    throw new RangeError(`"key.description" expected 1 to ${MAX_DESCRIPTION} bytes, got ${length}`);
   }
   return { type, description };
 }
