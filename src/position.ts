@@ -57,25 +57,24 @@ export function ivOfSector(number: bigint, ivSize: number): Bytes {
  */
 export function ivAt(algorithm: Algorithm, iv: Bytes, position: number): Bytes {
   const blocks = position / algorithm.chunkSize;
-  return algorithm.kind === "counter" ? littleEndianAt(algorithm, iv, blocks) : bigEndianAt(iv, blocks);
+  const counter = iv.slice();
+  if (algorithm.kind !== "counter") addBlocks(counter, blocks);
+  else new DataView(counter.buffer).setUint32(algorithm.counterOffset, counterAt(algorithm, iv, blocks), true);
+  return counter;
 }
 
-/** SP 800-38A: the whole counter block is a big-endian number. */
-function bigEndianAt(iv: Bytes, blocks: number): Bytes {
-  const counter = iv.slice();
+/** Adds to a counter block, which is one big-endian number (SP 800-38A). It wraps around. */
+export function addBlocks(counter: Uint8Array, blocks: number): void {
   for (let i = counter.length - 1; i >= 0 && blocks > 0; i--) {
     const sum = counter[i]! + blocks % 256;
     counter[i] = sum;
     blocks = Math.floor(blocks / 256) + (sum >> 8);
   }
-  return counter;
 }
 
-function littleEndianAt(algorithm: Algorithm, iv: Bytes, blocks: number): Bytes {
-  const first = firstBlock(algorithm, iv);
-  if (first + blocks >= MAX_COUNTER) throw endOfCounter(algorithm);
-  const counter = iv.slice();
-  new DataView(counter.buffer).setUint32(algorithm.counterOffset, first + blocks, true);
+function counterAt(algorithm: Algorithm, iv: Bytes, blocks: number): number {
+  const counter = firstBlock(algorithm, iv) + blocks;
+  if (counter >= MAX_COUNTER) throw endOfCounter(algorithm);
   return counter;
 }
 

@@ -12,7 +12,7 @@ import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Bytes } from "../bytes.ts";
 
 // linux/socket.h, asm-generic/socket.h, asm-generic/fcntl.h, linux/fcntl.h
-const AF_ALG = 38;
+export const AF_ALG = 38;
 const SOL_SOCKET = 1;
 const SO_DOMAIN = 39;
 const F_SETFD = 2;

@@ -9,6 +9,12 @@ import type { Bytes } from "../bytes.ts";
 /** `"kernel"`: AF_ALG through libkcapi. `"userspace"`: the runtime's own `node:crypto`. */
 export type EngineName = "kernel" | "userspace";
 
+/**
+ * The largest window in bytes, of both engines: the kernel's default send buffer. With larger socket buffers the op itself
+ * fails with ENOMEM, because its page lists must fit net.core.optmem_max (crypto/af_alg.c).
+ */
+export const MAX_WINDOW = 212_992;
+
 /** The direction of a stream. */
 export type Direction = "encrypt" | "decrypt";
 

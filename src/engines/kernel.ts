@@ -12,11 +12,10 @@ import type { Key } from "../keyring/kernel_key.ts";
 import { setKernelKey } from "../keyring/syscalls.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
-import { closeOnExec, descriptorsOf, socketOption, streamSocketOf } from "./descriptors.ts";
-import type { Direction, Engine } from "./engine.ts";
+import { AF_ALG, closeOnExec, descriptorsOf, socketOption, streamSocketOf } from "./descriptors.ts";
+import { type Direction, type Engine, MAX_WINDOW } from "./engine.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/fs.h, linux/uio.h
-const AF_ALG = 38;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const SO_SNDBUF = 7;
@@ -28,12 +27,6 @@ const UIO_MAXIOV = 1024;
  * slower, refused in some containers, and corrupted by unaligned buffers. Entries of length 0 count.
  */
 const SENDMSG_ENTRIES = 17;
-
-/**
- * The most bytes of the window, whatever the buffers' sizes. This is the kernel's default; with larger socket
- * buffers the op itself fails with ENOMEM, for its page lists must fit net.core.optmem_max (crypto/af_alg.c).
- */
-const WINDOW_LIMIT = 212_992;
 
 /**
  * The most entries of an output list. Each takes memory of net.core.optmem_max, which runs out at 27 of them with the
@@ -299,7 +292,7 @@ export function measureLimits(call: Calls, streamSocket?: number): Limits {
   try {
     const send = Math.max(page, bufferSize(call, socket, SO_SNDBUF));
     const receive = Math.max(page, bufferSize(call, socket, SO_RCVBUF));
-    const pages = Math.floor(Math.min(send, receive, WINDOW_LIMIT) / page);
+    const pages = Math.floor(Math.min(send, receive, MAX_WINDOW) / page);
     // An unaligned output of n steps of pages ends a few bytes into one page more than its size tells; where the
     // receive buffer has no such page, the op would return less than it was asked for.
     const spare = pages % PAGES_PER_STEP === 0 && pages > 1 ? 1 : 0;
@@ -341,7 +334,7 @@ class Iovecs {
 
   /** Memory for the output of a list too long for one op: used again and again, never handed out. */
   scratch(length: number): Bytes {
-    this.#scratch ??= new Uint8Array(WINDOW_LIMIT);
+    this.#scratch ??= new Uint8Array(MAX_WINDOW);
     return this.#scratch.subarray(0, length);
   }
 

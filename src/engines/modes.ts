@@ -5,14 +5,16 @@
  * @module
  */
 
-import { cryptoBackend } from "../runtime/mod.ts";
+import { cryptoBackend, nodeCrypto } from "../runtime/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
+import { addBlocks } from "../position.ts";
 import type { Direction } from "./engine.ts";
-import { lazily, masked, masks, memory, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
+import { masked, masks, type Memory, memory, once, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
 
-const NO_IV: Bytes = new Uint8Array(0);
+/** For modes without one. */
+export const NO_IV: Bytes = new Uint8Array(0);
 
 /** A cipher in one mode under one key. */
 export interface Mode {
@@ -63,9 +65,6 @@ export function unfit(name: string, expected: string): KcapiError {
   return new KcapiError("EINVAL", "update", `${name} expects ${expected}`);
 }
 
-/** `node:crypto`, loaded on first use: that takes as long as starting the runtime. */
-const crypto = lazily(() => process.getBuiltinModule("node:crypto"));
-
 const works = new Map<string, boolean>();
 
 /** A cipher of `node:crypto`; undefined where this runtime does not have it. */
@@ -86,13 +85,13 @@ function tried(name: string, keySize: number, ivSize: number): boolean {
 }
 
 function keyed(name: string, key: Bytes, ivSize: number): Mode {
-  let cipher: ReturnType<ReturnType<typeof crypto>["createCipheriv"]> | undefined;
+  let cipher: ReturnType<ReturnType<typeof nodeCrypto>["createCipheriv"]> | undefined;
   let running: Direction;
   function start(direction: Direction, iv: Bytes): void {
     // Without an IV there is no state, and the cipher at hand does for every message.
     if (ivSize === 0 && cipher && running === direction) return;
     end();
-    const create = direction === "encrypt" ? crypto().createCipheriv : crypto().createDecipheriv;
+    const create = direction === "encrypt" ? nodeCrypto().createCipheriv : nodeCrypto().createDecipheriv;
     cipher = create(name, key, ivSize > 0 ? iv : null);
     // At once: switched off after the first update, it costs one runtime a block in decryption.
     cipher.setAutoPadding(false);
@@ -122,7 +121,7 @@ function block(mode: string, cipher: string, key: Bytes): Mode | undefined {
  * (bench/modes.ts): RustCrypto's ctr 115 µs against 34, its cbc decryption 168 against 30; OpenSSL's 17 and 10, BoringSSL's 9
  * and 9, where ECB alone takes about as long.
  */
-const isOverEcb = lazily(() => cryptoBackend() === "rustcrypto");
+const isOverEcb = once(() => cryptoBackend() === "rustcrypto");
 
 function ctr(cipher: string, key: Bytes): Mode | undefined {
   const ready = block("ctr", cipher, key);
@@ -160,14 +159,14 @@ function bySize(short: Mode, long: Mode): Mode {
 
 /** The key stream is E of the counter block, which is a big-endian number of 128 bits, and of those that follow. */
 function ctrOverEcb(ecb: Mode): Mode {
-  /** The next counter block, as big-endian words. */
-  const counter = new DataView(new ArrayBuffer(16));
+  /** The next counter block. */
+  const counter = memory(16);
   /** How much of the block before it was used up, and that block. */
   let used = 0;
   const before = memory(16);
   function start(_: Direction, iv: Bytes): void {
     ecb.start("encrypt", NO_IV);
-    for (let i = 0; i < 16; i++) counter.setUint8(i, iv[i]!);
+    counter.bytes.set(iv);
     used = 0;
   }
   function run(given: Bytes): Uint8Array {
@@ -190,11 +189,11 @@ function ctrOverEcb(ecb: Mode): Mode {
 }
 
 /** Fills `words` with counter blocks, and counts on. Of signed words, for those are no heap numbers. */
-function count(words: Words, counter: DataView): void {
+function count(words: Words, counter: Memory): void {
   for (let i = 0; i < words.length;) {
     // In memory their bytes are in another order than this machine counts in: only the first of the last four changes.
-    const [a, b, c, d] = [0, 4, 8, 12].map((at) => counter.getInt32(at, true)) as [number, number, number, number];
-    const end = Math.min(words.length, i + 4 * (0x100 - counter.getUint8(15)));
+    const [a, b, c, d] = counter.words as Iterable<number> as [number, number, number, number];
+    const end = Math.min(words.length, i + 4 * (0x100 - counter.bytes[15]!));
     const steps = (end - i) / 4;
     let last = d;
     if (steps % 2 === 1) {
@@ -208,7 +207,7 @@ function count(words: Words, counter: DataView): void {
       fillBlock(words, i + 4, a, b, c, (last + 0x1000000) | 0);
       last = (last + 0x2000000) | 0;
     }
-    add(counter, steps);
+    addBlocks(counter.bytes, steps);
   }
 }
 
@@ -217,15 +216,6 @@ function fillBlock(words: Words, at: number, a: number, b: number, c: number, d:
   words[at + 1] = b;
   words[at + 2] = c;
   words[at + 3] = d;
-}
-
-/** Adds to a big-endian number of 128 bits. */
-function add(counter: DataView, steps: number): void {
-  for (let at = 12; at >= 0 && steps > 0; at -= 4) {
-    const sum = counter.getUint32(at) + steps;
-    counter.setUint32(at, sum);
-    steps = sum > 0xffffffff ? 1 : 0;
-  }
 }
 
 /** RFC 3686: the counter block is a nonce (the key's last 4 bytes), the IV, and a 32-bit counter from 1. */

@@ -7,15 +7,13 @@
 
 import { hasFastBigInts } from "../runtime/mod.ts";
 import type { Bytes } from "../bytes.ts";
-
-/** The most bytes that are processed at once: the kernel's default send buffer, so that both engines take the same messages. */
-export const WINDOW = 212_992;
+import { MAX_WINDOW } from "./engine.ts";
 
 /** The garbage collector frees fewer bytes than these, in one piece, at less than the call would cost. */
 const LEAST_FREED = 4096;
 
 /** Makes it when it is first asked for. */
-export function lazily<T>(make: () => T): () => T {
+export function once<T>(make: () => T): () => T {
   let made: T | undefined;
   return () => made ??= make();
 }
@@ -38,18 +36,18 @@ export function memory(length: number): Memory {
 const made: Memory[] = [];
 
 function shared(length: number): () => Memory {
-  return lazily(() => {
+  return once(() => {
     const scratch = memory(length);
     made.push(scratch);
     return scratch;
   });
 }
 
-const gathered = shared(WINDOW);
+const gathered = shared(MAX_WINDOW);
 /** Input made ready for a cipher. */
-export const masked = shared(WINDOW);
+export const masked = shared(MAX_WINDOW);
 /** Key stream, masks, counter blocks: a block more than a window, for what is a block ahead. */
-export const masks = shared(WINDOW + 16);
+export const masks = shared(MAX_WINDOW + 16);
 
 /** Forgets what was in it, key stream and plaintext: for the end of a stream. */
 export function wipeScratch(): void {
@@ -86,7 +84,7 @@ export function xor(target: Uint8Array, source: Uint8Array): void {
 /** From so many words on, views of them as longs cost less than they gain. */
 const LEAST_LONG = 256;
 
-const byLongs = lazily(hasFastBigInts);
+const byLongs = once(hasFastBigInts);
 
 /**
  * `target ^= source`. Eight words a step take a third of the time of one a step. Not generic: code that sees two types of arrays is

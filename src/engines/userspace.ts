@@ -9,14 +9,12 @@ import { type Bytes, scatter, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { Secret } from "../secret.ts";
 import { nearestAlgorithm } from "../system/nearest.ts";
-import type { Direction, Engine } from "./engine.ts";
-import { CIPHERS, make, MAKERS, type Mode, unfit } from "./modes.ts";
-import { discard, gather, lazily, owned, WINDOW, wipeScratch } from "./scratch.ts";
-
-const NO_IV: Bytes = new Uint8Array(0);
+import { type Direction, type Engine, MAX_WINDOW } from "./engine.ts";
+import { CIPHERS, make, MAKERS, type Mode, NO_IV, unfit } from "./modes.ts";
+import { discard, gather, once, owned, wipeScratch } from "./scratch.ts";
 
 /** The names of the algorithms that {@linkcode openUserspace} has in this runtime: tried, once. */
-export const userspaceNames: () => readonly string[] = lazily(() => {
+export const userspaceNames: () => readonly string[] = once(() => {
   const ciphers = Object.keys(CIPHERS);
   const names = Object.keys(MAKERS).flatMap((template) =>
     template.includes("*") ? ciphers.map((cipher) => template.replace("*", cipher)) : template
@@ -79,7 +77,7 @@ class UserspaceEngine implements Engine {
   readonly name = "userspace";
   readonly blockSize: number;
   readonly ivSize: number;
-  readonly window = WINDOW;
+  readonly window = MAX_WINDOW;
   readonly #algorithm: Algorithm;
   readonly #key: Secret;
   readonly #mode: Mode;
@@ -132,7 +130,7 @@ class UserspaceEngine implements Engine {
   }
 
   capacity(queued: number): number {
-    return WINDOW - queued;
+    return MAX_WINDOW - queued;
   }
 
   reinit(): Engine {

@@ -107,6 +107,13 @@ export const allocUnsafe: (length: number) => Uint8Array<ArrayBuffer> = globals.
 /** The runtime's setImmediate, captured at import, because a test may replace the timers of its runtime. */
 export const setImmediate: (callback: () => void) => void = globals.setImmediate?.bind(globalThis);
 
+let crypto: typeof import("node:crypto") | undefined;
+
+/** `node:crypto`, loaded when it is first used: loading it takes as long as starting the runtime. */
+export function nodeCrypto(): typeof import("node:crypto") {
+  return crypto ??= process.getBuiltinModule("node:crypto");
+}
+
 /** Reads a small text file. Returns an error if that fails or needs a permission that is not granted. */
 export function readSystemFile(path: string): string | Error {
   if (globals.Deno && !denoMayRead(path, globals.Deno)) {

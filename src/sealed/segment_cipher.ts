@@ -10,6 +10,7 @@ import { Flow } from "../cipher/flow.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { discard, owned } from "../engines/scratch.ts";
+import { nodeCrypto } from "../runtime/mod.ts";
 import { Secret } from "../secret.ts";
 import { type Format, type Header, PREFIX_SIZE } from "./format.ts";
 
@@ -43,12 +44,6 @@ export interface SegmentCipher {
 
 const MAC_KEY = 32;
 
-/** `node:crypto`, loaded on first use: that takes as long as starting the runtime. */
-let loaded: typeof import("node:crypto") | undefined;
-function crypto(): typeof import("node:crypto") {
-  return loaded ??= process.getBuiltinModule("node:crypto");
-}
-
 /** `node:crypto`'s name of a hash. */
 function hashName(hash: string): string {
   return hash.replace("-", "").toLowerCase();
@@ -60,7 +55,7 @@ function hashName(hash: string): string {
  */
 function hkdf(hash: string, key: Secret, salt: Bytes, info: Bytes, length: number): Secret {
   const name = hashName(hash);
-  const { createHmac } = crypto();
+  const { createHmac } = nodeCrypto();
   using pseudorandom = secretDigest(createHmac(name, salt).update(key.bytes));
   const derived = Secret.alloc(length);
   let block = Secret.alloc(0);
@@ -156,7 +151,7 @@ class CtrHmacCipher implements SegmentCipher {
     setPosition(this.#nonce, position);
     const length = sealed.length - this.#tagRoom.length;
     const ciphertext = sealed.subarray(0, length);
-    if (!crypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
+    if (!nodeCrypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
     return this.#crypt("decrypt", [ciphertext], target);
   }
 
@@ -166,7 +161,7 @@ class CtrHmacCipher implements SegmentCipher {
   }
 
   #tagOf(ciphertext: Bytes): Uint8Array {
-    const mac = crypto().createHmac(this.#macName, this.#macKey.bytes).update(this.#nonce).update(ciphertext);
+    const mac = nodeCrypto().createHmac(this.#macName, this.#macKey.bytes).update(this.#nonce).update(ciphertext);
     return mac.digest().subarray(0, this.#tagRoom.length);
   }
 
@@ -206,7 +201,7 @@ class GcmCipher implements SegmentCipher {
   seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes {
     setPosition(this.#nonce, position);
     const sealed = target ?? new Uint8Array(sizeOf(plaintext) + this.#tagSize);
-    const cipher = crypto().createCipheriv(this.#name, this.#key.bytes, this.#nonce);
+    const cipher = nodeCrypto().createCipheriv(this.#name, this.#key.bytes, this.#nonce);
     let at = 0;
     for (const bytes of plaintext) {
       const ciphertext = cipher.update(bytes);
@@ -222,7 +217,7 @@ class GcmCipher implements SegmentCipher {
   open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined {
     setPosition(this.#nonce, position);
     const length = sealed.length - this.#tagSize;
-    const decipher = crypto().createDecipheriv(this.#name, this.#key.bytes, this.#nonce);
+    const decipher = nodeCrypto().createDecipheriv(this.#name, this.#key.bytes, this.#nonce);
     decipher.setAuthTag(sealed.subarray(length));
     const plaintext = decipher.update(sealed.subarray(0, length));
     try {
