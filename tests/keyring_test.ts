@@ -152,7 +152,7 @@ test("bytes are bytes whatever they are called, and each part of a key is asked 
 
 test("sealed streams refuse a key of the kernel's, and say why", () => {
   const key = { serial: 1 } as unknown as Bytes;
-  assertThrows(() => seal({ key }, bytes(1)), TypeError, "sealed streams derive keys from theirs in this process");
+  assertThrows(() => seal({ key }, bytes(1)), TypeError, "sealed streams derive their keys in this process");
 });
 
 // ---- no falling back ----------------------------------------------------------------------------------------------

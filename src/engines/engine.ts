@@ -10,8 +10,8 @@ import type { Bytes } from "../bytes.ts";
 export type EngineName = "kernel" | "userspace";
 
 /**
- * The largest window in bytes, of both engines: the kernel's default send buffer. With larger socket buffers the op itself
- * fails with ENOMEM, because its page lists must fit net.core.optmem_max (crypto/af_alg.c).
+ * The largest window of both engines, in bytes: the kernel's default send buffer. With larger socket buffers the op
+ * itself fails with ENOMEM, because its page lists must fit net.core.optmem_max (crypto/af_alg.c).
  */
 export const MAX_WINDOW = 212_992;
 

@@ -20,7 +20,7 @@ import {
   type SplitRule,
 } from "../executors/executor.ts";
 import { allocUnsafe } from "../runtime/mod.ts";
-import { Secret } from "../secret.ts";
+import type { Secret } from "../secret.ts";
 import type { TransformFactory } from "../streams/transform.ts";
 import {
   badMessage,
