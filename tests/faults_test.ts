@@ -1,4 +1,4 @@
-/** Faults in flight: aborts at every point there is, signals of the system by the thousand, kill -9. */
+/** Tests of interruptions: aborts at every await point, thousands of system signals, and kill -9. */
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ const PIECES = [3, 20_000, 70_001];
 
 // ---- AbortSignal at every await point -----------------------------------------------------------------------------
 
-/** What a stream does until it ends: gives each output to `take`. */
+/** Runs a stream to its end, and passes each output to `take`. */
 type Scenario = (signal: AbortSignal, take: (output: Uint8Array) => void) => Promise<unknown>;
 
 interface Case {
@@ -27,7 +27,7 @@ async function each(source: AsyncIterable<Uint8Array>, take: (output: Uint8Array
   for await (const output of source) take(output);
 }
 
-/** A source that waits a turn of the event loop for each piece. */
+/** A source that waits for one turn of the event loop before each chunk. */
 async function* slowly(): AsyncGenerator<Bytes> {
   for (const piece of cut(INPUT, PIECES)) {
     await turns();
@@ -76,8 +76,8 @@ const SCENARIOS: Record<string, Case> = {
 const REASON = new Error("the signal's own reason");
 
 /**
- * Counts microtasks from the start on, with a turn of the event loop after each `burst` of them: what waits for one gets
- * on, too. At the one with number `point`, calls `act`; ends when `over` says so.
+ * Counts microtasks, with a turn of the event loop after each `burst` of them, so that work that waits for a turn also
+ * continues. Calls `act` at microtask number `point`. Ends when `over` returns true.
  */
 async function countdown(point: number, act: () => void, over: () => boolean): Promise<number> {
   const burst = 50;
@@ -92,7 +92,7 @@ async function countdown(point: number, act: () => void, over: () => boolean): P
 interface Outcome {
   readonly error: unknown;
   readonly output: Bytes;
-  /** Whether the scenario had ended before the signal was aborted. */
+  /** Whether the scenario ended before the abort. */
   readonly isFirst: boolean;
 }
 
@@ -113,7 +113,7 @@ async function abortAt(point: number, run: Scenario): Promise<Outcome> {
 
 for (const [name, { padding, run }] of Object.entries(SCENARIOS)) {
   const algorithm = padding === "pkcs7" ? "cbc(aes)" : "ctr(aes)";
-  test(`${name}: a signal aborted at any microtask ends it with its reason, after right bytes, and leaves nothing open`, async () => {
+  test(`${name}: a signal aborted at any microtask ends it with its reason, after right bytes, and nothing stays open`, async () => {
     const expected = reference("encrypt", algorithm, { key: KEY, iv: IV, padding }, INPUT);
     const files = openFiles();
     let aborted = 0;
@@ -144,9 +144,9 @@ function childCommand(name: string): string[] {
 const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).join(" ");
 
 /**
- * Runs the command after `--` in a process of its own. From its first output on, sends it SIGUSR1 a thousand times, one each
- * half a millisecond, and then SIGUSR2. Goes on with both for as long as it runs: it ends when it has heard enough.
- * Prints what it prints, and on standard error how many signals were sent.
+ * Runs the command after `--` in another process. From its first output on, sends it 1,000 SIGUSR1, one each half a
+ * millisecond, and then SIGUSR2. Repeats this until the process ends. Prints its output, and to standard error the
+ * number of signals.
  */
 const BOMBARD = `
   my $pid = open(my $out, "-|", @ARGV) or die;
@@ -163,12 +163,12 @@ const BOMBARD = `
   print while <$out>; kill "KILL", $killer; waitpid $killer, 0; close $out; exit($? >> 8 || $? & 127);
 `;
 
-test("signals by the thousand change no byte: calls that they interrupt go on", async () => {
+test("thousands of signals do not change the output: interrupted calls are continued", async () => {
   const { code, stdout, stderr } = await spawn(["perl", "-e", BOMBARD, ...childCommand("bombarded.ts")], {
     env: { KCAPI_TEST_ENGINE: engine },
     timeout: 100_000,
   });
-  const sent = Number(stderr.match(/^\d+$/gm)?.at(-1)); // the runtime may print lines of its own there
+  const sent = Number(stderr.match(/^\d+$/gm)?.at(-1)); // The runtime may print its own lines there.
   assertEquals([code, stdout], [0, "ready\nright\n"], stderr.slice(0, 2_000));
   assert(sent >= 1_000, `${sent} signals were sent: ${stderr.slice(0, 2_000)}`);
 });
@@ -176,7 +176,7 @@ test("signals by the thousand change no byte: calls that they interrupt go on", 
 // ---- kill -9 ------------------------------------------------------------------------------------------------------
 
 test(
-  "kill -9 of a file job leaves the file as it was, or whole, and never a half",
+  "kill -9 during a file operation leaves the old file or the complete new one",
   { engine: "userspace" },
   async () => {
     const dir = tempDir();
@@ -195,7 +195,7 @@ test(
     ];
     const wanted = hash(reference("encrypt", "ctr(aes)", { key: KEY, iv: new Uint8Array(16) }, data));
     const states = new Set<string>();
-    // Killed as soon as something new is in the directory, and some steps after that; 0: not at all.
+    // The process is killed when a new file appears in the directory, or some steps later. 0 means never.
     for (const steps of [1, 2, 40, 0]) {
       writeFileSync(output, "old");
       const script = `${quoted(job)} >&2 & pid=$!
@@ -214,7 +214,7 @@ test(
       states.add(`${stdout.trim()} ${isOld ? "old" : "new"}`);
       assert(existsSync(input));
     }
-    // It was killed in the midst of it at least once.
+    // At least one process was killed during the operation.
     assert(states.has("137 old"), [...states].join());
   },
 );

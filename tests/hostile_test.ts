@@ -1,9 +1,9 @@
 /**
- * Every public entry with values that lie: about their lengths and their memory, from one look to the next, or while
- * somebody waits. What is bytes in truth gives the right bytes; all else is a TypeError (or the value's own error).
+ * Calls every public function with hostile values: their lengths and memory change between reads, or while a promise is
+ * pending. Real bytes must give the right output. Other values must throw a TypeError, or the value's own error.
  *
- * No call into the engine may be given other memory than that of live views, nor the kernel other than what the engine
- * was given; nothing may be left open.
+ * The engine may receive only memory of live views, and the kernel only memory that the engine received. Nothing may
+ * stay open.
  */
 import { Buffer } from "node:buffer";
 import { runInNewContext } from "node:vm";
@@ -40,15 +40,15 @@ function expected(input: Uint8Array, { key = KEY, iv = IV }: { key?: Bytes; iv?:
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype);
 const trueValue = (view: object, name: string) => Object.getOwnPropertyDescriptor(typedArray, name)!.get!.call(view);
 
-/** The same memory, as an object that cannot lie. */
+/** Returns the same memory as a plain view. */
 function trueView(view: object): Bytes {
   const [buffer, offset, length] = ["buffer", "byteOffset", "byteLength"].map((name) => trueValue(view, name));
   return new Uint8Array(buffer, offset, length);
 }
 
 /**
- * Looks at all memory that goes into engines, and from there into the library, until it is disposed of; that throws if
- * any of it was wrong.
+ * Checks all memory that engines and the library receive, until it is disposed. Disposal throws if any memory was
+ * wrong.
  */
 function watchMemory(): Disposable {
   const violations: string[] = [];
@@ -104,7 +104,7 @@ function watchMemory(): Disposable {
       };
     });
     const { allocUnsafe } = library;
-    // What pass() gets for its output. What take() gets goes through op().
+    // The output memory of pass(). That of take() goes through op().
     library.allocUnsafe = (length) => {
       const memory = allocUnsafe(length);
       if (announced.length > 0) announced = [...announced, memory];
@@ -136,14 +136,14 @@ function watchMemory(): Disposable {
 
 // ---- hostile values ---------------------------------------------------------------------------------------------
 
-/** The error of a value that refuses to be looked at. */
+/** The error that a hostile value throws. */
 class HostileError extends Error {}
 
 function refuse(): never {
   throw new HostileError("do not look");
 }
 
-/** A value, and the bytes it is in truth; undefined where it is none. */
+/** A value and its real bytes, undefined if it is not a buffer. */
 interface Hostile {
   readonly value: unknown;
   readonly truth: Bytes | undefined;
@@ -152,7 +152,7 @@ interface Hostile {
 const SIZES = ["length", "byteLength", "byteOffset"];
 const LIES = [...SIZES, "buffer", "subarray", "slice", "set", "constructor", "every", Symbol.iterator, Symbol.species];
 
-/** `target` with own properties in front of the true ones. */
+/** Returns `target` with own properties that hide the inherited ones. */
 function lying<T extends object>(target: T, value: (name: string | symbol) => PropertyDescriptor): T {
   for (const name of LIES) Object.defineProperty(target, name, { configurable: true, ...value(name) });
   return target;
@@ -223,10 +223,10 @@ const revoked = (data: Bytes) => {
 const throwing = (data: Bytes) =>
   new Proxy(data, { get: refuse, has: refuse, getPrototypeOf: refuse, getOwnPropertyDescriptor: refuse });
 
-/** From bytes, which are the new value's own. */
+/** Creates a value from bytes, which it then owns. */
 type Make = (data: Bytes) => unknown;
 
-/** Bytes in truth, whatever they say. */
+/** Real buffers with false properties. */
 const TRUE_BYTES: Record<string, Make> = {
   "a view of a larger buffer": (data) => new Uint8Array(padded(data), 8, data.length),
   "an ArrayBuffer": (data) => data.buffer,
@@ -262,7 +262,7 @@ const TRUE_BYTES: Record<string, Make> = {
   "bytes of another realm": (data) => Object.assign(runInNewContext(`new Uint8Array(${data.length})`), data),
 };
 
-/** None, whatever they say. */
+/** Values that only look like buffers. */
 const NO_BYTES: Record<string, Make> = {
   "detached bytes": detached,
   "resizable bytes": resizable,
@@ -301,16 +301,16 @@ function hostile(name: string, size: number, seed: number): Hostile {
 
 interface Entry {
   readonly sizes: readonly number[];
-  /** What comes out with this value. */
+  /** Runs with the value, and returns the output. */
   run(value: BufferSource): Promise<Uint8Array>;
-  /** What has to, for these bytes. */
+  /** Returns the expected output for these bytes. */
   expected?(truth: Bytes): Bytes;
 }
 
 const DATA = bytes(100, 5);
 const options = { key: KEY, iv: IV, engine } as const;
 const keySizes = [16];
-const chunkSizes = [16, 40, 20_000]; // smaller than what is gathered, and larger
+const chunkSizes = [16, 40, 20_000]; // Smaller and larger than the gather limit.
 const fromKey = (key: Bytes) => expected(DATA, { key });
 const fromIV = (iv: Bytes) => expected(DATA, { iv });
 
@@ -442,7 +442,7 @@ function isBytes(value: unknown): boolean {
   }
 }
 
-/** The memory of what is bytes, by what cannot lie. */
+/** Returns the real memory of a buffer, by the intrinsic getters. */
 function memoryOf(value: unknown): Bytes {
   if (isTyped(value)) return trueView(value as object);
   const [buffer, offset, length] = ArrayBuffer.isView(value)
@@ -452,7 +452,7 @@ function memoryOf(value: unknown): Bytes {
 }
 
 for (const [name, { sizes, run, expected: wanted = expected }] of Object.entries(ENTRIES)) {
-  test(`${name}: what is bytes in truth gives the right bytes, and what is none a TypeError`, async () => {
+  test(`${name}: real buffers give the right bytes, other values a TypeError`, async () => {
     const files = openFiles();
     using _ = watchMemory();
     for (const [i, kind] of [...Object.keys(TRUE_BYTES), ...Object.keys(NO_BYTES)].entries()) {
@@ -480,7 +480,7 @@ for (const [name, { sizes, run, expected: wanted = expected }] of Object.entries
 
 // ---- options ----------------------------------------------------------------------------------------------------
 
-/** All entries that take options, each to its end, and what their options may be. */
+/** All functions that take options. Each runs to its end. */
 const WITH_OPTIONS: Record<string, (options: never) => Promise<Uint8Array>> = {
   "CipherHandle.open()": async (options) => {
     using handle = CipherHandle.open(ALGORITHM, options);
@@ -505,14 +505,14 @@ const TRUE_OPTIONS: Record<string, unknown> = {
   ...{ signal: new AbortController().signal, sectorSize: undefined, sector: undefined },
 };
 
-/** The options of each way; those that there are not are refused. */
+/** The known options of each function. It refuses others. */
 function namesOf(way: string): string[] {
   if (way === "CipherHandle.open()") return ["key", "engine"];
   if (way === "streamOp()") return ["maxBytes", "signal"];
   return Object.keys(TRUE_OPTIONS).filter((name) => name !== "maxBytes");
 }
 
-/** Options that are looked at; the answers are `answer`'s, given how often anything was asked for before. */
+/** Options whose getters return `answer`, called with the number of earlier reads. */
 function asked(way: string, answer: (name: string, look: number) => unknown): { options: never; looks: () => number } {
   let look = 0;
   const options = {};
@@ -523,7 +523,7 @@ function asked(way: string, answer: (name: string, look: number) => unknown): { 
 }
 
 for (const [way, run] of Object.entries(WITH_OPTIONS)) {
-  test(`${way}: options whose getters throw at any look let that error out, and leave nothing open`, async () => {
+  test(`${way}: an error of an option's getter at any read propagates, and nothing stays open`, async () => {
     const files = openFiles();
     using _ = watchMemory();
     const well = asked(way, (name) => TRUE_OPTIONS[name]);
@@ -536,7 +536,7 @@ for (const [way, run] of Object.entries(WITH_OPTIONS)) {
     }
   });
 
-  test(`${way}: options that change from one look to the next give the right bytes or an error`, async () => {
+  test(`${way}: options that change between reads give the right bytes or an error`, async () => {
     const files = openFiles();
     using _ = watchMemory();
     const wrong = [
@@ -556,10 +556,10 @@ for (const [way, run] of Object.entries(WITH_OPTIONS)) {
       for (let from = 0; from < 12; from++) {
         if (!takes(index + from)) continue;
         const { options } = asked(way, (name, look) => look < from ? TRUE_OPTIONS[name] : value);
-        // Two sides of a lie: what comes after the true answers, and the true ones after it.
+        // Both orders: false values after correct ones, and correct values after false ones.
         const { options: reverse } = asked(way, (name, look) => look < from ? value : TRUE_OPTIONS[name]);
         for (const each of [options, reverse]) {
-          // What an engine of the liar's choice makes of a key of his choice is his.
+          // If the engine or the key was false, the output cannot be compared.
           const error = await caught(inTurn(() => run(each)));
           const isKnown = [TypeError, RangeError, KcapiError].some((type) => error instanceof type);
           assert(error === undefined || isKnown, `answer ${index} from look ${from} on: ${error}`);
@@ -572,7 +572,7 @@ for (const [way, run] of Object.entries(WITH_OPTIONS)) {
   });
 }
 
-/** What throws rejects. */
+/** Converts exceptions to rejections. */
 async function inTurn<T>(run: () => Promise<T>): Promise<T> {
   return await run();
 }
@@ -595,7 +595,7 @@ const SIGNALS: Record<string, () => unknown> = {
 };
 
 for (const [kind, signal] of Object.entries(SIGNALS)) {
-  test(`a signal that is none (${kind}) gives the right bytes or an error, and leaves nothing open`, async () => {
+  test(`a value that is not a signal (${kind}) gives the right bytes or an error, and leaves nothing open`, async () => {
     const files = openFiles();
     for (const [name, run] of Object.entries(WITH_OPTIONS)) {
       if (name === "CipherHandle.open()") continue;
@@ -613,7 +613,7 @@ for (const [kind, signal] of Object.entries(SIGNALS)) {
   });
 }
 
-test("options, lists and sources that are proxies are looked at like others", async () => {
+test("proxies work as options, lists and sources", async () => {
   const proxy = <T extends object>(target: T) => new Proxy(target, {});
   assertEquals(await collect(encrypt(ALGORITHM, proxy({ ...options }), proxy([DATA]))), expected(DATA));
   const hostileSource = { [Symbol.asyncIterator]: refuse };
@@ -634,12 +634,12 @@ test("options, lists and sources that are proxies are looked at like others", as
   assertEquals(openFiles(), files);
 });
 
-/** Bytes that do something when their length is asked for. */
+/** Bytes that run code when their length is read. */
 function acting(size: number, act: () => unknown): Bytes {
   return Object.defineProperty(bytes(size), "length", { get: () => (act(), size) });
 }
 
-test("bytes that close the handle when they are looked at are EBADF, and nothing is sent or received", async () => {
+test("bytes that close the handle when they are read cause EBADF, and nothing is sent or received", async () => {
   const files = openFiles();
   const calls: Record<string, (handle: CipherHandle, size: number) => Promise<number>> = {
     streamUpdate: (handle, size) => handle.streamUpdate(bytes(3), acting(size, () => handle.close())),
@@ -658,7 +658,7 @@ test("bytes that close the handle when they are looked at are EBADF, and nothing
   assertEquals(openFiles(), files);
 });
 
-test("bytes that send the last update when they are looked at come after it: EINVAL, and the rest is right", async () => {
+test("bytes that send the last update when they are read cause EINVAL, and the other output is right", async () => {
   using handle = CipherHandle.open(ALGORITHM, { key: KEY, engine });
   handle.streamInitEnc(IV);
   const late = () => handle.streamUpdate(acting(32, () => handle.streamUpdateLast(DATA)));
@@ -666,7 +666,7 @@ test("bytes that send the last update when they are looked at come after it: EIN
   assertEquals(await collect(handle.streamOp()), expected(DATA));
 });
 
-test("a chunk that aborts its stream when it is looked at is refused for that reason", async () => {
+test("a chunk that aborts its stream when it is read is refused with the abort reason", async () => {
   const files = openFiles();
   const key = bytes(64, 4);
   for (const algorithm of ["ctr(aes)", "xts(aes)"]) {
@@ -687,9 +687,9 @@ test("a chunk that aborts its stream when it is looked at is refused for that re
   assertEquals(openFiles(), files);
 });
 
-// ---- memory that goes while somebody waits ----------------------------------------------------------------------
+// ---- memory that is lost while a call waits ---------------------------------------------------------------------
 
-/** Ways to lose the memory of a buffer that was checked. */
+/** Ways to lose the memory of a buffer after it was checked. */
 const LOSSES: Record<string, (size: number) => { data: Bytes; lose: () => void }> = {
   "transferred": (size) => {
     const data = bytes(size, 8);
@@ -712,7 +712,7 @@ const LOSSES: Record<string, (size: number) => { data: Bytes; lose: () => void }
 };
 
 for (const [loss, make] of Object.entries(LOSSES)) {
-  test(`memory lost while it waits (${loss}) is a TypeError for whoever gave it, at any turn, or was used whole`, async () => {
+  test(`memory lost while a call waits (${loss}) rejects that call with a TypeError, at any turn, or was used completely`, async () => {
     const files = openFiles();
     using _ = watchMemory();
     const size = 3 * WINDOW + 5;
@@ -739,7 +739,7 @@ for (const [loss, make] of Object.entries(LOSSES)) {
           if (when === 0) void Promise.resolve().then(lose);
           let count = 0;
           for await (const chunk of consume(data)) {
-            // In place, the output is in the memory that goes.
+            // With inPlace, the output is in the lost memory.
             received.push(chunk.slice());
             if (++count === when) lose();
           }
@@ -756,7 +756,7 @@ for (const [loss, make] of Object.entries(LOSSES)) {
   });
 }
 
-/** The iterable, then what the sender says. */
+/** The iterable, then the result of the sender. */
 async function* closing(
   source: AsyncIterable<Bytes>,
   sent: Promise<unknown>,
@@ -771,9 +771,9 @@ async function* closing(
   }
 }
 
-test("random lists of hostile values, lost at random turns: right bytes or a TypeError, and nothing left open", async () => {
+test("random lists of hostile values, lost at random turns, give right bytes or a TypeError, and nothing stays open", async () => {
   const files = openFiles();
-  const kinds = Object.keys(TRUE_BYTES).filter((name) => !/Float64Array|Uint16Array/.test(name)); // not of any size
+  const kinds = Object.keys(TRUE_BYTES).filter((name) => !/Float64Array|Uint16Array/.test(name)); // Their sizes are multiples of the element size.
   const list = fc.array(fc.tuple(fc.constantFrom(...kinds), fc.oneof(fc.nat(70), fc.nat(60_000))), { maxLength: 20 });
   const loss = fc.option(fc.record({ index: fc.nat(19), turn: fc.nat(6) }));
   await fc.assert(
@@ -807,7 +807,7 @@ test("random lists of hostile values, lost at random turns: right bytes or a Typ
 
 // ---- huge lengths -----------------------------------------------------------------------------------------------
 
-/** The largest of these that this runtime gives, which no 32-bit count holds. */
+/** The largest of these buffers that this runtime allocates. A 32-bit count cannot hold its length. */
 function hugeBytes(): Bytes | undefined {
   for (const size of [2 ** 32 + 16, 2 ** 31 + 16]) {
     try {
@@ -819,9 +819,9 @@ function hugeBytes(): Bytes | undefined {
   return undefined;
 }
 
-test("more bytes than a 32-bit count holds: an update takes what fits, and waits; an op takes what there is", async () => {
+test("buffers of more than 4 GiB: an update sends what fits and waits, an op returns the available output", async () => {
   const huge = hugeBytes();
-  if (!huge) return; // this system has no memory for it, not even for zeros
+  if (!huge) return; // This system cannot allocate it, not even as zero pages.
   using _ = watchMemory();
   const handle = CipherHandle.open(ALGORITHM, { key: KEY, engine });
   handle.streamInitEnc(IV);

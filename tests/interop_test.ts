@@ -1,5 +1,5 @@
 /**
- * The command line tool and the real tools: openssl enc, kcapi-enc, and LUKS images made by qemu-img.
+ * Compares the command line tool with openssl enc, kcapi-enc, and LUKS images of qemu-img.
  */
 import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
@@ -18,7 +18,7 @@ function has(command: string, ...args: string[]): boolean {
   return spawnSync(command, args).status === 0;
 }
 
-/** Runs another tool, which has to succeed. */
+/** Runs another tool, which must succeed. */
 async function other(...command: string[]): Promise<void> {
   const { code, stderr } = await spawn(command);
   assertEquals(code, 0, `${command.join(" ")}: ${stderr}`);
@@ -30,14 +30,14 @@ const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 
 const ENGINE_INDEPENDENT = { engine: "userspace" } as const;
 const FORMS = ["cbc", "ctr", "ecb"].flatMap((mode) => [128, 192, 256].map((bits) => ({ mode, bits })));
-/** Around blocks, the buffers of openssl and the window. */
+/** Sizes around multiples of the block, the buffers of openssl, and the window. */
 const SIZES = [0, 1, 15, 16, 17, 4096, 8193, 212_992, 300_001];
 
 for (const [i, { mode, bits }] of FORMS.entries()) {
   const name = `aes-${bits}-${mode}`;
   const size = SIZES[i]!;
 
-  const forms = bits === 256 ? {} : { engine: "userspace" } as const; // in guests, few processes
+  const forms = bits === 256 ? {} : { engine: "userspace" } as const; // Few processes, because they are slow in a guest.
   test(
     `openssl enc -${name} -K and encrypt --key-file give the same bytes, and decrypt reads them`,
     forms,
@@ -59,12 +59,12 @@ for (const [i, { mode, bits }] of FORMS.entries()) {
   );
 
   test(
-    `openssl enc -${name} -pbkdf2 reads what a passphrase encrypted, and decrypt reads what it wrote`,
+    `openssl enc -${name} -pbkdf2 and the tool read each other's files under a passphrase`,
     ENGINE_INDEPENDENT,
     async () => {
       const directory = tempDir();
       const at = (name: string) => join(directory, name);
-      // A passphrase is bytes, up to the end of the line; a carriage return is one of them.
+      // A passphrase is the bytes up to the end of the line, with a carriage return.
       writeFileSync(at("passphrase"), `corréct horse #${i} $x"'\\\r\nnot this\n`);
       const iterations = String(1 + 999 * (i % 2));
       writeFileSync(at("plain"), bytes(size));
@@ -90,7 +90,7 @@ for (const [i, { mode, bits }] of FORMS.entries()) {
 }
 
 test(
-  "without options, a passphrase is openssl enc -aes-256-cbc -pbkdf2 -iter 600000 -md sha256",
+  "the default for a passphrase matches openssl enc -aes-256-cbc -pbkdf2 -iter 600000 -md sha256",
   ENGINE_INDEPENDENT,
   async () => {
     const directory = tempDir();
@@ -104,7 +104,7 @@ test(
   },
 );
 
-test("--padding none is openssl enc -nopad", ENGINE_INDEPENDENT, async () => {
+test("--padding none matches openssl enc -nopad", ENGINE_INDEPENDENT, async () => {
   const directory = tempDir();
   const at = (name: string) => join(directory, name);
   const [key, iv] = [bytes(32, 2), bytes(16, 3)];
@@ -119,7 +119,7 @@ test("--padding none is openssl enc -nopad", ENGINE_INDEPENDENT, async () => {
   assertEquals(read(at("ours")), read(at("theirs")));
 });
 
-test("--iv-prefix is the IV in front of what openssl enc -iv writes", ENGINE_INDEPENDENT, async () => {
+test("--iv-prefix writes the IV, then the output of openssl enc -iv", ENGINE_INDEPENDENT, async () => {
   const directory = tempDir();
   const at = (name: string) => join(directory, name);
   const key = bytes(32, 2);
@@ -141,7 +141,7 @@ const withKcapiEnc = test.if(
   engine === "kernel" ? "no kcapi-enc here (package kcapi-tools)" : "kcapi-enc needs the kernel",
 );
 
-/** kcapi-enc on a file, its key through a descriptor; -d without its unpadding, which crashes on some kernels. */
+/** Runs kcapi-enc on a file, with the key from a descriptor. -d without unpadding, which crashes on some kernels. */
 async function kcapiEnc(
   at: (name: string) => string,
   direction: "-e" | "-d",
@@ -153,7 +153,7 @@ async function kcapiEnc(
   await other("bash", "-c", `exec "$@" 10<'${at("key")}'`, "-", ...command);
 }
 
-// What kcapi-enc makes of whole blocks is unpadded; else it pads as PKCS#7 does, in any mode but one for streams.
+// kcapi-enc does not pad whole blocks. It pads other lengths with PKCS#7, except in stream modes.
 for (
   const [cipher, size, padding] of [
     ["cbc(aes)", 70_001, "pkcs7"],
@@ -191,8 +191,8 @@ for (
 
 const hasLuks = has("qemu-img", "--version") && has("/usr/sbin/cryptsetup", "--version");
 
-test.if(hasLuks, "no qemu-img or cryptsetup (packages qemu-utils, cryptsetup-bin)")(
-  "sectors of xts(aes) are the payload of a LUKS image of qemu-img (aes-xts-plain64), given its volume key",
+test.if(hasLuks, "needs qemu-img and cryptsetup (packages qemu-utils, cryptsetup-bin)")(
+  "xts(aes) with sectors reads the payload of a LUKS image of qemu-img (aes-xts-plain64) with its volume key",
   async () => {
     const directory = tempDir();
     const at = (name: string) => join(directory, name);
@@ -210,7 +210,7 @@ test.if(hasLuks, "no qemu-img or cryptsetup (packages qemu-utils, cryptsetup-bin
       "luks",
     ];
     const command = [...convert, "-o", "key-secret=s0,iter-time=10", at("plain"), at("image")];
-    // It measures how fast it is, and gives up where others take the processor.
+    // qemu-img measures its speed, and fails if other processes use the CPU.
     for (let tries = 1; (await spawn(command)).stderr.includes("Unable to get accurate CPU usage"); tries++) {
       assert(tries < 20, "qemu-img gives up");
     }
@@ -227,7 +227,7 @@ test.if(hasLuks, "no qemu-img or cryptsetup (packages qemu-utils, cryptsetup-bin
     assertEquals(options.key.length, 64);
     assertEquals(await collect(decrypt("xts(aes)", options, payload)), plain);
     assertEquals(await collect(encrypt("xts(aes)", options, plain)), new Uint8Array(payload));
-    // From the middle: the sector's number is its IV.
+    // Decrypts from the middle. The sector number is the IV.
     const rest = decrypt("xts(aes)", { ...options, sector: 100 }, payload.subarray(100 * 512));
     assertEquals(await collect(rest), plain.subarray(100 * 512));
 

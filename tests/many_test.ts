@@ -1,4 +1,4 @@
-/** Many streams at once, and no descriptors left for one more. */
+/** Tests of many streams at the same time, and of the descriptor limit. */
 import fc from "fast-check";
 import { fileURLToPath } from "node:url";
 import { CipherHandle, EncryptionStream } from "../mod.ts";
@@ -8,7 +8,7 @@ import { type Bytes, bytes, collect, concat, reference } from "./support/support
 const COUNT = times(250, 1000);
 const key = bytes(16, 2);
 
-/** One of many streams: its input goes in piece by piece, its output comes as it will. */
+/** One of many streams. It receives its input in chunks. */
 interface Stream {
   readonly input: Bytes;
   readonly iv: Bytes;
@@ -19,7 +19,7 @@ interface Stream {
   close(): void;
 }
 
-/** By turns a handle and a stream. */
+/** Opens a handle for an even index, a stream for an odd one. */
 function open(keyed: CipherHandle, index: number): Stream {
   const iv = bytes(16, index + 1);
   const input = bytes(64 + (index * 7) % 300, index + 1);
@@ -43,8 +43,8 @@ function open(keyed: CipherHandle, index: number): Stream {
   };
 }
 
-test(`${COUNT} streams from one key, all open and interleaved at random, give each its own bytes`, async () => {
-  // Which stream goes on next, and by how much.
+test(`${COUNT} open streams of one key, interleaved at random, each give their own bytes`, async () => {
+  // The next stream to continue, and the size of its chunk.
   const steps = fc.infiniteStream(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 200 })));
   await fc.assert(
     fc.asyncProperty(steps, async (steps) => {
@@ -73,8 +73,8 @@ test(`${COUNT} streams from one key, all open and interleaved at random, give ea
   );
 });
 
-test.if(engine === "kernel", "only the kernel's streams take descriptors")(
-  "out of descriptors is EMFILE for that stream alone, however many are left, and the others go on",
+test.if(engine === "kernel", "needs the kernel engine, because only its streams use descriptors")(
+  "without enough descriptors, only the new stream fails with EMFILE, and the others continue",
   async () => {
     const child = fileURLToPath(new URL("./children/descriptors.ts", import.meta.url));
     const command = [...runtimeArgv, child];

@@ -1,9 +1,9 @@
 /**
- * Random sequences of calls on several handles at once, against a model of CipherHandle that is written from its contract:
- * which calls resolve, with what, which wait and which reject, and node:crypto's bytes.
+ * Runs random sequences of calls on several handles, and compares with a model of CipherHandle that follows its
+ * contract: which calls resolve, with which value, which wait, and which reject. The bytes are those of node:crypto.
  *
- * KCAPI_TEST_RUNS is the number of sequences; FC_SEED, FC_PATH and FC_REPLAY (fast-check's `replayPath`) repeat one that
- * failed.
+ * KCAPI_TEST_RUNS is the number of sequences. FC_SEED, FC_PATH and FC_REPLAY (fast-check's `replayPath`) repeat a
+ * failed one.
  */
 import process from "node:process";
 import fc from "fast-check";
@@ -25,11 +25,11 @@ interface Cipher {
   readonly algorithm: string;
   readonly keySize: number;
   readonly ivSize: number;
-  /** Bytes in which output comes. */
+  /** The size of an output block in bytes. */
   readonly chunk: number;
-  /** Bytes of which the whole must be a multiple. */
+  /** The total length must be a multiple of this number of bytes. */
   readonly block: number;
-  /** Nothing comes before the last update. */
+  /** There is no output before the last update. */
   readonly isMessage: boolean;
 }
 
@@ -49,9 +49,9 @@ function expectedBytes({ algorithm }: Cipher, direction: Direction, key: Bytes, 
   return reference(direction, "ctr(aes)", { key: key.slice(0, 16), iv: counter }, input);
 }
 
-// ---- what promises come to --------------------------------------------------------------------------------------
+// ---- results of promises ----------------------------------------------------------------------------------------
 
-/** Why something is refused: an error's class or code, or the very error. */
+/** The reason of a rejection: the class or the code of an error, or the error object. */
 type Reason = typeof TypeError | typeof RangeError | string | { readonly is: unknown };
 
 function isFor(error: unknown, reason: Reason): boolean {
@@ -64,7 +64,7 @@ function shown(reason: Reason): string {
   return typeof reason === "object" ? `the very ${reason.is}` : reason.name;
 }
 
-/** A promise under watch. */
+/** A promise whose result is recorded. */
 class Call<T> {
   observed: { readonly value: T } | { readonly error: unknown } | undefined;
   readonly #name: string;
@@ -74,7 +74,7 @@ class Call<T> {
     promise.then((value) => this.observed = { value }, (error) => this.observed = { error });
   }
 
-  /** Its value, which it must have. */
+  /** The value of the promise, which must be fulfilled. */
   get value(): T {
     const { observed } = this;
     assert(observed && "value" in observed, `${this} was to resolve`);
@@ -102,7 +102,7 @@ class Call<T> {
   }
 }
 
-/** Runs what is to throw for a reason, or else to return; tells whether it returned. */
+/** Runs an action that must throw `refusal`, or return if there is none. Returns whether it returned. */
 function returns(action: () => unknown, refusal: Reason | undefined): boolean {
   try {
     action();
@@ -121,9 +121,9 @@ interface Update {
   readonly call: Call<number>;
   readonly buffers: readonly Bytes[];
   readonly total: number;
-  /** The length of the stream up to here. */
+  /** The length of the stream after this update. */
   readonly end: number;
-  /** Its memory was taken away while it waited. */
+  /** Its memory was detached while it waited. */
   isGone: boolean;
   isCancelled: boolean;
 }
@@ -133,7 +133,7 @@ class Stream {
   readonly iv: Bytes;
   readonly inputs: Bytes[] = [];
   readonly outputs: Bytes[] = [];
-  /** Those not seen to be settled. */
+  /** The updates that are not settled, as far as the test knows. */
   updates: Update[] = [];
   given = 0;
   received = 0;
@@ -152,35 +152,37 @@ class Stream {
     return this.isLastGiven && this.outstanding === 0;
   }
 
-  /** An update that waits, and whose memory is gone. */
+  /** A waiting update whose memory was detached. */
   get gone(): Update | undefined {
     return this.updates.find(({ isGone }) => isGone);
   }
 }
 
-/** What becomes of a receiving call: one of these. */
+/** The possible results of a receiving call. It has exactly one of them. */
 interface Fate {
   readonly reasons?: readonly Reason[];
   readonly isEnd?: boolean;
-  /** It waited when another stream took the place of its own, and is told so in its turn: unless its signal is faster. */
+  /**
+   * Another stream replaced its own while it waited. It rejects in its turn, or earlier with the reason of its signal.
+   */
   readonly isOutdated?: boolean;
-  /** Bytes: at least and at most so many. */
+  /** The minimum and maximum number of bytes. */
   readonly least?: number;
   readonly most?: number;
-  /** Which of the stream's outputs it is. */
+  /** The index among the outputs of the stream. */
   readonly slot?: number;
 }
 
-/** A call that receives; its promise gives bytes, or undefined at the end. */
+/** A receiving call. Its promise resolves to bytes, or to undefined at the end. */
 interface Receive {
   readonly call: Call<Bytes | undefined>;
-  /** Known once it is answered; the caller sees it later. */
+  /** Set when the model answers the call. The caller sees the result later. */
   fate: Fate | undefined;
-  /** The handle was closed before this was answered: with one of these. */
+  /** The possible reasons if the handle was closed before the answer. */
   cancelled: readonly Reason[] | undefined;
 }
 
-/** streamOpInto(), or an iterator of streamOp() with all its next(). */
+/** A streamOpInto(), or an iterator of streamOp() with all its next() calls. */
 class Receiver {
   readonly stream: Stream;
   readonly room: number;
@@ -203,14 +205,14 @@ class Handle {
   stream: Stream | undefined;
   readonly #real: CipherHandle;
   #isClosed = false;
-  /** Why the stream has failed. */
+  /** The reason of the stream's failure. */
   #failure: Reason | undefined;
   readonly #streams: Stream[] = [];
-  /** Who receives. */
+  /** The waiting receivers. */
   #receiver: Receiver | undefined;
   readonly #receivers: Receiver[] = [];
   readonly #iterators: Receiver[] = [];
-  /** Calls to be found refused. */
+  /** Calls that must reject. */
   #refused: { call: Call<unknown>; reason: Reason }[] = [];
 
   constructor(real: CipherHandle, cipher: Cipher, key: Bytes) {
@@ -219,11 +221,11 @@ class Handle {
     this.key = key;
   }
 
-  /** Only time tells what becomes of the calls made now: memory is gone, or the kernel may want a page for itself. */
+  /** The results of the current calls depend on timing: memory was detached, or the kernel may need a page. */
   get isVague(): boolean {
     const { stream } = this;
     if (!stream || this.#isClosed || this.#failure) return false;
-    // Who is refused by the signal makes room for others when he has been told.
+    // A receiver that the signal rejects leaves the queue after its rejection.
     if (this.#receivers.some(({ queue }) => queue[0]?.fate?.reasons)) return true;
     return !this.cipher.isMessage && (stream.gone !== undefined || stream.outstanding > WINDOW - PAGE);
   }
@@ -236,7 +238,7 @@ class Handle {
     const start = () => direction === "encrypt" ? this.#real.streamInitEnc(iv) : this.#real.streamInitDec(iv);
     const isBusy = this.stream && !this.stream.isDone;
     if (!returns(start, this.#isClosed ? "EBADF" : this.#failure ?? (isBusy ? "EBUSY" : undefined))) return;
-    // Whoever waited for more of the old stream meets its end.
+    // Receivers of the old stream reach its end.
     for (const receiver of this.#receivers) {
       const waiting = receiver.hasEnded ? undefined : receiver.queue.find(({ fate }) => !fate);
       if (waiting) {
@@ -266,7 +268,7 @@ class Handle {
     stream.updates.push({ call, buffers, total, end: stream.given, isGone: false, isCancelled: false });
   }
 
-  /** The last update, with what makes the stream whole blocks. */
+  /** Sends the last update, with enough bytes for whole blocks. */
   end(sizes: readonly number[], seed: number): void {
     const { block } = this.cipher;
     const total = sizes.reduce((sum, size) => sum + size, this.stream?.given ?? 0);
@@ -303,7 +305,7 @@ class Handle {
     this.#receive(receiver, new Call("next()", receiver.iterator!.next().then(({ value }) => value)));
   }
 
-  /** Leaves a loop. */
+  /** Calls return() of the iterator. */
   leave(index: number): void {
     const receiver = this.#iterators.at(index % this.#iterators.length);
     if (!receiver) return;
@@ -323,13 +325,15 @@ class Handle {
     this.#outrun(receiver);
   }
 
-  /** Whoever waits for his turn to be told of the end is told of the signal, if that was aborted. */
+  /**
+   * If the signal was aborted, a receiver that waits for the end of the old stream rejects with the signal's reason.
+   */
   #outrun({ queue, abort }: Receiver): void {
     const first = queue.find(({ fate, call }) => fate?.isOutdated && !call.observed);
     if (first && abort?.signal.aborted) first.fate = { reasons: [{ is: abort.signal.reason }] };
   }
 
-  /** Takes away the last memory of the last update that waits. */
+  /** Detaches the last buffer of the last waiting update. */
   detach(): void {
     const update = this.stream?.updates.at(-1);
     const last = update?.buffers.findLast(({ length }) => length > 0);
@@ -346,30 +350,30 @@ class Handle {
     this.#isClosed = true;
     if (isVague) { for (const update of this.stream!.updates) update.isCancelled = !update.call.observed; }
     for (const { queue } of this.#receivers) {
-      // One behind a call that was answered at once has yet to begin, and may find the handle closed.
+      // A call behind an immediately answered call has not started yet, and may find the handle closed.
       queue.forEach((receive, i) => {
         receive.cancelled = i === 0 ? ["ECANCELED"] : ["ECANCELED", "EBADF"];
-        // Its stream had ended, but it was not told before the handle was closed: it may be told either.
+        // Its stream ended, but the handle was closed before the answer. Both results are possible.
         if (receive.fate?.isEnd && !receive.call.observed) receive.fate = { isEnd: true, reasons: receive.cancelled };
       });
     }
   }
 
-  /** Undefined where it is refused. */
+  /** Undefined if it is refused. */
   reinit(): Handle | undefined {
     let real: CipherHandle | undefined;
     const works = returns(() => real = this.#real.reinit(), this.#isClosed ? "EBADF" : undefined);
     return works ? new Handle(real!, this.cipher, this.key) : undefined;
   }
 
-  /** Checks what has become of all calls; everything has settled that waits for no one. */
+  /** Checks the results of all calls, after all promises have settled that do not wait for another call. */
   check(): void {
     for (const { call, reason } of this.#refused.splice(0)) call.assertRefused(reason);
     for (const receiver of this.#receivers) this.#checkReceiver(receiver);
     if (this.stream) this.#checkUpdates(this.stream);
   }
 
-  /** The bytes received are those of one call over the whole. */
+  /** Compares the received bytes with those of one call over the whole input. */
   checkBytes(): void {
     for (const { direction, iv, inputs, outputs, received } of this.#streams) {
       const input = concat(inputs);
@@ -379,7 +383,7 @@ class Handle {
     }
   }
 
-  /** Why every call on the stream is refused, if it is. */
+  /** The reason why the stream refuses every call, if it does. */
   get #refusal(): Reason | undefined {
     if (this.#isClosed) return "EBADF";
     return this.#failure ?? (this.stream ? undefined : "EINVAL");
@@ -399,7 +403,7 @@ class Handle {
     if (receiver.queue.length === 1) receive.fate = this.#fateOf(receiver, receive);
   }
 
-  /** How a call is answered now; undefined: it waits. */
+  /** Returns the current result of a call, or undefined if it waits. */
   #fateOf(receiver: Receiver, { cancelled }: Receive): Fate | undefined {
     const { stream, abort } = receiver;
     const reasons: Reason[] = [];
@@ -407,7 +411,7 @@ class Handle {
     if (cancelled) reasons.push(...cancelled);
     else if (stream === this.stream && this.#isClosed) reasons.push("EBADF");
     else if (stream === this.stream && this.#failure) reasons.push(this.#failure);
-    // Who closes and leaves at once may be told either.
+    // After close() and return() at the same time, both results are possible.
     const isOutdated = stream !== this.stream;
     if (receiver.hasEnded || (isOutdated && cancelled)) return { isEnd: true, ...(cancelled && { reasons }) };
     const isEnd = isOutdated || stream.isDone;
@@ -429,7 +433,7 @@ class Handle {
     if (this.#receiver === receiver) this.#receiver = undefined;
   }
 
-  /** How many bytes a receiver is given now. */
+  /** Returns the number of bytes that a receiver gets now. */
   #available({ room, stream }: Receiver): [least: number, most: number] {
     const { outstanding, isLastGiven, gone, received } = stream;
     if (this.cipher.isMessage && !isLastGiven) return [0, 0];
@@ -482,7 +486,7 @@ class Handle {
     });
   }
 
-  /** Whether an update must be through: all of it fits. */
+  /** Whether an update must be complete, because all of it fits. */
   #mustHaveRoom(stream: Stream, { end }: Update): boolean {
     return this.cipher.isMessage || end - stream.received <= WINDOW - PAGE;
   }
@@ -490,7 +494,7 @@ class Handle {
 
 // ---- random calls -----------------------------------------------------------------------------------------------
 
-/** Some handles of one cipher. */
+/** Several handles of one cipher. */
 class World {
   readonly handles: Handle[];
   readonly #cipher: Cipher;
@@ -507,18 +511,18 @@ class World {
     this.#calls.push(() => call(this.handles[index % this.handles.length]!));
   }
 
-  /** Another one each time. */
+  /** Returns a different seed for each call. */
   get seed(): number {
     return this.#seed += 100;
   }
 
   get iv(): Bytes {
     const iv = bytes(this.#cipher.ivSize, this.seed);
-    if (iv.length > 0) iv[3]! &= 0x7f; // chacha20's block counter is not to run out
+    if (iv.length > 0) iv[3]! &= 0x7f; // The block counter of chacha20 must not overflow.
     return iv;
   }
 
-  /** Makes the calls that are to be made at once: with nothing in between, not even a microtask. */
+  /** Makes simultaneous calls, without even a microtask between them. */
   async makeCalls(): Promise<void> {
     for (const call of this.#calls.splice(0)) {
       const wasVague = this.#isVague;
@@ -537,7 +541,7 @@ class World {
     for (const handle of this.handles) handle.check();
   }
 
-  /** Ends and receives all streams that still go on, and closes everything. */
+  /** Ends and receives all open streams, and closes everything. */
   async finish(): Promise<void> {
     await this.makeCalls();
     for (const handle of this.handles) {
@@ -563,7 +567,7 @@ class World {
 
 type Do<T> = (world: World, handle: Handle, args: T) => void;
 
-/** A kind of calls: made at once after the one before, or when everything has settled. */
+/** A kind of call. It follows the previous call immediately, or after everything has settled. */
 function calls<T>(name: string, args: fc.Arbitrary<T>, run: Do<T>): fc.Arbitrary<fc.AsyncCommand<World, object>> {
   return fc.record({ index: fc.nat(MOST_HANDLES - 1), args, waits: fc.boolean() }).map(({ index, args, waits }) => ({
     check: () => true,
@@ -607,13 +611,13 @@ const COMMANDS = [
   }),
 ];
 
-/** Many sequences are several tests, each with a time limit of its own. */
+/** A large number of sequences is split into several tests, each with its own time limit. */
 const PER_TEST = 1_000;
 
 for (let first = 0; first < RUNS; first += PER_TEST) {
   const runs = Math.min(PER_TEST, RUNS - first);
   const seed = SEED + first;
-  test(`${runs} random sequences of calls do what the model does (seed ${seed})`, async () => {
+  test(`${runs} random sequences of calls behave like the model (seed ${seed})`, async () => {
     const files = openFiles();
     const commands = fc.commands(COMMANDS, {
       maxCommands: 40,
@@ -631,7 +635,7 @@ for (let first = 0; first < RUNS; first += PER_TEST) {
       assertEquals(openFiles(), files);
     });
     const path = process.env.FC_PATH;
-    // The time limit is for a run that would not end: its commands are then told, too.
+    // With a time limit, fast-check reports the commands of a run that does not end.
     await fc.assert(property, { numRuns: runs, seed, timeout: 20_000, ...(path && { path }) });
   });
 }

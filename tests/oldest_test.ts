@@ -1,6 +1,6 @@
 /**
- * The oldest releases of the runtimes, and runtimes that are none of the three: what runs there, and what the others
- * are told. `tests/runtimes` has the programs.
+ * Tests with the oldest supported releases of the runtimes, and with unsupported runtimes. `tests/runtimes` installs
+ * the programs.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,14 +30,14 @@ const programs = {
 };
 const workerd = join(modules, `workerd-${platform}`, "bin/workerd");
 
-/** One runtime starts the others. What it is makes no difference. */
+/** One runtime starts all others. The tests do not depend on it. */
 const isOnce = runtime === "bun" && engine === "userspace";
 const once = test.if(
   isOnce && process.arch === "x64",
-  "runs on bun-userspace on x86-64, for which the programs are there",
+  "runs only on bun-userspace on x86-64, which has the programs",
 );
 
-/** The modules and a program as JavaScript, which the oldest Node takes. */
+/** The modules and a program, compiled to JavaScript for the oldest Node. */
 async function compile(directory: string): Promise<void> {
   const options = "--ignoreConfig --rootDir . --rewriteRelativeImportExtensions --target es2024 --lib esnext,dom " +
     "--module nodenext --types bun,deno,node --skipLibCheck --outDir";
@@ -47,7 +47,7 @@ async function compile(directory: string): Promise<void> {
   writeFileSync(join(directory, "package.json"), '{ "type": "module" }');
 }
 
-/** What runs a module in each: Deno and Bun the sources, Node what was compiled. */
+/** The command that runs a module in each runtime: Deno and Bun run the sources, Node the compiled files. */
 async function commands(): Promise<Record<keyof typeof OLDEST, (module: string) => string[]>> {
   const compiled = join(tempDir(), "compiled");
   mkdirSync(compiled);
@@ -59,7 +59,7 @@ async function commands(): Promise<Record<keyof typeof OLDEST, (module: string) 
   };
 }
 
-once("the oldest releases run each part of the API, with the results of this one", async () => {
+once("the oldest releases run each part of the API with the same results as the current release", async () => {
   const expected = JSON.parse((await spawn([process.execPath, join(root, "tests/children/minimum.ts")])).stdout);
   for (const [name, command] of Object.entries(await commands())) {
     const version = await spawn([programs[name as keyof typeof OLDEST], "--version"]);
@@ -72,12 +72,12 @@ once("the oldest releases run each part of the API, with the results of this one
     for (const [what, result] of Object.entries(results)) {
       if (what !== "probe") assertEquals(result, expected[what], `${name}: ${what}`);
     }
-    // The others lack ciphers that this one has.
+    // The oldest releases lack some ciphers.
     for (const what of Object.keys(expected)) assert(what in results || what.includes("xts"), `${name}: ${what}`);
   }
 });
 
-once("the oldest releases run the tool: a file is sealed, unsealed from a pipe, and read from the middle", async () => {
+once("the oldest releases run the tool: seal a file, unseal it from a pipe, and read a range", async () => {
   const directory = tempDir();
   const [input, key, sealed] = ["input", "key", "sealed"].map((name) => join(directory, name)) as [
     string,
@@ -101,7 +101,7 @@ once("the oldest releases run the tool: a file is sealed, unsealed from a pipe, 
   }
 });
 
-/** In workerd: exit code, and what the worker printed. The date is from before Node's modules became a default. */
+/** Runs a worker in workerd, and returns its exit code and output. By that date, Node's modules are not a default. */
 async function inWorkerd(...flags: string[]) {
   const directory = tempDir();
   const bundle = ["build", "--target", "node", "--outfile", join(directory, "worker.js"), "tests/children/workerd.ts"];
@@ -120,14 +120,14 @@ const config :Workerd.Config = (services = [(name = "main", worker = (
 }
 
 const hasWorkerd = existsSync(workerd);
-const withWorkerd = test.if(isOnce && hasWorkerd, "needs workerd, and runs on bun-userspace");
+const withWorkerd = test.if(isOnce && hasWorkerd, "needs workerd, and runs only on bun-userspace");
 
 withWorkerd("workerd (Cloudflare Workers) with Node's modules runs the userspace engine", async () => {
   const { code, output } = await inWorkerd("nodejs_compat");
   assertEquals(code, 0, output);
   const line = output.split("\n").find((line) => line.startsWith("{"))!;
   assertEquals(JSON.parse(line), {
-    hex: "66e94bd4ef8a2c3b884cfa59ca342b2e", // AES-128 of zeros under a key of zeros
+    hex: "66e94bd4ef8a2c3b884cfa59ca342b2e", // AES-128 of a zero block with a zero key
     length: 300_000,
     text: "attack at dawn",
     ffi: "missing",
@@ -135,15 +135,15 @@ withWorkerd("workerd (Cloudflare Workers) with Node's modules runs the userspace
   });
 });
 
-withWorkerd("workerd without Node's modules says what the module needs", async () => {
+withWorkerd("workerd without Node's modules throws an error that names the requirements", async () => {
   const { code, output } = await inWorkerd();
   assertEquals(code, 1);
   assertStringIncludes(output, "@kcapi/streams needs Deno 2.5.0, Bun 1.2.20 or Node 22.3.0, or a later release");
   assertStringIncludes(output, "nodejs_compat");
 });
 
-// Fakes: each real one is a program of 100 MB.
-test("runtimes that are too old are refused with their name and version, browsers with what they lack", () => {
+// Fakes, because each real runtime is a program of 100 MB.
+test("checkRuntime() names an old runtime and its version, and what a browser lacks", () => {
   const node = (version: string, getBuiltinModule: RuntimeGlobals["process"] = {}) => ({
     process: { versions: { node: version }, ...getBuiltinModule },
   });

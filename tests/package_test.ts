@@ -1,5 +1,5 @@
 /**
- * What is published: the package for npm, installed and used on all runtimes, and the one for JSR.
+ * Tests of the published packages: the npm package, installed and used on all runtimes, and the JSR package.
  */
 import {
   copyFileSync,
@@ -25,15 +25,14 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules/.bin");
 const json = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
 
-/** Releases of Node, the newest last: `tests/runtimes` has them. */
+/** The releases of Node in `tests/runtimes`, in ascending order. */
 const NODES = ["node22", "node24", "node"].map((name) =>
   join(root, "node_modules", `${name}-linux-${process.arch}`, "bin/node")
 );
 
 /**
- * Runs a shell command (for node:child_process of Deno would change the arguments of a Deno); it has to succeed. Over a
- * socket, as one runtime gives it for standard input, bash would take itself for a remote shell, and read its file for
- * those.
+ * Runs a shell command, which must succeed. A shell, because Deno's node:child_process changes the arguments of a Deno.
+ * Standard input is not a socket, because bash then acts as a remote shell and reads its startup file.
  */
 async function shell(command: string, cwd: string, path = `${bin}:${process.env.PATH}`): Promise<string> {
   const env = { PATH: path, NO_COLOR: "1", npm_config_loglevel: "error" };
@@ -42,13 +41,13 @@ async function shell(command: string, cwd: string, path = `${bin}:${process.env.
   return stdout + stderr;
 }
 
-test("package.json has the oldest releases that the module takes", () => {
+test("package.json names the oldest supported releases", () => {
   const { engines } = json("package.json");
   assertEquals(engines, { deno: `>=${OLDEST.Deno}`, bun: `>=${OLDEST.Bun}`, node: `>=${OLDEST.Node}` });
 });
 
 test(
-  "deno.json, package.json, the tool and the changelog have the same name and version",
+  "deno.json, package.json, the tool and the changelog have the same version, and the packages the same name",
   { engine: "userspace" },
   async () => {
     const { name, version, exports } = json("deno.json");
@@ -60,7 +59,7 @@ test(
   },
 );
 
-test("a release sets the repository, and makes links absolute; a tag of another version is refused", async () => {
+test("the release script sets the repository, makes links absolute, and refuses a tag of another version", async () => {
   const checkout = tempDir();
   for (const file of ["README.md", "SECURITY.md", "CHANGELOG.md", "package.json", "deno.json"]) {
     copyFileSync(join(root, file), join(checkout, file));
@@ -88,14 +87,14 @@ test("a release sets the repository, and makes links absolute; a tag of another 
     );
     for (const link of links) assert(/^(?:https?:\/\/|#|mailto:)/.test(link), `${file}: ${link}`);
   }
-  // Each stands for a file that is there.
+  // Each link names an existing file.
   const readme = readFileSync(join(checkout, "README.md"), "utf8");
   const own = [...readme.matchAll(/https:\/\/github\.com\/owner\/name\/(?:blob|raw)\/v[\d.]+\/([^)\s"#]+)/g)];
   assert(own.length > 0);
   for (const [, path] of own) assert(existsSync(join(root, path!)), path);
 });
 
-test("absoluteLinks() changes relative links and images, and no others", () => {
+test("absoluteLinks() changes only relative links and images", () => {
   const links: [string, string][] = [
     ["[a](docs/a.md)", "[a](https://x/blob/v1/docs/a.md)"],
     ["[a](./docs/a.md#part)", "[a](https://x/blob/v1/docs/a.md#part)"],
@@ -114,9 +113,9 @@ function sources(): string[] {
   );
 }
 
-// Neither depends on the engine, and the compilers would take long in the test kernel.
-const npm = test.if(runtime === "bun" && engine === "userspace", "runs on bun-userspace, once is enough");
-const jsr = test.if(runtime === "deno" && engine === "userspace", "runs on deno-userspace, once is enough");
+// The tests do not depend on the engine, and the compilers are slow in a guest.
+const npm = test.if(runtime === "bun" && engine === "userspace", "runs only on bun-userspace");
+const jsr = test.if(runtime === "deno" && engine === "userspace", "runs only on deno-userspace");
 
 const USE = `
 import { type CipherStreamOptions, decrypt, DecryptionStream, EncryptionStream } from "@kcapi/streams";
@@ -133,7 +132,7 @@ console.log(code);
 ({}) satisfies CipherStreamOptions;
 `;
 
-/** Workers, of which the module is a file of its own: prints how many bytes came out of them, or what is missing. */
+/** Uses Workers, whose module is a separate file. Prints the number of output bytes, or the missing module. */
 const USE_WORKERS = `
 import { WorkerPool, encrypt } from "@kcapi/streams";
 
@@ -148,10 +147,10 @@ try {
 }
 `;
 
-/** A bundle has it as an entry. */
+/** The worker module is an entry of the bundle. */
 const WORKER = 'import "@kcapi/streams/worker";\n';
 
-/** What users have in hand is taken, and what is none of it is refused: not all tsconfigs have a BufferSource. */
+/** The types accept all kinds of buffers and refuse other values, also without BufferSource (lib.dom). */
 const USE_TYPES = `
 import { CipherHandle, decrypt, encrypt, EncryptionStream, type KernelKey, WorkerPool } from "@kcapi/streams";
 declare const bytes: Uint8Array, view: DataView, generator: AsyncGenerator<Uint8Array>, list: Uint8Array[];
@@ -189,7 +188,7 @@ for await (const chunk of encrypt("ctr(aes)", { ...options, pool: new WorkerPool
 `;
 
 /**
- * A directory for PATH with one runtime, npm for Node, Bun's other name, and what the shell's line of the tool needs.
+ * Creates a directory for PATH with one runtime, npm for Node, bunx for Bun, and the programs of the tool's first line.
  */
 async function pathWith(name: string, program: string): Promise<string> {
   const path = tempDir();
@@ -213,9 +212,9 @@ async function pathWith(name: string, program: string): Promise<string> {
 }
 
 npm(
-  "npm pack has the compiled modules, their types and the documents; installed, it runs on all runtimes",
+  "npm pack includes the compiled modules, their types and the documents, and the package runs on all runtimes",
   async () => {
-    // From a copy: packing compiles, and others may be at work in the checkout.
+    // Uses a copy, because packing compiles, and other processes may use the checkout.
     const checkout = join(tempDir(), "checkout");
     const documents = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "package.json"];
     mkdirSync(checkout);
@@ -252,7 +251,7 @@ npm(
       assertEquals(await shell(`${node} --disable-warning=ExperimentalWarning use.ts`, project), output, node);
     }
 
-    // Workers: from the package, and bundled with their module beside the program, or without.
+    // Workers: from the package, from a bundle with the worker module, and from a bundle without it.
     writeFileSync(join(project, "workers.ts"), USE_WORKERS);
     const count = "3000000\n";
     assertEquals(await shell("bun workers.ts", project), count);
@@ -286,7 +285,7 @@ npm(
     rmSync(join(project, "workers.ts"));
     rmSync(entry);
 
-    // The tool, on machines that have one runtime alone.
+    // The tool, with only one runtime in PATH.
     for (
       const [name, program, ...commands] of [
         ["node", NODES[2]!, "npx --offline @kcapi/streams", "npx --offline kcapi-streams"],
@@ -296,7 +295,7 @@ npm(
       ] as const
     ) {
       const path = await pathWith(name, program);
-      // As a global installation has it: a link from elsewhere, which one runtime does not follow by itself.
+      // A symbolic link, as a global installation creates it. Not every runtime resolves it.
       symlinkSync(join(project, "node_modules/.bin/kcapi-streams"), join(path, "kcapi-streams"));
       for (const command of [...commands, "node_modules/.bin/kcapi-streams", "kcapi-streams"]) {
         assertEquals(await shell(`${command} --version`, project, path), `kcapi-streams ${version}\n`, command);
@@ -307,7 +306,7 @@ npm(
         assertEquals(JSON.parse(stdout).runtime.name, name, command);
       }
     }
-    // … and nothing else, not what the shell's line of the tool asks first.
+    // PATH has nothing else, not even the other runtimes that the tool's first line looks for.
     for (const [name, program] of Object.entries({ node: NODES[2]!, bun: join(bin, "bun"), deno: join(bin, "deno") })) {
       const path = tempDir();
       symlinkSync(program, join(path, name));
@@ -331,26 +330,26 @@ npm(
     ]);
     assert(existsSync(join(project, "node_modules/@kcapi/streams/dist/kcapi-streams.1")));
 
-    // Types: without a declaration of any runtime, and as each resolves modules.
+    // Types: without declarations of a runtime, and with each kind of module resolution.
     const tsc = "tsc --noEmit --strict --target esnext --lib esnext,dom --types ''";
     await shell(`${tsc} --module nodenext use.ts`, project);
     await shell(`${tsc} --module esnext --moduleResolution bundler use.ts`, project);
-    // Without the libraries and declarations of later years. The libraries are checked, too.
+    // With old libraries and declarations, and without skipLibCheck.
     const old = "--noEmit --strict --target es2022 --lib es2022,dom --module esnext --moduleResolution bundler use.ts";
     await shell(`tsc --types '' ${old}`, project);
-    // The oldest TypeScript, and the one before, which takes what it does not know for any where it is told to.
+    // The oldest supported TypeScript, and the release before, for which unknown types are `any`.
     const typescript = (version: string) =>
       `'${join(root, "node_modules", `typescript-${version}`, "bin/tsc")}' --typeRoots none --skipLibCheck ${old}`;
     await shell(typescript("5.7"), project);
     const refusal = await shell(`! ${typescript("5.6")}`, project);
     assertStringIncludes(refusal, "has no exported member");
-    // As `bun init` has it, where only the runtime's own declarations are there; libraries are checked, too.
+    // The configuration of `bun init`, with only the runtime's own declarations, and without skipLibCheck.
     const bunTypes = `--lib esnext --types bun --typeRoots '${join(root, "node_modules/@types")}'`;
     for (const types of ["--lib esnext,dom --types ''", bunTypes]) {
       const strict = `tsc --noEmit --strict --exactOptionalPropertyTypes --target esnext ${types}`;
       await shell(`${strict} --module preserve --moduleResolution bundler types.ts`, project);
     }
-    // In a project for Node, with the vault, as somebody would copy it.
+    // In a project for Node, with a copy of the vault.
     mkdirSync(join(project, "vault"));
     for (const name of ["conditions.ts", "handler.ts", "index.ts", "node.ts", "start.ts", "vault.ts"]) {
       const source = readFileSync(join(root, "examples/vault", name), "utf8");
@@ -363,7 +362,7 @@ npm(
   },
 );
 
-jsr("deno publish --dry-run finds nothing amiss, and publishes what belongs to the package", async () => {
+jsr("deno publish --dry-run succeeds, and publishes exactly the files of the package", async () => {
   const output = await shell("deno publish --dry-run --allow-dirty", root);
   assertStringIncludes(output, `Simulating publish of @kcapi/streams@${json("deno.json").version} with files:`);
   assert(!/warning/i.test(output), output);
@@ -372,7 +371,7 @@ jsr("deno publish --dry-run finds nothing amiss, and publishes what belongs to t
   assertEquals(files.sort(), [...documents, "mod.ts", ...sources()].sort());
 });
 
-jsr("from a server of modules, as JSR is, Workers run with no permission but to import from there", async () => {
+jsr("Workers of a module from a server like JSR need only the permission to import from it", async () => {
   const types = { "content-type": "application/typescript" };
   const server = createServer(({ url }, response) => {
     response.writeHead(200, types).end(readFileSync(join(root, url!)));
@@ -389,7 +388,7 @@ jsr("from a server of modules, as JSR is, Workers run with no permission but to 
   }
 });
 
-jsr("nothing is imported but the package's own modules and what the runtimes have built in", async () => {
+jsr("the package imports only its own modules and built-in modules", async () => {
   const { modules } = JSON.parse(await shell("deno info --json src/cli.ts", root));
   const specifiers: string[] = modules.map(({ specifier }: { specifier: string }) => specifier);
   const isOwn = (specifier: string) => specifier.startsWith(new URL("..", import.meta.url).href);
@@ -399,12 +398,12 @@ jsr("nothing is imported but the package's own modules and what the runtimes hav
   assertEquals([dependencies, optionalDependencies, peerDependencies], [undefined, undefined, undefined]);
 });
 
-jsr("deno doc --lint finds no public symbol without documentation", async () => {
+jsr("deno doc --lint finds documentation for all public symbols", async () => {
   await shell("deno doc --lint mod.ts src/cli.ts src/workers/cipher_worker.ts", root);
 });
 
 jsr("deno test --doc runs every example of the doc comments", async () => {
-  // The import map stands for JSR, which not every machine can reach.
+  // The import map replaces JSR, which not every machine can reach.
   const output = await shell("deno test --doc -A --import-map=tests/support/imports.json mod.ts src", root);
   const count = Number(/ok \| (\d+) passed/.exec(output)![1]);
   const examples = ["mod.ts", ...sources()]

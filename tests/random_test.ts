@@ -1,7 +1,8 @@
 /**
- * Random data, cuts, options and interleavings through every interface, against `node:crypto` in one call.
+ * Runs random data, chunks, options and interleavings through every interface, and compares with one call of
+ * `node:crypto`.
  *
- * FC_SEED and FC_PATH repeat a run that failed; FC_RUNS is the number of runs of each test.
+ * FC_SEED and FC_PATH repeat a failed run. FC_RUNS is the number of runs of each test.
  */
 import process from "node:process";
 import fc from "fast-check";
@@ -34,7 +35,7 @@ const RUNS = Number(process.env.FC_RUNS ?? times(40, 100));
 
 console.log(`random_test: seed ${SEED}`);
 
-// ---- What is random ---------------------------------------------------------------------------------------------
+// ---- Random cases ------------------------------------------------------------------------------------------------
 
 interface Cipher {
   algorithm: string;
@@ -47,23 +48,23 @@ interface Cipher {
 interface Case {
   cipher: Cipher;
   direction: Direction;
-  /** What key, IV and data are made from: they are not for messages. */
+  /** The seed of key, IV and data, because messages must not contain these. */
   seed: number;
   length: number;
   sizes: number[];
   /** Turns of the event loop before each write, and before each read. */
   writes: number[];
   reads: number[];
-  /** The writer waits for each write, and then uses the same memory again. */
+  /** The writer waits for each write, and then reuses the memory. */
   waits: boolean;
   inPlace: boolean;
   source: "iterable" | "async iterable" | "stream";
   receives: Receive[];
-  /** The last update of a handle has bytes. */
+  /** Whether the last update of a handle has bytes. */
   lastCarries: boolean;
 }
 
-/** How to receive from a handle: by a number of steps of an iterator, or into a gather list. */
+/** How to receive from a handle: with some steps of an iterator, or into an output list. */
 type Receive = { steps: number; maxBytes: number } | { room: number[] };
 
 const around = (value: number, by = 40) => fc.integer({ min: Math.max(0, value - by), max: value + by });
@@ -117,18 +118,18 @@ const CASE: fc.Arbitrary<Case> = fc.record({
   ),
 }).map((test) => {
   const { length, cipher } = test;
-  // Each sector is a round of its own: few for large data.
+  // Each sector needs an operation, so large data gets few sectors.
   return cipher.sectorSize && length > 20_000 ? { ...test, cipher: { ...cipher, sectorSize: 4096 } } : test;
 });
 
-// ---- What comes of it -------------------------------------------------------------------------------------------
+// ---- Expected output --------------------------------------------------------------------------------------------
 
-/** Input, and the output that is expected of it. */
+/** The input and the expected output. */
 interface Data {
   options: CipherStreamOptions & { key: Bytes; iv?: Bytes };
   input: Bytes;
   output: Bytes;
-  /** The input is a length that the mode does not have: output up to `output`, then this. */
+  /** The error after `output`, if the mode does not support the length of the input. */
   error?: "RangeError" | "EBADMSG";
 }
 
@@ -136,7 +137,7 @@ function dataOf({ cipher, direction, seed, length, inPlace }: Case): Data {
   const { algorithm, keySize, padding = "none", sectorSize, sector } = cipher;
   const key = bytes(keySize, seed);
   const iv = bytes(16, seed + 1);
-  iv[3]! &= 0x7f; // chacha20's block counter is not to run out
+  iv[3]! &= 0x7f; // The block counter of chacha20 must not overflow.
   const options = {
     key,
     engine,
@@ -164,7 +165,7 @@ function dataOf({ cipher, direction, seed, length, inPlace }: Case): Data {
   };
 }
 
-/** The input as the case cuts it; after 300 chunks, the rest in one. */
+/** Splits the input as the case says. After 300 chunks, the rest is one chunk. */
 function* chunksOf(input: Bytes, sizes: number[]): Generator<Bytes> {
   let [start, count] = [0, 0];
   for (const piece of cut(input, sizes.map((size) => Math.max(size, 1)))) {
@@ -183,7 +184,7 @@ interface Result {
 
 function check({ output, error }: Data, result: Result): void {
   const received = concat(result.pieces);
-  // A stream's error overtakes what nobody has read yet.
+  // An error of a stream discards output that was not read yet.
   assertEquals(received, error && result.errorOvertakes ? output.slice(0, received.length) : output);
   if (error === undefined && result.error !== undefined) throw result.error;
   if (error === "RangeError") assertInstanceOf(result.error, RangeError);
@@ -192,7 +193,7 @@ function check({ output, error }: Data, result: Result): void {
   }
 }
 
-/** Keeps what is read, and then spoils it: it is the reader's. */
+/** Copies each output and then overwrites it, because it belongs to the reader. */
 async function read(readable: AsyncIterable<Bytes>, paces: number[], pieces: Bytes[]): Promise<void> {
   let i = 0;
   for await (const piece of readable) {
@@ -266,7 +267,7 @@ async function throughHandle(
   using handle = CipherHandle.open(cipher.algorithm, { key, engine });
   direction === "encrypt" ? handle.streamInitEnc(iv) : handle.streamInitDec(iv);
   const pieces: Bytes[] = [];
-  const least = Math.max(handle.chunkSize, Math.ceil(data.input.length / 100)); // not for ever, in small steps
+  const least = Math.max(handle.chunkSize, Math.ceil(data.input.length / 100)); // Limits the number of steps.
   const receiving = (async () => {
     for (let i = 0;; i++) {
       await turns(reads[i % reads.length]);
@@ -277,7 +278,7 @@ async function throughHandle(
   const pending: Promise<unknown>[] = [];
   let isOver = false;
   for (let i = 0; chunks.length > 0; i++) {
-    const list = chunks.splice(0, 1 + i % 4); // a scatter list
+    const list = chunks.splice(0, 1 + i % 4); // an input list
     await turns(writes[i % writes.length]);
     isOver = lastCarries && chunks.length === 0;
     const sent = isOver ? handle.streamUpdateLast(...list) : handle.streamUpdate(...list);
@@ -290,7 +291,7 @@ async function throughHandle(
   return { pieces };
 }
 
-/** Whether there is more to receive. */
+/** Whether more output will come. */
 async function receive(handle: CipherHandle, plan: Receive, least: number, pieces: Bytes[]): Promise<boolean> {
   if ("room" in plan) {
     const list = [least, ...plan.room].map((size) => new Uint8Array(size));
@@ -316,7 +317,7 @@ async function checkAll(run: Run, suits: (test: Case) => boolean): Promise<void>
     check(data, await run(test, data));
   });
   const path = process.env.FC_PATH;
-  // The time limit is for a run that would not end: its case is then told, too.
+  // With a time limit, fast-check reports the case of a run that does not end.
   await fc.assert(property, { numRuns: RUNS, seed: SEED, timeout: 20_000, ...(path && { path }) });
 }
 
@@ -329,7 +330,7 @@ test(`${RUNS} random cases through encrypt() and decrypt() give node:crypto's by
 });
 
 test(`${RUNS} random cases through CipherHandle give node:crypto's bytes (seed ${SEED})`, async () => {
-  // A handle has no padding and no sectors.
+  // A handle has no padding or sectors.
   await checkAll(throughHandle, ({ cipher: { algorithm, padding }, length }) => {
     if (algorithm === "xts(aes)" || padding === "pkcs7") return false;
     return padding === undefined || length % 16 === 0;

@@ -1,6 +1,5 @@
 /**
- * Every way out releases everything: descriptors, memory and keys, each way a thousand times; and nothing secret shows
- * in what is printed.
+ * Every way to end a stream or a handle releases descriptors, memory and keys. Printed objects show no secrets.
  */
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -38,13 +37,13 @@ const TIMES = times(500, 1000);
 const key = bytes(16, 2);
 const iv = bytes(16, 3);
 const options = { key, iv, engine } as const;
-/** So long that where it is kept each time it adds up to what shows. */
+/** Large enough that a leak of one chunk per run is measurable. */
 const chunk = bytes(48 * 1024);
 const full = new Uint8Array(WINDOW);
 const reason = new Error("the reason");
 const isReason = (error: unknown) => assertStrictEquals(error, reason);
 
-/** How many objects are in memory that {@linkcode watch} was given. */
+/** The number of objects passed to {@linkcode watch} that are still in memory. */
 let watched = 0;
 const collected = new FinalizationRegistry(() => watched--);
 
@@ -57,8 +56,8 @@ function watch<T extends object>(value: T): T {
 let keyedOnce: CipherHandle | undefined;
 
 /**
- * Keyed once, for opening a cipher takes longer than all else; by the first test that needs it, for all files may be
- * loaded before a test runs that unloads the cipher's module. The ways over names open their own.
+ * Opened once, because opening a cipher takes longer than everything else. The first test that needs it opens it,
+ * because another test may unload the cipher's module after all files are loaded.
  */
 const keyed = () => keyedOnce ??= CipherHandle.open("cbc(aes)", { key, engine });
 
@@ -68,7 +67,7 @@ function encryption(signal?: AbortSignal): EncryptionStream {
   return stream;
 }
 
-/** A source that gives two chunks and then errors. */
+/** A source that yields two chunks and then throws. */
 function failing(): ReadableStream<Bytes> {
   let given = 0;
   return watch(
@@ -202,15 +201,15 @@ const WAYS: Record<string, () => Promise<unknown> | void> = {
   },
 };
 
-/** A few of the last ones may still be seen from the stack. */
+/** The stack may still refer to a few of the last objects. */
 const FEW = 25;
 
 for (const [way, leave] of Object.entries(WAYS)) {
-  test(`${way}: ${TIMES} times leave no descriptor and no memory behind`, async () => {
+  test(`${way}: ${TIMES} times leave no descriptors open and no memory in use`, async () => {
     const limit = 0.8 * TIMES * chunk.length;
     let grown = 0;
-    // What the first times keep is kept once: compiled code, pools, the runtime's own descriptors. What leaks, leaks in
-    // every round; the allocator's pools may grow in one.
+    // The first runs allocate once: compiled code, pools, the runtime's own descriptors. A leak grows in every round.
+    // The allocator's pools may grow in one round.
     for (let i = 0; i < TIMES / 10; i++) await leave();
     for (let round = 0; round < 3; round++) {
       const files = openFiles();
@@ -233,7 +232,7 @@ const living = new AbortController().signal;
 const format = "AES128_CTR_HMAC_SHA256_4KB";
 const sealed = new Blob(await Array.fromAsync(seal({ key, format, engine }, chunk)));
 
-/** Left as they are, with nobody who holds them. */
+/** Objects that are left open without a reference. */
 const ABANDONED: Record<string, () => Promise<unknown>> = {
   "a stream that nobody reads": () => encryption().writable.getWriter().write(bytes(20)),
   "a stream that nobody reads any more": () => endless().pipeThrough(encryption()).getReader().read(),
@@ -255,11 +254,11 @@ const ABANDONED: Record<string, () => Promise<unknown>> = {
 };
 
 for (const [what, leave] of Object.entries(ABANDONED)) {
-  test(`${what}: ${TIMES} times, garbage collection releases them all`, async () => {
+  test(`${what}: ${TIMES} times: garbage collection releases all of them`, async () => {
     const files = openFiles();
     const memory = process.memoryUsage().rss;
     const before = watched;
-    // On the kernel engine each has 3 or 4 descriptors.
+    // On the kernel engine, each object has 3 or 4 descriptors.
     const areFew = () => watched <= before + FEW && openFiles() <= files + 4 * FEW;
     const batch = 250;
     for (let i = 0; i < TIMES; i += batch) {
@@ -280,12 +279,12 @@ for (const [what, leave] of Object.entries(ABANDONED)) {
 // ---- keys -------------------------------------------------------------------------------------------------------
 
 interface Copy {
-  /** The memory, and what was in it when it was used. */
+  /** The memory of a key, and its content when it was used. */
   readonly bytes: Uint8Array;
   readonly then: Uint8Array;
 }
 
-/** The keys that the engine hands to libkcapi or to node:crypto, for as long as it is not disposed of. */
+/** Records the keys that the engine passes to libkcapi or node:crypto, until it is disposed. */
 function spyOnKeys(): { copies: Copy[] } & Disposable {
   const copies: Copy[] = [];
   const note = (bytes: Uint8Array) => void copies.push({ bytes, then: bytes.slice() });
@@ -348,7 +347,7 @@ for (const [what, use] of Object.entries(USES)) {
   });
 }
 
-test("openEngine() zeroes the key it is given: the kernel engine at once, the userspace engine at its end, an error at once", () => {
+test("openEngine() zeroes its key: at once on the kernel engine and on errors, at close() on the userspace engine", () => {
   const isZero = (key: Bytes) => key.every((byte) => byte === 0);
   const cbc = parseAlgorithm("cbc(aes)");
   const taken = Secret.from(bytes(16, 9));
@@ -359,7 +358,7 @@ test("openEngine() zeroes the key it is given: the kernel engine at once, the us
   opened.close();
   assert(isZero(memory));
   other.close();
-  // No such algorithm, and no such length: neither the one engine nor, for auto, both.
+  // An unknown algorithm and an invalid key length, with one engine and with auto, which tries both.
   for (const choice of [engine, "auto"] as const) {
     for (const [name, size] of [["nosuch(aes)", 16], ["cbc(aes)", 15]] as const) {
       const key = Secret.from(bytes(size, 9));
@@ -370,9 +369,9 @@ test("openEngine() zeroes the key it is given: the kernel engine at once, the us
   }
 });
 
-// ---- what is printed --------------------------------------------------------------------------------------------
+// ---- printed output ----------------------------------------------------------------------------------------------
 
-/** A run of one byte as the printers have it: in decimal, in hexadecimal, in Base64 and as text. */
+/** A repeated byte as the printing functions may show it: in decimal, hexadecimal, Base64 and as text. */
 function runsOf(byte: number): RegExp {
   const hex = byte.toString(16);
   const run = new Uint8Array(6).fill(byte);
@@ -380,7 +379,7 @@ function runsOf(byte: number): RegExp {
   return new RegExp(forms.join("|"), "i");
 }
 
-test("console.log and inspect of a handle, a stream, an iterable and an error show no key, no IV and no data", async () => {
+test("console.log and inspect show no key, IV or data for handles, streams, iterables and errors", async () => {
   const child = fileURLToPath(new URL("./children/print.ts", import.meta.url));
   const { code, stdout, stderr } = await spawn([...runtimeArgv, child]);
   assertEquals([code, stderr], [0, ""]);

@@ -1,4 +1,4 @@
-/** Real threads: each Worker with handles of its own, while others and the main thread stream as well. */
+/** Tests with threads: several Workers and the main thread use their own handles at the same time. */
 import { fileURLToPath } from "node:url";
 import { loadIfGranted } from "../ffi/mod.ts";
 import { KcapiError, unseal } from "../mod.ts";
@@ -8,9 +8,9 @@ import { assertEquals, engine, runtimeArgv, spawn, test } from "./support/deps.t
 import { type Bytes, collect, reference } from "./support/support.ts";
 
 interface Thread extends Disposable {
-  /** What the Worker streamed. */
+  /** The output of the Worker. */
   readonly outputs: Promise<Bytes[]>;
-  /** Settles when it has done its first round. */
+  /** Resolves after the first round of the Worker. */
   readonly started: Promise<void>;
 }
 
@@ -25,7 +25,7 @@ function start(order: Order): Thread {
     started.reject(error);
     outputs.reject(error);
   };
-  // What nobody waits for may fail all the same.
+  // Avoids an unhandled rejection.
   for (const promise of [outputs.promise, started.promise]) promise.catch(() => {});
   worker.postMessage(order);
   return { outputs: outputs.promise, started: started.promise, [Symbol.dispose]: () => worker.terminate() };
@@ -42,7 +42,7 @@ async function assertOutputs(outputs: Bytes[], seed: number): Promise<void> {
 
 const rounds = 5;
 
-test("two Workers and the main thread stream at once, each with handles of its own, to the right bytes", async () => {
+test("two Workers and the main thread stream at the same time, and each gets the right bytes", async () => {
   using one = start({ engine, seed: 1, rounds });
   using two = start({ engine, seed: 2, rounds });
   await assertOutputs(await stream({ engine, seed: 3, rounds }), 3);
@@ -50,7 +50,7 @@ test("two Workers and the main thread stream at once, each with handles of its o
   await assertOutputs(await two.outputs, 2);
 });
 
-test("a Worker that is terminated in mid-stream does no harm to another, nor to the main thread", async () => {
+test("terminating a Worker during a stream does not affect another Worker or the main thread", async () => {
   for (let time = 0; time < 2; time++) {
     using other = start({ engine, seed: 2, rounds });
     {
@@ -64,8 +64,8 @@ test("a Worker that is terminated in mid-stream does no harm to another, nor to 
 
 const hasLibrary = !(loadIfGranted() instanceof KcapiError);
 
-test.if(hasLibrary, "libkcapi is not installed")(
-  `${THREADS} Workers load the library at once, for the first time in their process`,
+test.if(hasLibrary, "needs libkcapi")(
+  `${THREADS} Workers load the library at the same time, as the first in their process`,
   async () => {
     const child = fileURLToPath(new URL("./children/first_load.ts", import.meta.url));
     const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);
