@@ -773,7 +773,8 @@ async function* closing(
 
 test("random lists of hostile values, lost at random turns, give right bytes or a TypeError, and nothing stays open", async () => {
   const files = openFiles();
-  const kinds = Object.keys(TRUE_BYTES).filter((name) => !/Float64Array|Uint16Array/.test(name)); // Their sizes are multiples of the element size.
+  // Not these, because they cannot have an odd number of bytes.
+  const kinds = Object.keys(TRUE_BYTES).filter((name) => !/Float64Array|Uint16Array/.test(name));
   const list = fc.array(fc.tuple(fc.constantFrom(...kinds), fc.oneof(fc.nat(70), fc.nat(60_000))), { maxLength: 20 });
   const loss = fc.option(fc.record({ index: fc.nat(19), turn: fc.nat(6) }));
   await fc.assert(

@@ -37,7 +37,7 @@ for (const [i, { mode, bits }] of FORMS.entries()) {
   const name = `aes-${bits}-${mode}`;
   const size = SIZES[i]!;
 
-  const forms = bits === 256 ? {} : { engine: "userspace" } as const; // Few processes, because they are slow in a guest.
+  const forms = bits === 256 ? {} : { engine: "userspace" } as const; // Processes are slow in a guest.
   test(
     `openssl enc -${name} -K and encrypt --key-file give the same bytes, and decrypt reads them`,
     forms,

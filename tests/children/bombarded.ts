@@ -1,6 +1,6 @@
 /**
- * Streams while SIGUSR1 comes in, until SIGUSR2 does. Prints `ready` when it listens to them, and at the end `right` or
- * what was wrong.
+ * Streams while it receives SIGUSR1, until it receives SIGUSR2. Prints `ready` when it listens for them, and at the end
+ * `right` or the error.
  */
 import process from "node:process";
 import { encrypt, type EngineChoice } from "../../mod.ts";
@@ -21,7 +21,7 @@ for (let round = 0; verdict === "right" && !(isOver && signals >= 50); round++) 
   const output = await collect(encrypt(algorithms[i]!, { key, iv, engine, padding: "none" }, source));
   if (!output.every((byte, at) => byte === expected[i]![at])) verdict = `round ${round}: other bytes`;
   if (output.length !== expected[i]!.length) verdict = `round ${round}: ${output.length} bytes`;
-  await turns(); // a round may be shorter than a time slice, and no signal is heard within one
+  await turns(); // Signals arrive between time slices, and a round may be shorter than one.
 }
 console.log(verdict);
 process.exit(0);

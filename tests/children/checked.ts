@@ -1,7 +1,7 @@
 /**
- * Everything that hands memory to libkcapi, over `tests/native/checking_kcapi.c`, which checks it. Between the moment when an
- * address is taken and the call that it is taken for, garbage is collected, and what that set free is written over.
- * The argument is a fault to commit, to see that it is found. Prints the number of calls that were checked.
+ * Runs all code that passes memory to libkcapi with `tests/native/checking_kcapi.c`, which checks the memory. Between
+ * taking an address and the call that uses it, this program collects garbage and overwrites the freed memory. The
+ * argument is a fault to inject, which the check must find. Prints the number of checked calls.
  */
 import process from "node:process";
 import { setFlagsFromString } from "node:v8";
@@ -14,11 +14,10 @@ import { type Bytes, bytes, collect, concat, cut, streamOf } from "../support/by
 
 const fault = process.argv[2];
 
-/** Sizes of chunks. */
 const SMALL = [1, 15, 16, 17, 0, 3, 63, 64, 65, 1, 100, 1000, 1001, 7, 4095, 4096, 4097];
 const LARGE = [65_536, 1, 65_535, 300_000, 212_992, 212_993];
 
-// ---- the library, and what watches it ---------------------------------------------------------------------------
+// ---- the library and its checks ---------------------------------------------------------------------------------
 
 interface Checks {
   kcapi_check_announce(memory: Uint8Array, length: Address): void;
@@ -59,10 +58,10 @@ setFlagsFromString("--expose-gc");
 const bun = (globalThis as { Bun?: { gc(force: boolean): void } }).Bun;
 const collectNow: () => void = bun ? () => bun.gc(true) : runInNewContext("gc");
 
-/** The sizes of what was announced for the next call, or for several: those of what a collection would set free. */
+/** The sizes of the memory announced for the next calls, which a collection could free. */
 let sizes: number[] = [];
 let wasCalled = false;
-/** Memory that may have been set free too early. Nobody may write to it. */
+/** Memory that may have been freed too early. Nothing may write to it. */
 let graves: Bytes[] = [];
 
 function announce(memory: Uint8Array): void {
@@ -79,17 +78,17 @@ function collectGarbage(): void {
 
 function exhume(name: string): void {
   if (graves.some((grave) => grave.some((byte) => byte !== 0xee))) {
-    throw new Error(`${name} wrote to memory that was set free`);
+    throw new Error(`${name} wrote to freed memory`);
   }
 }
 
-/** Memory that a fault sets free between an update and the op. */
+/** Memory that a fault frees between an update and the operation. */
 let held: Bytes[] = [];
 
-/** The memory for lists of `struct iovec`. */
+/** The memory of the `struct iovec` arrays. */
 let lists: ArrayBuffer | undefined;
 
-/** What a fault makes of the right list. */
+/** Changes a correct list as the fault requires. */
 function tamper(name: string, args: unknown[]): void {
   if (fault === "few entries" && name === "kcapi_cipher_stream_update") args[2] = library.word(1);
   if (fault === "too long" && name === "kcapi_cipher_stream_op") new BigUint64Array(lists!)[1]! += 1n;
@@ -102,11 +101,11 @@ for (const [name, { parameters }] of Object.entries(symbols)) {
     if (name === "memmove") {
       const memory = args[0] as Uint8Array;
       if (!lists) {
-        lists = memory.buffer as ArrayBuffer; // the first address taken is theirs
+        lists = memory.buffer as ArrayBuffer; // The first address is that of the iovec arrays.
         checks.kcapi_check_announce_lists(memory, library.word(memory.byteLength));
         return call(...args);
       }
-      // The first of the large chunks is sent and received by one list.
+      // One list sends and receives the first large chunk.
       const isHeld = fault === "freed after the update" && memory.byteLength === LARGE[0];
       if (fault === "freed" || isHeld) args[0] = memory.slice();
       if (isHeld) held.push(args[0] as Bytes);
@@ -143,7 +142,10 @@ function assertInverted(what: string, output: Bytes, input: Bytes): void {
   }
 }
 
-/** Chunks of every kind of memory: small, which a runtime may keep on its own heap; odd parts of large; a whole buffer. */
+/**
+ * Chunks in each kind of memory: small ones (a runtime may keep them on its heap), parts of a large one, a whole
+ * buffer.
+ */
 function chunks(sizes: readonly number[]): Bytes[] {
   return sizes.map((size, i) => {
     const chunk = bytes(size, i);
@@ -213,6 +215,6 @@ async function streams(inPlaceOnly: boolean): Promise<void> {
   assertInverted("decrypt", (await collect(decrypt("cbc(aes)", { key, iv, engine }, output))).map((b) => ~b), input);
 }
 
-if (fault !== "freed after the update") await handles(); // a stream in place alone uses one list twice
+if (fault !== "freed after the update") await handles(); // Only a stream with inPlace uses one list twice.
 await streams(fault !== undefined);
 console.log(checks.kcapi_check_calls());

@@ -1,7 +1,7 @@
 /**
- * Runs the tool's main() for each argument list of the JSON file named by the first argument, one after the other. Both
- * standard output and standard error get a record separator after each; before it stand, on standard output, the exit
- * code and the most memory this process has had so far, in bytes.
+ * Runs the tool's main() for each argument list in the JSON file that the first argument names. After each run, it
+ * writes a record separator to standard output and standard error. On standard output, the exit code and the maximum
+ * memory of the process in bytes come before the separator.
  */
 import { readFileSync, writeSync } from "node:fs";
 import process from "node:process";

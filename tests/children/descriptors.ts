@@ -1,6 +1,6 @@
 /**
- * Uses up the descriptors of this process, which are few (`ulimit -n`), while streams are open. Prints, as JSON, what the
- * streams gave and what became of those that found no descriptor.
+ * Uses up the descriptors of this process (with a low `ulimit -n`) while streams are open. Prints as JSON the output of
+ * the streams, and the errors of those that had no descriptor.
  */
 import { closeSync, openSync } from "node:fs";
 import { CipherHandle, EncryptionStream, KcapiError } from "../../mod.ts";
@@ -11,7 +11,7 @@ const engine = "kernel";
 const keyed = CipherHandle.open("ctr(aes)", { key, engine });
 const input = (i: number) => bytes(1000, i + 1);
 
-/** As many streams as there are descriptors for; each has sent the first half of its input. */
+/** Opens streams until no descriptor is left. Each has sent the first half of its input. */
 const handles: CipherHandle[] = [];
 let refusal: unknown;
 while (!refusal) {
@@ -27,7 +27,7 @@ while (!refusal) {
   }
 }
 
-// With every number of free descriptors, each way to open a cipher works or tells what is missing.
+// With each number of free descriptors, every way to open a cipher works or throws EMFILE.
 const fillers: number[] = [];
 for (;;) {
   try {
@@ -56,13 +56,13 @@ function outcome(way: () => unknown): string {
 }
 const outcomes = [ways.map((way) => outcome(way))];
 for (let free = 1; free <= 8; free++) {
-  // What the streams above left free is few; a stream that was let go of gives three.
+  // The streams leave only a few descriptors free. Each closed stream frees three.
   if (fillers.length === 0) handles.pop()!.close();
   else closeSync(fillers.pop()!);
   outcomes.push(ways.map((way) => outcome(way)));
 }
 
-// The others go on.
+// The other streams continue.
 const outputs: Bytes[] = [];
 for (const [i, handle] of handles.entries()) {
   await handle.streamUpdateLast(input(i).subarray(500));

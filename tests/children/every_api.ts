@@ -1,6 +1,6 @@
 /**
- * Every way to a stream, on the kernel engine, for a process that may do nothing but call libkcapi. Prints what came out,
- * as JSON; `tests/ffi_test.ts` knows what that should be.
+ * Uses every stream API on the kernel engine, in a process that has only the permission to call libkcapi. Prints the
+ * output as JSON. `tests/ffi_test.ts` checks it.
  */
 import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream, KcapiError } from "../../mod.ts";
 import { type Bytes, bytes, collect, concat, cut, streamOf } from "../support/bytes.ts";
@@ -8,7 +8,7 @@ import { type Bytes, bytes, collect, concat, cut, streamOf } from "../support/by
 const engine = "kernel";
 const key = bytes(32, 2);
 const iv = bytes(16, 3);
-const input = bytes(250_000); // more than a window
+const input = bytes(250_000); // More than a window.
 const pieces = () => streamOf(cut(input, [65_529, 7, 131_072]));
 const outputs: Record<string, Bytes> = {};
 

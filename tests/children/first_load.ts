@@ -1,4 +1,4 @@
-/** Workers that load the library at the same time, for the first time in this process. Prints what they say. */
+/** Starts Workers that load the library at the same time, as the first in this process. Prints their answers. */
 import process from "node:process";
 import { type Order, THREADS } from "./streaming.ts";
 import { WebWorker } from "./web_worker.ts";

@@ -1,6 +1,6 @@
 /**
- * Streams with a key of the kernel's, or with one from a file, and stays in the midst of it until standard input ends:
- * whoever looks for the key in this process's memory has all the time. Prints "ready" and then "done".
+ * Streams with a key of the kernel's keyring or from a file, and pauses until standard input ends, so that a test can
+ * search this process's memory for the key. Prints "ready" and then "done".
  */
 import { readFileSync } from "node:fs";
 import process from "node:process";
@@ -35,4 +35,4 @@ const streamed = [...first!, ...await rest];
 const plaintext = await collect(decrypt("xts(aes)", options, streamOf(cut(ciphertext, [10_000]))));
 const isRight = plaintext.every((byte, i) => byte === input[i] && streamed[i] === ciphertext[i]);
 console.log(isRight && plaintext.length === input.length && streamed.length === input.length ? "done" : "wrong bytes");
-if (kind === "bytes") console.log(key); // so that it stays, as a program's own key does
+if (kind === "bytes") console.log(key); // Keeps the key in memory, as a program would.

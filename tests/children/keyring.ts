@@ -1,6 +1,6 @@
 /**
- * Opens a cipher with the key that is named on the command line, as JSON, and prints what came of it: the engine, or the
- * error; and what probe() says of the keyring.
+ * Opens a cipher with the key in the argument (JSON). Prints the engine or the error, and probe()'s report on the
+ * keyring.
  */
 import process from "node:process";
 import { CipherHandle, type KcapiError, probe } from "../../mod.ts";

@@ -1,4 +1,4 @@
-/** A thread that encrypts with a key that it is told of, and never given. */
+/** A Worker that encrypts with a key of the keyring. It receives only the name of the key. */
 import { encrypt, type KernelKey } from "../../mod.ts";
 import { type Bytes, collect } from "../support/bytes.ts";
 import { parent } from "./web_worker.ts";

@@ -1,6 +1,6 @@
 /**
- * Uses keys in streams that end in each way there is, and prints as JSON what their keys were made from. Stays until
- * standard input ends, so that another process can search the memory of this one for the keys.
+ * Uses keys in streams that end in every possible way, and prints the sources of the keys as JSON. Waits until standard
+ * input ends, so that another process can search this one's memory for the keys.
  *
  * Arguments: the engine, and the number of Workers (0: without a pool).
  */
@@ -17,7 +17,7 @@ const iv = bytes(16);
 const input = bytes(3 * 1024 * 1024, 7);
 const uses: KeyUse[] = [];
 
-/** Bytes that no typed array had in the JavaScript heap, as the documentation advises. */
+/** Allocates bytes outside the JavaScript heap, as the documentation recommends. */
 function newKey(use: Omit<KeyUse, "seed">): Uint8Array<ArrayBuffer> {
   const seed = uses.push({ ...use, seed: uses.length }) - 1;
   const key = new Uint8Array(new ArrayBuffer(32));
@@ -30,7 +30,7 @@ interface Pair {
   readonly writable: WritableStream<Uint8Array<ArrayBuffer>>;
 }
 
-/** Makes a stream under `key`, which its caller zeroes; with its input, and what tells the salt of its keys. */
+/** Creates a stream with `key`, which the caller zeroes. Returns it with its input, and the source of its salt. */
 type Kind = (key: Uint8Array<ArrayBuffer>, signal: AbortSignal) => Promise<[Pair, Uint8Array<ArrayBuffer>]>;
 
 function sealed(format: "AES256_CTR_HMAC_SHA256_64KB" | "AES256_GCM_HKDF_64KB", unseals: boolean): Kind {
@@ -70,7 +70,7 @@ const KINDS: Record<string, Kind> = {
   "UnsealStream, GCM": sealed("AES256_GCM_HKDF_64KB", true),
 };
 
-/** Each is given a stream of which a first output was read. */
+/** Each receives a stream after its first output was read. */
 type End = (stream: {
   writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
   reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>;
@@ -100,7 +100,7 @@ const ENDS: Record<string, End> = {
     abort();
     await caught(drain(reader));
   },
-  "garbage collection": () => Promise.resolve(), // nobody holds it after this
+  "garbage collection": () => Promise.resolve(), // Nothing refers to it after this.
 };
 
 async function run(of: string, kind: Kind, by: string, end: End): Promise<void> {
@@ -127,7 +127,7 @@ await turns(3);
 for (let i = 0; i < 3; i++) {
   await collectGarbage();
   if (!pool) continue;
-  // A Worker does its messages in order: with these it has heard of the end of the streams before.
+  // A Worker handles messages in order, so it has handled the end of the earlier streams after these.
   const stream = new EncryptionStream("ctr(aes)", { key: bytes(32), iv, engine, pool });
   await collect(streamOf(cut(bytes(8 * 1024 * 1024), [1 << 20])).pipeThrough(stream));
 }

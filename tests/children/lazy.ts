@@ -1,4 +1,4 @@
-/** Prints, as JSON, whether libkcapi is in this process's memory: after the import, with `userspace`, and with `auto`. */
+/** Prints as JSON whether this process has loaded libkcapi: after the import, with `userspace`, and with `auto`. */
 import { readFileSync } from "node:fs";
 import { CipherHandle } from "../../mod.ts";
 

@@ -1,5 +1,5 @@
 /**
- * Uses each part of the API once, for runtimes that are too old for the suite: prints what came out as JSON.
+ * Uses each part of the API once and prints the output as JSON. It runs on runtimes that are too old for the suite.
  */
 import {
   CipherHandle,
@@ -22,7 +22,7 @@ const iv = new Uint8Array(16);
 const input = new Uint8Array(300_000).map((_, i) => i);
 const options = { key, iv, engine: "userspace" } as const;
 
-/** The bytes that come out, as a digest. */
+/** Returns the digest of the output. */
 async function digest(output: AsyncIterable<Uint8Array> | ReadableStream<Uint8Array> | Uint8Array): Promise<string> {
   const chunks: Uint8Array[] = [];
   if (output instanceof Uint8Array) chunks.push(output);
@@ -67,7 +67,7 @@ const pool = new WorkerPool(2);
 const pooled = { ...options, pool };
 results["WorkerPool encrypt"] = await digest(encrypt("ctr(aes)", pooled, input));
 results["WorkerPool unseal"] = await digest(unseal({ key, pool }, seal({ key, pool }, input))) === same;
-// More than the 10 listeners of which Node 22 warns.
+// Node 22 warns about more than 10 listeners.
 const many = Array.from({ length: 12 }, () => stream().pipeThrough(new EncryptionStream("ctr(aes)", pooled)));
 results["WorkerPool, many streams"] = (await Promise.all(many.map(digest)))[11]!;
 pool.close();

@@ -1,6 +1,6 @@
 /**
- * What a process gets that nobody has permitted anything: with an engine named as its argument that one, else `auto`.
- * Prints it as JSON.
+ * Opens a stream in a process without permissions, on the engine in its argument (`auto` by default). Prints the result
+ * as JSON.
  */
 import process from "node:process";
 import { encrypt, EncryptionStream, KcapiError, listCiphers, probe } from "../../mod.ts";

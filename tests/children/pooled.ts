@@ -1,4 +1,4 @@
-/** Encrypts in Workers, and waits for nothing else; prints what came of it as JSON. Its pool is left open. */
+/** Encrypts in a pool that it does not close, and prints the result as JSON. The process must end by itself. */
 import process from "node:process";
 import { encrypt, KcapiError, WorkerPool } from "../../mod.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Prints everything that a program may print of this module, in the midst of its work: `tests/release_test.ts` looks for
- * the key (bytes of 0xc7), the IV (0xb3) and the data (0xd5, 0xd6) in it.
+ * Prints every object of this module during its work. `tests/release_test.ts` searches the output for the key (bytes of
+ * 0xc7), the IV (0xb3) and the data (0xd5, 0xd6).
  */
 import process from "node:process";
 import { inspect } from "node:util";

@@ -1,6 +1,6 @@
 /**
- * Opens each engine where the system refuses something, and prints what came of it as JSON: the engine that ran, or the
- * error. The bytes are checked here.
+ * Opens each engine on a system that refuses something. Prints as JSON the engine that ran, or the error. This program
+ * checks the output itself.
  */
 import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readdirSync } from "node:fs";
@@ -38,20 +38,20 @@ async function use(engine: "auto" | "kernel" | "userspace"): Promise<Outcome> {
 }
 
 if (process.argv[3] === "limited") {
-  // From within, when the runtime has those it needs for itself, and libkcapi is loaded.
+  // The limit is set here, after the runtime has opened its own descriptors and libkcapi is loaded.
   CipherHandle.open(algorithm, { key }).close();
   const filler = () => openSync("/dev/null", "r");
-  const free = filler(); // stays free, to count by; a runtime may have more than 16 itself
+  const free = filler(); // The lowest free descriptor. A runtime may use more than 16 itself.
   const limit = Math.max(16, free + 1);
   while (filler() < limit);
-  // Not before this process has opened all that it needs to wait for it.
+  // After this process has opened everything that it needs to wait for the command.
   const lower = `read line; exec prlimit --pid ${process.pid} --nofile=${limit}`;
   execFileSync("sh", ["-c", lower], { input: "now\n" });
   closeSync(free);
 }
 
 const outcomes: Record<string, Outcome> = {};
-await use("userspace"); // what the runtime opens for itself, it has open now
+await use("userspace"); // After this, the runtime has opened its own descriptors.
 for (const engine of ["auto", "kernel", "userspace"] as const) {
   const files = openFiles();
   outcomes[engine] = await use(engine);

@@ -1,6 +1,6 @@
 /**
- * Uses a pool while descriptors are short, then when they are not; prints both outcomes as JSON. To be run with a low
- * limit of descriptors.
+ * Uses a pool without enough free descriptors, then with enough. Prints both results as JSON. It needs a low limit of
+ * descriptors.
  */
 import { closeSync, openSync } from "node:fs";
 import process from "node:process";

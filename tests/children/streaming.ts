@@ -1,26 +1,26 @@
-/** What each thread of `tests/threads_test.ts` does. */
+/** The work of each thread of `tests/threads_test.ts`. */
 import { load } from "../../ffi/mod.ts";
 import { CipherHandle, EncryptionStream, seal } from "../../mod.ts";
 import { type Bytes, bytes, collect, cut, streamOf } from "../support/bytes.ts";
 
 export interface Order {
   readonly engine: "kernel" | "userspace";
-  /** Whose data and IVs to use: no two threads use the same. */
+  /** Selects the data and the IVs. Each thread has its own. */
   readonly seed: number;
-  /** How often to do it; Infinity for ever, with a message after each time. */
+  /** The number of rounds, with a message after each. It may be Infinity. */
   readonly rounds: number;
-  /** Wait here until all threads do, and then load the library, whatever the engine. */
+  /** Wait until all threads do, and then load the library for any engine. */
   readonly barrier?: Int32Array<SharedArrayBuffer>;
 }
 
-/** How many threads load the library at once. */
+/** The number of threads that load the library at the same time. */
 export const THREADS = 4;
 
 export const KEY = bytes(32, 2);
 export const inputOf = (seed: number): Bytes => bytes(300_000 + seed, seed);
 export const ivOf = (seed: number): Bytes => bytes(16, seed);
 
-/** Streams the same input over a handle, through a stream and a seal at once, and gives what came out of each. */
+/** Sends the same input through a handle, a stream and seal() at the same time. Returns each output. */
 export async function stream({ engine, seed, rounds, barrier }: Order, onRound = () => {}): Promise<Bytes[]> {
   if (barrier) {
     for (let arrived = Atomics.add(barrier, 0, 1) + 1; arrived < THREADS; arrived = Atomics.load(barrier, 0)) {

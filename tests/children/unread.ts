@@ -1,6 +1,6 @@
 /**
- * Leaves writes, reads and loops waiting, for ever: the process is to end all the same. Prints how far it came. With the argument
- * `workers`, streams have a pool.
+ * Leaves writes, reads and loops pending forever. The process must still end. Prints its progress. With the argument
+ * `workers`, streams use a pool.
  */
 import process from "node:process";
 import { CipherHandle, encrypt, EncryptionStream, WorkerPool } from "../../mod.ts";
@@ -19,4 +19,4 @@ encrypt("ctr(aes)", options, new ReadableStream()).next();
 const handle = CipherHandle.open("ctr(aes)", key);
 handle.streamInitEnc(options.iv);
 handle.streamOp().next();
-process.on("exit", () => streams.length === 3 && handle.ivSize > 0 && console.log("ended")); // they are all still held
+process.on("exit", () => streams.length === 3 && handle.ivSize > 0 && console.log("ended")); // Keeps references to all of them.

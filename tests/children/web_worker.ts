@@ -1,4 +1,4 @@
-/** Workers as the web has them, which Node does not: there, `node:worker_threads` by the web's names. */
+/** Web Workers for tests. Node does not have them, so this wraps `node:worker_threads`. */
 import * as threads from "node:worker_threads";
 
 type MessageListener = (event: MessageEvent) => void;
@@ -25,7 +25,7 @@ class NodeWorker {
 
 export const WebWorker = (globalThis.Worker ?? NodeWorker) as typeof Worker;
 
-/** In a Worker, the side of whoever made it. */
+/** In a Worker, the port to its creator. */
 interface Parent {
   listen(listener: MessageListener): void;
   postMessage(message: unknown): void;

@@ -1,4 +1,4 @@
-/** A thread that streams with handles of its own, as `tests/threads_test.ts` tells it to. */
+/** A Worker that streams with its own handles, controlled by `tests/threads_test.ts`. */
 import { type Order, stream } from "./streaming.ts";
 import { parent } from "./web_worker.ts";
 

@@ -1,4 +1,4 @@
-/** What runs in workerd, the runtime of Cloudflare Workers: with Node's modules, and without. */
+/** A test for workerd, the runtime of Cloudflare Workers, with and without Node's modules. */
 
 export default {
   async test(): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * For the type checker alone: Bun's own types of `bun:ffi` are what `ffi/bun.ts` asks for. It is `tsc` that tells, with
- * @types/bun; to `deno check` the module is `any`, for these types and its own do not go together.
+ * A type check: Bun's types of `bun:ffi` must match the interface in `ffi/bun.ts`. Only `tsc` checks this, with
+ * @types/bun. For `deno check` the module is `any`, because Deno's types conflict with @types/bun.
  */
 import type { BunFFI } from "../../ffi/bun.ts";
 

@@ -1,16 +1,16 @@
-/** Bytes and streams of them: what also the programs in `children/` use, which may have no permission at all. */
+/** Helpers for bytes and streams. Programs in `children/` also use them, so they need no permissions. */
 import { Buffer } from "node:buffer";
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 
 // ---- bytes ------------------------------------------------------------------------------------------------------
 
-/** The bytes of hexadecimal digits; white space between them is ignored. */
+/** Parses hexadecimal digits. White space is ignored. */
 export function fromHex(digits: string): Bytes {
   return new Uint8Array(Buffer.from(digits.replace(/\s/g, ""), "hex"));
 }
 
-/** `length` bytes without a pattern that a cut could hide behind, always the same for the same `seed`. */
+/** Returns `length` bytes that depend only on `seed`, without a repeating pattern that could hide wrong offsets. */
 export function bytes(length: number, seed = 1): Bytes {
   const result = new Uint8Array(length);
   let state = Math.imul(seed, 0x9e3779b1) | 1;
@@ -27,7 +27,7 @@ export function concat(pieces: readonly Uint8Array[]): Bytes {
   return new Uint8Array(Buffer.concat(pieces));
 }
 
-/** `whole` in pieces of the given sizes, again and again: views of it, copies with `copied`. */
+/** Splits `whole` into chunks, and repeats the sizes. The chunks are views, or copies with `copied`. */
 export function* cut(whole: Bytes, sizes: readonly number[], { copied = false } = {}): Generator<Bytes> {
   for (let start = 0, i = 0; start < whole.length; i++) {
     const end = Math.min(whole.length, start + sizes[i % sizes.length]!);
@@ -38,14 +38,14 @@ export function* cut(whole: Bytes, sizes: readonly number[], { copied = false } 
 
 // ---- streams ----------------------------------------------------------------------------------------------------
 
-/** All bytes of a stream or an iterable. */
+/** Reads a stream or an iterable to its end, and returns all bytes. */
 export async function collect(source: AsyncIterable<Uint8Array>): Promise<Bytes> {
   const pieces: Uint8Array[] = [];
   for await (const piece of source) pieces.push(piece);
   return concat(pieces);
 }
 
-/** A stream that asks its chunks of `chunks` when it is asked for them, and no sooner. */
+/** Creates a stream that reads `chunks` only on demand. */
 export function streamOf<T>(chunks: Iterable<T>): ReadableStream<T> {
   const iterator = chunks[Symbol.iterator]();
   return new ReadableStream<T>({

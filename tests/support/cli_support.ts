@@ -13,15 +13,15 @@ import { main } from "../../src/cli.ts";
 import { assert, assertEquals, engine, runtimeArgv, spawn, tempDir } from "./deps.ts";
 import { type Bytes, bytes, concat, reference } from "./support.ts";
 
-/** This runtime, about to run `script`. */
+/** The command that runs `script` on this runtime. */
 export function runtimeCommand(script: string): string[] {
   return [...runtimeArgv, fileURLToPath(new URL(script, new URL("../", import.meta.url)))];
 }
 
-/** The tool as a process of its own. */
+/** Runs the tool in a process. */
 export const tool: readonly string[] = runtimeCommand("../src/cli.ts");
 
-/** Runs the tool in this process, for what shows in files: much faster than to start a runtime. */
+/** Runs the tool in this process, which is much faster. Only its files are visible to the test. */
 export async function run(...args: string[]): Promise<void> {
   assertEquals(await main(args), 0, `the exit code of ${args.join(" ")}`);
 }
@@ -30,11 +30,11 @@ export interface ToolResult {
   code: number;
   stdout: string;
   stderr: string;
-  /** The most memory the process has had up to then, in bytes. */
+  /** The maximum memory of the process so far, in bytes. */
   memory: number;
 }
 
-/** Runs the tool for each argument list, one after the other, in one process without a terminal. */
+/** Runs the tool for each argument list in turn, in one process without a terminal. */
 export async function runEach(lists: readonly (readonly string[])[], cwd: string): Promise<ToolResult[]> {
   const file = join(tempDir(), "lists.json");
   writeFileSync(file, JSON.stringify(lists));
@@ -53,14 +53,16 @@ export const NO_THROW = { throwIfNoEntry: false } as const;
 export const IV = "000102030405060708090a0b0c0d0e0f";
 
 export interface Workspace {
-  /** A path in the directory. */
+  /** Returns the path of a file in the directory. */
   at: (name: string) => string;
-  /** The names in it. */
+  /** Lists the names in the directory. */
   names: () => string[];
   plain: Bytes;
 }
 
-/** A directory with a key, a passphrase and a plaintext; `cbc` is that under the key, `salted` under the passphrase. */
+/**
+ * Creates a directory with a key, a passphrase, a plaintext, and its ciphertexts: `cbc` (key), `salted` (passphrase).
+ */
 export async function workspace(size = 100_000): Promise<Workspace> {
   const directory = tempDir();
   const at = (name: string) => join(directory, name);
@@ -69,7 +71,7 @@ export async function workspace(size = 100_000): Promise<Workspace> {
   writeFileSync(at("key"), bytes(32, 2));
   writeFileSync(at("passphrase"), "correct horse\nbattery staple\n");
   await run("encrypt", "-i", at("plain"), "-o", at("cbc"), "--key-file", at("key"), "--iv", IV, "--engine", engine);
-  // With a salt that is always the same: with a random one, a wrong passphrase finds good padding once in 256 times.
+  // The salt is constant. With a random one, 1 in 256 wrong passphrases gives valid padding.
   const salt = bytes(8, 4);
   const derived = new Uint8Array(pbkdf2Sync("correct horse", salt, 10, 48, "sha256"));
   const options = { key: derived.slice(0, 32), iv: derived.slice(32), padding: "pkcs7" } as const;
@@ -84,7 +86,7 @@ export function readBytes(path: string): Bytes {
   return new Uint8Array(readFileSync(path));
 }
 
-/** Whether a process exists and is no zombie. */
+/** Whether a process exists and is not a zombie. */
 export function isRunning(pid: number): boolean {
   try {
     return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
@@ -93,19 +95,19 @@ export function isRunning(pid: number): boolean {
   }
 }
 
-/** The exit code as a shell tells it. */
+/** The exit code as a shell reports it. */
 export function exitStatus(child: ChildProcess): Promise<number> {
   return new Promise((resolve) =>
     child.on("close", (code, signal) => resolve(code ?? 128 + constants.signals[signal as NodeJS.Signals]))
   );
 }
 
-/** The name of the temporary file among `names`. */
+/** Returns the name of the temporary file among `names`. */
 export function temporaryOf(names: string[]): string {
   return names.find((name) => name.startsWith(".kcapi-streams-"))!;
 }
 
-/** Waits for a condition that another process brings about. */
+/** Waits for a condition that depends on another process. */
 export async function until(condition: () => boolean): Promise<void> {
   for (const end = Date.now() + 30_000; !condition();) {
     assert(Date.now() < end, `waited in vain for ${condition}`);
@@ -113,7 +115,7 @@ export async function until(condition: () => boolean): Promise<void> {
   }
 }
 
-/** What the process has written to standard error so far. */
+/** Collects the standard error of a process. Returns a function that returns the text so far. */
 export function textOf(child: ChildProcess): () => string {
   let text = "";
   child.stderr!.on("data", (chunk) => text += chunk);

@@ -1,8 +1,8 @@
-/** Prints the results of `tests/coverage`: for each runtime and file, the lines that neither engine's leg ran. */
+/** Prints the results of `tests/coverage`: for each runtime and file, the lines that no engine ran. */
 import { readdirSync, readFileSync } from "node:fs";
 import { relative, resolve } from "node:path";
 
-/** The lines of an lcov report: file, line, and how often it was run. */
+/** Parses an lcov report into files, lines and counts. */
 function* readLcov(path) {
   let file;
   for (const record of readFileSync(path, "utf8").split("\n")) {
@@ -16,7 +16,7 @@ function* readLcov(path) {
   }
 }
 
-/** `3, 7–9` */
+/** Formats line numbers as `3, 7–9`. */
 function ranges(numbers) {
   const found = [];
   for (const number of numbers) {

@@ -1,7 +1,7 @@
-/** Systems that a test makes up: what their files hold. */
+/** Fake systems: the content of their files. */
 import type { System } from "../../src/system/files.ts";
 
-/** A system that has these files, and no others that can be read. */
+/** Creates a system on which only these files can be read. */
 export function fakeSystem(files: Readonly<Record<string, string>>, platform = "linux"): System {
   return {
     platform,
@@ -9,7 +9,7 @@ export function fakeSystem(files: Readonly<Record<string, string>>, platform = "
   };
 }
 
-/** The lines of /proc/self/status that matter, among some that do not. */
+/** Creates /proc/self/status with the relevant lines and some others. */
 export function processStatus({ uid = 0, capEff = "000001ffffffffff", seccomp = 0 } = {}): string {
   return [
     "Name:\tbun",
@@ -29,16 +29,16 @@ export function processStatus({ uid = 0, capEff = "000001ffffffffff", seccomp = 
 
 const UID_MAP = { "/proc/self/uid_map": "         0          0 4294967295\n" };
 
-/** Root outside of any container. */
+/** Root outside a container. */
 export const PRIVILEGED: Readonly<Record<string, string>> = { "/proc/self/status": processStatus(), ...UID_MAP };
 
-/** A user. */
+/** An unprivileged user. */
 export const UNPRIVILEGED: Readonly<Record<string, string>> = {
   "/proc/self/status": processStatus({ uid: 1000, capEff: "0000000000000000" }),
   ...UID_MAP,
 };
 
-/** An entry of /proc/crypto: cbc(aes) of Linux 6.1 under another name. */
+/** Creates an entry of /proc/crypto: that of cbc(aes) on Linux 6.1, with another name. */
 export function cipherEntry(name: string, fields: Record<string, string> = {}): string {
   const entry = {
     name,

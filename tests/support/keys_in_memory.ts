@@ -1,8 +1,8 @@
-/** Keys that two processes can make, so that one need not tell them to the other. */
+/** Keys that two processes can derive, so that no key is sent between them. */
 
-/** One key, and what else its derived keys are made from. */
+/** A key, and the other inputs of its derived keys. */
 export interface KeyUse {
-  /** What used it, and how that ended. */
+  /** The stream that used it, and how the stream ended. */
   of: string;
   by: string;
   seed: number;
@@ -10,7 +10,7 @@ export interface KeyUse {
   salt?: string;
 }
 
-/** Fills `key` by a rule of `seed`, byte by byte: the bytes are nowhere else in memory. */
+/** Fills `key` byte by byte from `seed`, so that the bytes are nowhere else in memory. */
 export function fillKey(key: Uint8Array, seed: number): void {
   let state = (seed + 1) * 0x9e3779b1 >>> 0;
   for (let i = 0; i < key.length; i++) {

@@ -1,5 +1,5 @@
 /**
- * What this process is part of: a leg of `tests/run` is one runtime on one engine.
+ * The leg that this process belongs to. A leg of `tests/run` is one runtime on one engine.
  */
 import process from "node:process";
 
@@ -10,7 +10,7 @@ export const runtime: Runtime = "Bun" in globalThis ? "bun" : "Deno" in globalTh
 /** The engine that the tests use. */
 export const engine: "kernel" | "userspace" = process.env.KCAPI_TEST_ENGINE === "kernel" ? "kernel" : "userspace";
 
-/** The command that runs a script on this runtime, without the script: Deno with all permissions, Node without warnings. */
+/** The command of this runtime, without the script: Deno with all permissions, Node without warnings. */
 export const runtimeArgv: readonly string[] = [
   process.execPath,
   ...{ deno: ["run", "--no-check", "-A"], bun: [], node: ["--disable-warning=ExperimentalWarning"] }[runtime],
@@ -27,8 +27,8 @@ const isLong = process.env.KCAPI_TEST_LONG !== undefined;
 export const times = (few: number, many: number): number => isLong ? many : few;
 
 /**
- * Whether this leg takes case `i` of many: all of them in the userspace legs and in the long tier. The kernel legs are slow,
- * and the kernel is the same for all runtimes: there each runtime takes a third.
+ * Whether this leg runs case `i` of many. The userspace legs and the long tier run all cases. The kernel legs are slow
+ * and use the same kernel, so each runtime runs a third of the cases.
  */
 export function takes(i: number): boolean {
   return isLong || engine === "userspace" || i % 3 === ["deno", "bun", "node"].indexOf(runtime);

@@ -1,13 +1,13 @@
 /**
- * The library's own functions with something of a test in front of them: a watch that throws where a flow rule is about
- * to be broken (instead of the hang, the gap or the crash that would follow), or faults that no test can provoke.
+ * Wraps the library's functions for tests: a watch that throws before a call breaks a flow rule (instead of a hang,
+ * lost data or a crash), or injected faults that cannot be provoked.
  */
 import { readFileSync } from "node:fs";
 import type { Address, Calls } from "../../ffi/adapter.ts";
 import { load } from "../../ffi/mod.ts";
 import type { Bytes } from "./support.ts";
 
-/** Puts functions in front of the library's, for all that is opened until this is disposed of. */
+/** Replaces functions of the library, for every engine that is opened until this is disposed. */
 export function interpose(wrap: (real: Calls) => Partial<Calls>): Disposable {
   const library = load() as { call: Calls };
   const real = library.call;
@@ -21,7 +21,7 @@ export interface Entry {
   readonly length: number;
 }
 
-/** A `struct iovec` array as it is in memory. */
+/** Reads a `struct iovec` array from memory. */
 export function entriesAt(address: Address, count: Address): Entry[] {
   const cells = new BigUint64Array(new ArrayBuffer(16 * Number(count)));
   const { call, word } = load();
@@ -29,7 +29,7 @@ export function entriesAt(address: Address, count: Address): Entry[] {
   return Array.from({ length: Number(count) }, (_, i) => ({ base: cells[2 * i]!, length: Number(cells[2 * i + 1]) }));
 }
 
-/** A `struct iovec` array of the first `length` bytes of a list. Its memory must outlive the call it is for. */
+/** Creates a `struct iovec` array of the first `length` bytes of a list. Its memory must outlive the call. */
 export function arrayOf(entries: readonly Entry[], length: number): { memory: Bytes; address: Address } {
   const memory = new Uint8Array(new ArrayBuffer(16 * entries.length));
   const cells = new BigUint64Array(memory.buffer);
@@ -51,48 +51,48 @@ export function addressOf(bytes: Bytes): bigint {
 
 export const lengthOf = (entries: readonly Entry[]): number => entries.reduce((sum, { length }) => sum + length, 0);
 
-/** The bytes in which the kernel works: what /proc/crypto says of an algorithm that is in use. */
+/** Returns the kernel's chunk size of an algorithm that is in use, from /proc/crypto. */
 export function kernelChunkSize(algorithm: string): number {
   const entry = readFileSync("/proc/crypto", "utf8").split("\n\n")
     .find((text) => [...text.matchAll(/^(?:name|driver) +: (.*)$/gm)].some(([, name]) => name === algorithm));
   const size = (field: string) => entry?.match(new RegExp(`^${field} +: (\\d+)$`, "m"))?.[1];
   const found = size("chunksize") ?? size("blocksize");
-  if (!found) throw new Error(`/proc/crypto does not tell the sizes of ${algorithm}`);
+  if (!found) throw new Error(`/proc/crypto does not list ${algorithm}`);
   return Number(found);
 }
 
-/** A call of the stream that was made. */
+/** A recorded call of the stream functions. */
 export interface StreamCall {
   readonly name: keyof Calls;
-  /** Those with a length. */
+  /** The entries with a length. */
   readonly entries: readonly Entry[];
   readonly length: number;
 }
 
 export interface Watch extends Disposable {
-  /** The names of all calls but memmove, in order. */
+  /** The names of all calls except memmove, in order. */
   readonly names: (keyof Calls)[];
-  /** Updates and ops, in order. */
+  /** The updates and operations, in order. */
   readonly streamCalls: StreamCall[];
-  /** Handles that were made and not destroyed. */
+  /** The handles that were created and not destroyed. */
   readonly live: number;
 }
 
-/** What the kernel knows of a handle's stream: crypto/af_alg.c, `struct af_alg_ctx` and its socket. */
+/** The kernel's state of a handle's stream (crypto/af_alg.c, `struct af_alg_ctx`, and its socket). */
 interface Stream {
   readonly algorithm: string;
   chunkSize: number;
   window: number;
   used: number;
-  /** Where in its last page the next byte goes; 0: it begins a new one. */
+  /** The offset of the next byte in the last page. 0 starts a new page. */
   merge: number;
   started: boolean;
   last: boolean;
 }
 
 /**
- * Watches the real library. Each call is looked at before it is made; one that would break a rule throws, and so does
- * the watch when it is disposed of, for an error in a call may have been taken for one of the kernel's.
+ * Watches the real library. It checks each call before it is made, and throws if the call would break a rule. Disposal
+ * throws again, because the code under test may have handled the error as one of the kernel.
  */
 export function watchCalls(): Watch {
   const streams = new Map<bigint, Stream>();
@@ -123,13 +123,13 @@ export function watchCalls(): Watch {
     const stream = streamOf(handle);
     rule(stream.used === 0, "F5: a stream is started over bytes that were not received");
     const buffer = Number(readFileSync("/proc/sys/net/core/wmem_default", "utf8"));
-    // The first stream makes the socket, which keeps the size it has then.
+    // The first stream creates the socket, which keeps its buffer size.
     stream.window ||= Math.max(page, buffer - buffer % page);
     stream.chunkSize ||= kernelChunkSize(stream.algorithm);
     Object.assign(stream, { started: true, last: false, used: 0, merge: 0 });
   }
 
-  /** af_alg_sendmsg(): completes the page begun, then waits for a whole free one each time it begins another. */
+  /** af_alg_sendmsg() fills the last page, then waits for a whole free page before it starts each new one. */
   function send(name: keyof Calls, handle: Address, address: Address, count: Address, last: boolean): void {
     const entries = entriesAt(address, count);
     const stream = streamOf(handle);
@@ -146,7 +146,7 @@ export function watchCalls(): Watch {
       const room = window - stream.used;
       rule(
         room >= page,
-        `F2: a send of ${lengthOf(entries)} bytes over ${used} sleeps, for the kernel holds ${window}`,
+        `F2: a send of ${lengthOf(entries)} bytes over ${used} blocks: the kernel's buffer is ${window}`,
       );
       const step = Math.min(length, room);
       stream.used += step;

@@ -1,14 +1,13 @@
-// node_suite.mjs FILE…: runs test files on Node, in one process. The tests are registered after all files are loaded (see
-// deps.ts), because the runner ends as soon as all tests that it knows have ended.
-// (`node --test` starts a process for each file, which is slow in a guest; with --test-isolation=none it ignores a file
-// that cannot be loaded.)
+// node_suite.mjs FILE…: runs test files on Node in one process. Tests are registered after all files are loaded (see
+// deps.ts), because the runner ends when all registered tests have ended. `node --test` starts a process for each file,
+// which is slow in a guest. With --test-isolation=none it ignores a file that cannot be loaded.
 import { readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
 import { resolve } from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
 
-// Node has no import map of its own.
+// Node has no import maps.
 const map = new URL("imports.json", import.meta.url);
 const { imports } = JSON.parse(readFileSync(map, "utf8"));
 registerHooks({
