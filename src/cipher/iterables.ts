@@ -1,5 +1,5 @@
 /**
- * {@linkcode encrypt} and {@linkcode decrypt}: one call for bytes in hand, and for anything iterable.
+ * {@linkcode encrypt} and {@linkcode decrypt}: the functions for bytes, iterables and streams.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { type CipherStreamOptions, prepare } from "./prepare.ts";
 export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBuffer>>, AsyncDisposable {
   /** The engine that runs the cipher. Reading this property opens the cipher. */
   readonly engine: EngineName;
-  /** Releases the cipher, and returns or cancels the source. */
+  /** Releases the cipher, and calls `return()` or `cancel()` of the source. */
   return(): Promise<IteratorResult<Uint8Array<ArrayBuffer>, undefined>>;
   /** The iterable is its own iterator. */
   [Symbol.asyncIterator](): this;
@@ -23,13 +23,13 @@ export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBu
 /**
  * Encrypts bytes.
  *
- * The options are checked and copied at once; the cipher is opened by the first `next()` and released at the end, by
- * `break`, and by an error on either side.
+ * The call checks and copies the options. The first `next()` opens the cipher. The end, `break`, and an error of the
+ * source or the consumer release it.
  *
- * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+ * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
  * @param options The key, the IV, and how to use them.
- * @param source Bytes, or something that yields them.
- * @returns The ciphertext, in pieces of at most a window of 212,992 bytes.
+ * @param source Bytes, or an iterable or stream of bytes.
+ * @returns The ciphertext, in chunks of at most 212,992 bytes.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key, the IV or a size is of a wrong length.
  *
@@ -49,12 +49,12 @@ export function encrypt(algorithm: string, options: CipherStreamOptions, source:
 }
 
 /**
- * Decrypts bytes: the inverse of {@linkcode encrypt}. Nothing is authenticated; output is unverified.
+ * Decrypts bytes: the inverse of {@linkcode encrypt}. The cipher does not authenticate: the output is unverified.
  *
- * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+ * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
  * @param options The key and the IV the data was encrypted with.
- * @param source Bytes, or something that yields them.
- * @returns The plaintext, in pieces of at most a window of 212,992 bytes.
+ * @param source Bytes, or an iterable or stream of bytes.
+ * @returns The plaintext, in chunks of at most 212,992 bytes.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key, the IV or a size is of a wrong length.
  *

@@ -5,8 +5,8 @@
  *     header  = its length (1 byte) | salt (as long as the AES key) | nonce prefix (7 bytes)
  *     segment = ciphertext | tag
  *
- * A segment has `segmentSize` bytes with its tag; the first is shorter by the header, the last as short as what is
- * left. None of the parameters is in the file.
+ * A segment has `segmentSize` bytes, including its tag. The first segment is shorter by the size of the header, and the
+ * last one has the rest. The file contains none of the parameters.
  *
  * @module
  */
@@ -21,21 +21,21 @@ export type SealedHash = "SHA-1" | "SHA-256" | "SHA-512";
 
 /** The parameters of a format. */
 export interface SealedParameters {
-  /** `"AES-CTR-HMAC"`: what the kernel can run; `"AES-GCM-HKDF"`: the runtime's AES-GCM. */
+  /** `"AES-CTR-HMAC"`, which the kernel can run, or `"AES-GCM-HKDF"`, which `node:crypto` runs. */
   readonly cipher: "AES-CTR-HMAC" | "AES-GCM-HKDF";
   /** Bytes of the AES key that is derived for each stream: 16 or 32. */
   readonly keySize: 16 | 32;
-  /** The hash of HKDF (RFC 5869), by which that is derived. */
+  /** The hash of HKDF (RFC 5869), which derives that key. */
   readonly hkdfHash: SealedHash;
-  /** The hash of HMAC; with AES-GCM-HKDF, which has none, it may be left out and says nothing. */
+  /** The hash of HMAC. AES-GCM-HKDF has none: there it is optional and has no effect. */
   readonly macHash?: SealedHash | undefined;
-  /** Bytes of a tag: 10 to the length of `macHash`; with AES-GCM-HKDF 16, which may be left out. */
+  /** Bytes of a tag: from 10 to the length of `macHash`. With AES-GCM-HKDF it is optional, and 16. */
   readonly tagSize?: number | undefined;
-  /** Bytes of a segment with its tag, at most 16 MiB. */
+  /** Bytes of a segment including its tag, at most 16 MiB. */
   readonly segmentSize: number;
 }
 
-/** Formats that have a name: Tink's, and those with segments of 64 KiB. */
+/** The formats with a name: those of Tink, and the same with segments of 64 KiB. */
 export type SealedFormatName =
   | `AES${128 | 256}_CTR_HMAC_SHA256_${"4KB" | "64KB" | "1MB"}`
   | `AES${128 | 256}_GCM_HKDF_${"4KB" | "64KB" | "1MB"}`;
@@ -43,20 +43,20 @@ export type SealedFormatName =
 /** A format by its name or its parameters. */
 export type SealedFormat = SealedFormatName | SealedParameters;
 
-/** A checked format, complete. */
+/** A checked format, with all parameters. */
 export interface Format extends SealedParameters {
   readonly tagSize: number;
   readonly headerSize: number;
 }
 
-/** The header's bytes besides the salt: its length, and the nonce prefix. */
+/** Bytes of the nonce prefix, and of the length at the start of the header. */
 export const PREFIX_SIZE = 7;
 const LENGTH_SIZE = 1;
 
-/** A hostile configuration is not to take all memory. */
+/** The most bytes of a segment, so that a hostile configuration cannot exhaust the memory. */
 const MOST_SEGMENT = 16 * 1024 * 1024;
 
-/** Segments are numbered by 32 bits. As some of Tink's writers, none is written with the last number. */
+/** A segment index has 32 bits. Like some writers of Tink, this one does not use the last index. */
 export const MOST_SEGMENTS = 2 ** 32 - 1;
 
 const LEAST_TAG = 10;
@@ -65,7 +65,7 @@ const HASH_SIZES: Readonly<Record<SealedHash, number>> = { "SHA-1": 20, "SHA-256
 
 const SEGMENT_SIZES = { "4KB": 4096, "64KB": 65_536, "1MB": 1_048_576 };
 
-/** The default: what the kernel can run, in segments of which a thousand streams can hold one each. */
+/** The default. The kernel can run it, and a thousand streams can each buffer a segment. */
 export const DEFAULT_FORMAT: SealedFormatName = "AES256_CTR_HMAC_SHA256_64KB";
 
 const PARAMETER_NAMES: OptionNames<SealedParameters> = {
@@ -102,7 +102,7 @@ const NAMED: ReadonlyMap<string, Format> = new Map(
 /** The names there are. */
 export const FORMAT_NAMES: readonly string[] = [...NAMED.keys()];
 
-/** The format asked for. */
+/** Checks the option `format`. */
 export function checkFormat(format: unknown = DEFAULT_FORMAT): Format {
   if (typeof format === "object" && format !== null) return checkParameters(format as SealedParameters);
   if (typeof format !== "string") {
@@ -126,7 +126,7 @@ function checkParameters(parameters: SealedParameters): Format {
   const [least, most] = isGcm ? [GCM_TAG, GCM_TAG] : [LEAST_TAG, HASH_SIZES[macHash!]];
   const tag = tagSize === undefined && isGcm ? GCM_TAG : integer("tagSize", tagSize, least, most);
   const headerSize = LENGTH_SIZE + keySize + PREFIX_SIZE;
-  // The first segment has room for the header, and for a byte.
+  // The first segment has space for the header and at least one byte.
   integer("segmentSize", segmentSize, headerSize + tag + 1, MOST_SEGMENT);
   return { cipher, keySize, hkdfHash, ...(macHash && { macHash }), tagSize: tag, segmentSize, headerSize };
 }
@@ -144,13 +144,13 @@ function integer(name: string, value: unknown, least: number, most: number): num
   throw new RangeError(`"${name}" expected an integer from ${least} to ${most}, got ${value}`);
 }
 
-/** What the header of a stream says. */
+/** The parsed header of a stream. */
 export interface Header {
   readonly salt: Bytes;
   readonly prefix: Bytes;
 }
 
-/** The header of a new stream. */
+/** Creates the header of a new stream. */
 export function randomHeader({ keySize }: Format): Header {
   return {
     salt: crypto.getRandomValues(new Uint8Array(keySize)),
@@ -158,22 +158,22 @@ export function randomHeader({ keySize }: Format): Header {
   };
 }
 
-/** The bytes of a header. */
+/** Encodes a header. */
 export function headerBytes({ headerSize }: Format, { salt, prefix }: Header): Bytes {
   return Uint8Array.of(headerSize, ...salt, ...prefix);
 }
 
 /**
- * Reads a header.
+ * Decodes a header.
  *
- * @throws {KcapiError} EBADMSG if `bytes` is none.
+ * @throws {KcapiError} EBADMSG if `bytes` is not a header of this format.
  */
 export function parseHeader({ headerSize, keySize }: Format, bytes: Bytes): Header {
   if (bytes.length !== headerSize || bytes[0] !== headerSize) throw badMessage();
   return { salt: bytes.slice(LENGTH_SIZE, LENGTH_SIZE + keySize), prefix: bytes.slice(LENGTH_SIZE + keySize) };
 }
 
-/** One error for everything that can be wrong with sealed data: telling the cases apart would help an attacker. */
+/** The one error for all faults of sealed data, because an error that names the fault helps an attacker. */
 export function badMessage(): KcapiError {
   return new KcapiError(
     "EBADMSG",
@@ -182,7 +182,7 @@ export function badMessage(): KcapiError {
   );
 }
 
-/** Full segments, by number: in the plaintext, or in the sealed stream. */
+/** The positions of full segments, in the plaintext or in the sealed stream. */
 export class SegmentSide {
   readonly #step: number;
   readonly #headerSize: number;
@@ -190,7 +190,7 @@ export class SegmentSide {
 
   /**
    * @param step Bytes of a segment, except the first one, which is shorter by the header.
-   * @param origin Where the first one begins.
+   * @param origin The position of the first segment.
    */
   constructor(step: number, headerSize: number, origin: number) {
     this.#step = step;
@@ -198,31 +198,31 @@ export class SegmentSide {
     this.#origin = origin;
   }
 
-  /** Where segment `index` begins. */
+  /** The position of segment `index`. */
   start(index: number): number {
     return index === 0 ? this.#origin : index * this.#step - this.#headerSize + this.#origin;
   }
 
-  /** The segment that the byte at `position` is in. */
+  /** The index of the segment with the byte at `position`. */
   indexAt(position: number): number {
     return Math.floor((position - this.#origin + this.#headerSize) / this.#step);
   }
 
-  /** The bytes of `count` segments from number `index` on. */
+  /** The number of bytes in `count` segments from segment `index` on. */
   lengthOf(index: number, count: number): number {
     return count * this.#step - (index === 0 ? this.#headerSize : 0);
   }
 
-  /** The number of full segments that `length` bytes have from segment `index` on. */
+  /** The number of full segments in `length` bytes from segment `index` on. */
   countOf(index: number, length: number): number {
     return Math.max(0, Math.floor((length + (index === 0 ? this.#headerSize : 0)) / this.#step));
   }
 }
 
-/** Where the segments of a format lie, and how long they are. */
+/** The positions and sizes of the segments of a format. */
 export class SegmentLayout {
   readonly plaintext: SegmentSide;
-  /** Positions count the header, lengths do not. */
+  /** Positions include the header, lengths do not. */
   readonly sealed: SegmentSide;
   readonly #format: Format;
 
@@ -233,14 +233,14 @@ export class SegmentLayout {
     this.#format = format;
   }
 
-  /** The size of `plaintextSize` bytes when sealed. Undefined if they take too many segments. */
+  /** The sealed size of `plaintextSize` bytes. Undefined if they need too many segments. */
   sealedSize(plaintextSize: number): number | undefined {
     const { tagSize, headerSize } = this.#format;
     const segments = plaintextSize === 0 ? 1 : this.plaintext.indexAt(plaintextSize - 1) + 1;
     return segments > MOST_SEGMENTS ? undefined : headerSize + plaintextSize + segments * tagSize;
   }
 
-  /** What a sealed stream of `size` bytes has. Undefined if none has this size. */
+  /** Measures a sealed stream of `size` bytes. Undefined if no sealed stream has this size. */
   measure(size: number): { readonly segments: number; readonly plaintextSize: number } | undefined {
     const { tagSize, headerSize } = this.#format;
     const segments = this.sealed.indexAt(Math.max(0, size - 1)) + 1;
@@ -251,11 +251,11 @@ export class SegmentLayout {
 }
 
 /**
- * The size of what is sealed, from the size of its plaintext: for a Content-Length.
+ * Computes the sealed size from the size of the plaintext, for example for a Content-Length.
  *
  * @param plaintextSize Bytes of plaintext.
  * @param format The format, `"AES256_CTR_HMAC_SHA256_64KB"` by default.
- * @returns Bytes.
+ * @returns The size in bytes.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If there is no sealed stream of this many bytes.
  *
@@ -274,15 +274,15 @@ export function sealedSize(plaintextSize: number, format?: SealedFormat): number
     integer("plaintextSize", plaintextSize, 0, Number.MAX_SAFE_INTEGER),
   );
   if (size !== undefined && Number.isSafeInteger(size)) return size;
-  throw new RangeError(`"plaintextSize" expected what fits ${MOST_SEGMENTS} segments, got ${plaintextSize}`);
+  throw new RangeError(`"plaintextSize" expected a size that fits ${MOST_SEGMENTS} segments, got ${plaintextSize}`);
 }
 
 /**
- * The size of the plaintext, from the size of what was sealed. Nothing is verified: an attacker may have cut it.
+ * Computes the size of the plaintext from the sealed size. It verifies nothing: an attacker may have changed the size.
  *
  * @param sealedSize Bytes of the sealed stream.
  * @param format The format it was sealed in, `"AES256_CTR_HMAC_SHA256_64KB"` by default.
- * @returns Bytes.
+ * @returns The size in bytes.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If no sealed stream has this size.
  *

@@ -1,5 +1,5 @@
 /**
- * {@linkcode seal} and {@linkcode unseal}: one call for bytes in hand, and for anything iterable.
+ * {@linkcode seal} and {@linkcode unseal}: the functions for bytes, iterables and streams.
  *
  * @module
  */
@@ -12,14 +12,14 @@ import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type Seal
 import { rotatingFactory } from "./rotation.ts";
 
 /**
- * Seals bytes: encrypts and authenticates, in Tink's format of streaming AEAD.
+ * Seals bytes: encrypts and authenticates, in the format of Tink's streaming AEAD.
  *
- * The options are checked and copied at once; the cipher is opened by the first `next()` and released at the end, by
- * `break`, and by an error on either side.
+ * The call checks and copies the options. The first `next()` opens the cipher. The end, `break`, and an error of the
+ * source or the consumer release it.
  *
- * @param options The key, and what to bind the data to.
- * @param source Bytes, or something that yields them.
- * @returns What is sealed, a segment at a time.
+ * @param options The key, the associated data and the format.
+ * @param source Bytes, or an iterable or stream of bytes.
+ * @returns The sealed bytes, in segments.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
  *
@@ -40,13 +40,12 @@ export function seal(options: SealOptions | KeysetSealOptions, source: ByteSourc
 }
 
 /**
- * Unseals bytes: what comes out is verified, segment by segment, and in order. That there is no more is known only at
- * the end of the iteration: one that was cut rejects there, with KcapiError EBADMSG, as anything else that is wrong
- * does.
+ * Unseals bytes: decrypts and verifies. Every byte of the output is authentic and in its place. If the data cannot be
+ * verified, the iteration rejects with KcapiError EBADMSG. Truncation is only detected at the end of the iteration.
  *
- * @param options The key, and what the data is bound to.
- * @param source Bytes, or something that yields them.
- * @returns The plaintext, a segment at a time.
+ * @param options The key, the associated data and the format that the data was sealed with.
+ * @param source Bytes, or an iterable or stream of bytes.
+ * @returns The plaintext, in segments.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
  *

@@ -17,18 +17,18 @@ import { keysOfSource, type KeySource, type SourceKey } from "./key_source.ts";
 
 /** Options of sealed streams besides the key. */
 export interface SealStreamOptions {
-  /** What is authenticated together with the data, and not stored: a name, say, so that no file passes for another. */
+  /** Data to authenticate and not to store, such as the name of a file: then one file cannot replace another. */
   associatedData?: BytesLike | undefined;
   /** Which engine runs AES-CTR, `"auto"` by default. AES-GCM is always the runtime's own. */
   engine?: EngineChoice | undefined;
   /** Aborts both sides. */
   signal?: AbortSignal | undefined;
   /**
-   * Whoever writes a chunk gives it away: it is kept without a copy, and whole segments in it are unsealed in its own
-   * memory. Default: false.
+   * The stream takes ownership of the memory of each chunk: it makes no copy, and unseals full segments in place.
+   * Default: false.
    */
   inPlace?: boolean | undefined;
-  /** The Workers that seal or unseal the segments, off this thread. */
+  /** A pool whose Workers seal or unseal the segments. By default, this thread does. */
   pool?: WorkerPool | undefined;
 }
 

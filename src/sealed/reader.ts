@@ -1,5 +1,5 @@
 /**
- * {@linkcode openSealed}: what was sealed, read from the middle.
+ * {@linkcode openSealed}: random access to a sealed file.
  *
  * @module
  */
@@ -26,8 +26,8 @@ export interface SealedStreamOptions {
   /** The byte after the last one; the file's end by default. */
   end?: number | undefined;
   /**
-   * Closes the file when this stream has ended, failed, or been cancelled, and no other stream or `bytes()` is under
-   * way. A stream that is neither read to its end nor cancelled leaves it open. Default: false.
+   * Closes the file when this stream has ended, failed, or been cancelled, and no other stream or call of `bytes()` is
+   * pending. A stream that is neither read to its end nor cancelled leaves the file open. Default: false.
    */
   close?: boolean | undefined;
 }
@@ -36,13 +36,13 @@ const STREAM_NAMES: OptionNames<SealedStreamOptions> = { start: true, end: true,
 
 const CONSTRUCT = Symbol("construct");
 
-/** A file that is open to be read from anywhere, by {@linkcode openSealed}. Any number of reads may go on at once. */
+/** A sealed file that {@linkcode openSealed} opened for random access. Any number of reads may run at once. */
 export class SealedReader implements Disposable {
-  /** Bytes of plaintext, verified. */
+  /** The size of the plaintext in bytes, verified. */
   readonly size: number;
-  /** The engine that really runs. */
+  /** The engine that runs the cipher. */
   readonly engine: EngineName;
-  /** Which key opened the file: its position in the list that was given as `key`, or in the keyset. */
+  /** The key that opened the file: its position in the list of the option `key`, or in the keyset. */
   readonly keyIndex: number;
   readonly #reader: Reader;
 
@@ -60,13 +60,14 @@ export class SealedReader implements Disposable {
   }
 
   /**
-   * The plaintext of a range, counted as `Blob.slice()` does: cut to the file, negative numbers from its end.
+   * Reads a range of the plaintext. Positions are those of `Blob.slice()`: limited to the file, and negative ones count
+   * from its end.
    *
    * @param start The first byte, 0 by default.
-   * @param end The byte behind the last one; the file's end by default.
+   * @param end The byte after the last one; the end of the file by default.
    * @returns The bytes.
-   * @throws {KcapiError} EBADMSG if a segment of the range is not what was sealed; EBADF after {@linkcode close},
-   * ECANCELED if it is closed meanwhile; EIO if the source does not give what it should. Where the cipher fails, the
+   * @throws {KcapiError} EBADMSG if a segment of the range cannot be verified; EBADF after {@linkcode close}; ECANCELED
+   * if the file is closed during the call; EIO if the source returns another number of bytes. If the cipher fails, the
    * file is closed.
    */
   async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
@@ -89,14 +90,14 @@ export class SealedReader implements Disposable {
   }
 
   /**
-   * The plaintext of a range as a stream: a segment is read and verified when the stream is read. With a pool, some
-   * batches of segments are read ahead.
+   * Reads a range of the plaintext as a stream. Each read of the stream reads and verifies a segment. With a pool, the
+   * stream reads some batches of segments ahead.
    *
-   * A stream that a function returns, as in a Response, is read after the function has ended: `using` closes the file
-   * too early there. Open the file without `using`, and let the stream close it.
+   * If a function returns the stream, for example in a Response, do not open the file with `using`: that closes the
+   * file when the function returns, before the stream is read. Let the stream close the file.
    *
    * @param options The range, and whether to close the file at the end.
-   * @returns A stream that errors as {@linkcode bytes} rejects.
+   * @returns The stream. It fails with the errors of {@linkcode bytes}.
    * @throws {TypeError} If an option is of a wrong type.
    *
    * @example A response that closes the file
@@ -143,7 +144,7 @@ export class SealedReader implements Disposable {
     }, { highWaterMark: 0 });
   }
 
-  /** Forgets the keys, and releases the cipher. Reads that go on reject with KcapiError ECANCELED. */
+  /** Zeroes the keys, and releases the cipher. Pending reads reject with KcapiError ECANCELED. */
   close(): void {
     this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), closedError());
   }
@@ -159,19 +160,19 @@ export class SealedReader implements Disposable {
 }
 
 /**
- * Opens what was sealed, to be read from anywhere.
+ * Opens a sealed file for random access.
  *
- * The last segment is verified before the promise resolves, so that the size is true: neither a file that was cut nor
- * one that something was added to is opened. Other segments are read and verified when they are asked for.
+ * The promise resolves when the last segment is verified. So the size is authentic: a file that was truncated or
+ * extended does not open. Other segments are verified when they are read.
  *
- * @param source A Blob (`Bun.file()`, Node's `openAsBlob()`), or an object with `size` and `read(start, end)`, as in
- * the second example, which holds for files of any size.
- * @param options The key, and what the data is bound to. Its signal closes the file, too.
+ * @param source A Blob (`Bun.file()`, `openAsBlob()` of Node), or an object with `size` and `read(start, end)`, as in
+ * the second example. The second example works for files of any size.
+ * @param options The key, the associated data and the format that the file was sealed with. The signal closes the file.
  * @returns The open file.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
- * @throws {KcapiError} EBADMSG if anything is wrong with the data, EIO if the source gives less or more than it was
- * asked for, or changes its size.
+ * @throws {KcapiError} EBADMSG if the data cannot be verified. EIO if the source returns another number of bytes than
+ * requested, or changes its size.
  *
  * @example Usage
  * ```ts
@@ -247,17 +248,17 @@ interface Unsealed {
   readonly error: unknown;
 }
 
-/** Reads runs of segments from a source, and has them unsealed. */
+/** Reads batches of segments from a source, and unseals them in a session. */
 class Reader {
   readonly #source: Range;
   readonly #plans: readonly SealPlan[];
   readonly #size: number;
   readonly #rejectSize: () => Promise<never>;
   readonly #listener: WeakAbortListener<Reader> | undefined;
-  /** Who waits for the source, or for a batch. */
+  /** The reject functions of the calls that wait for the source or for a batch. */
   readonly #waiting = new Set<(reason: unknown) => void>();
   readonly #slice = new TimeSlice();
-  /** The event loop's turn, which all that is read waits for together. */
+  /** The next turn of the event loop, which all reads share. */
   #turn: Promise<void> | undefined;
   /** These are set by {@linkcode open}. */
   #plan!: SealPlan;
@@ -271,7 +272,7 @@ class Reader {
   #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
 
   /**
-   * @param plans One for each key that may fit.
+   * @param plans One for each key to try.
    * @param rejectSize Throws because the source has a size that no sealed stream has.
    */
   constructor(source: Range, plans: readonly SealPlan[], size: number, rejectSize: () => Promise<never>) {
@@ -294,7 +295,7 @@ class Reader {
     return this.#plaintextSize;
   }
 
-  /** The position of the key that fits. */
+  /** The position of the key that opened the file. */
   get keyIndex(): number {
     return this.#plan.index;
   }
@@ -311,7 +312,7 @@ class Reader {
     const { segments, plaintextSize } = this.#layout.measure(this.#size)!;
     this.#segments = segments;
     this.#plaintextSize = plaintextSize;
-    const header = parseHeader(format, this.#checked(await this.#read(0, format.headerSize), format.headerSize));
+    const header = parseHeader(format, this.#checkAnswer(await this.#read(0, format.headerSize), format.headerSize));
     this.#session = openSession("unseal", plan, header);
     const { error } = await this.#unseal(segments - 1, 1);
     if (error !== undefined) throw error;
@@ -319,13 +320,13 @@ class Reader {
 
   async #choosePlan(plans: readonly SealPlan[]): Promise<SealPlan> {
     const length = Math.min(trialSize(plans), this.#size);
-    const start = this.#checked(await this.#read(0, length), length);
+    const start = this.#checkAnswer(await this.#read(0, length), length);
     return choosePlan(plans, start);
   }
 
   /**
-   * The plaintext of a range, piece by piece, in memory that becomes the caller's. As many batches are under way as the
-   * session takes; in this thread one, of one segment.
+   * Reads a range of the plaintext in chunks, in memory that the caller then owns. It keeps as many batches pending as
+   * the session allows: in this thread one batch of one segment.
    */
   pieces(from: number, to: number): () => Promise<Bytes> {
     const session = this.#session!;
@@ -345,7 +346,7 @@ class Reader {
       while (next < end && underWay.length < session.limit && (underWay.length === 0 || session.hasRoom)) {
         const count = Math.min(most, end - next);
         const promise = piece(next, count);
-        promise.catch(() => {}); // it is told in its turn
+        promise.catch(() => {}); // reported when its turn comes
         underWay.push(promise);
         next += count;
       }
@@ -353,7 +354,7 @@ class Reader {
       const { bytes, error } = await underWay.shift()!;
       if (error === undefined) return bytes;
       if (bytes.length === 0) throw error;
-      failure = { error }; // after what was verified before it
+      failure = { error }; // reported after the verified bytes before it
       return bytes;
     };
   }
@@ -363,14 +364,14 @@ class Reader {
     this.#uses++;
   }
 
-  /** A stream or `bytes()` ends. The last one closes the reader, if one of them was told to. */
+  /** A stream or `bytes()` ends. The last one closes the reader if one of them requested that. */
   end(close = false): void {
     this.#uses--;
     this.#closesWhenUnused ||= close;
     if (this.#closesWhenUnused && this.#uses === 0) this.close(closedError());
   }
 
-  /** Reads that wait reject with `reason`, those to come with `later`. */
+  /** Pending reads reject with `reason`, later ones with `later`. */
   close(reason: unknown, later = reason): void {
     if (this.#closed) return;
     this.#closed = { reason, later };
@@ -379,27 +380,27 @@ class Reader {
     for (const reject of this.#waiting) reject(reason);
   }
 
-  /** @throws Why, if it is closed. */
+  /** @throws The reason, if the reader is closed. */
   check(): void {
     if (this.#closed) throw this.#closed.later;
   }
 
-  /** The plaintext of `count` segments, verified; with an error, of those before it. */
+  /** Reads and unseals `count` segments. On EBADMSG, returns the plaintext of the segments before the bad one. */
   async #unseal(index: number, count: number): Promise<Unsealed> {
     const { sealed } = this.#layout;
     const start = sealed.start(index);
     const end = Math.min(sealed.start(index + count), this.#size);
     const answer = await this.#read(start, end);
-    // A source may answer without a turn of the event loop, as memory does, and any number of reads may have an answer.
+    // A source in memory answers within one turn of the event loop, and does so for any number of reads.
     while (this.#slice.over) await this.#wait(this.#takeTurn());
-    const input = this.#checked(answer, end - start);
+    const input = this.#checkAnswer(answer, end - start);
     const session = this.#session!;
     const list = [session.isSynchronous ? input : copyTo(session, input)];
     const running = session.run(list, { index, isLast: index + count === this.#segments }, false);
     const { outputs, error } = running instanceof Promise ? await this.#wait(running) : running;
     const bytes = outputs[0] ?? new Uint8Array(0);
     if (error === undefined || error instanceof KcapiError && error.code === "EBADMSG") return { bytes, error };
-    this.close(error); // the cipher may hold what it did not give, and would give it to the next read
+    this.close(error); // the cipher may still have output of this read, which the next one would get
     throw error;
   }
 
@@ -408,10 +409,10 @@ class Reader {
     return this.#wait(this.#source.read(start, end));
   }
 
-  #checked(answer: unknown, length: number): Bytes {
+  #checkAnswer(answer: unknown, length: number): Bytes {
     const bytes = bytesOf("source", answer);
     const size = this.#source.size();
-    // The source's code may have closed the file: its keys are zeros then, under which anybody can seal.
+    // The source may have closed the file. Its keys are zero then, and anyone can seal data with a zero key.
     if (this.#closed) throw this.#closed.reason;
     if (size !== this.#size) {
       throw new KcapiError("EIO", "read", `the source had ${this.#size} bytes when it was opened, and has ${size} now`);
@@ -426,7 +427,7 @@ class Reader {
     return this.#turn ??= this.#slice.next().finally(() => this.#turn = undefined);
   }
 
-  /** The source may never answer: who closes the file does not wait for it. */
+  /** Waits for `answer` or for the reader to be closed: a source may never answer. */
   async #wait<T>(answer: Promise<T>): Promise<T> {
     let give: ((reason: unknown) => void) | undefined;
     const closed = new Promise<never>((_, reject) => give = reject);
@@ -443,7 +444,7 @@ class Reader {
   }
 }
 
-/** A copy that the session may own: the memory is the source's. */
+/** Copies bytes of the source into memory that the session may own. */
 function copyTo({ memory }: Session, bytes: Bytes): Bytes {
   const copy = memory?.acquire(bytes.length) ?? allocUnsafe(bytes.length);
   copy.set(bytes);

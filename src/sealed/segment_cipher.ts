@@ -14,28 +14,31 @@ import { nodeCrypto } from "../runtime/mod.ts";
 import { Secret } from "../secret.ts";
 import { type Format, type Header, PREFIX_SIZE } from "./format.ts";
 
-/** Where a segment is in its stream. It is part of the nonce, not of the segment. */
+/** The position of a segment in its stream. It is part of the nonce. The segment does not contain it. */
 interface SegmentPosition {
   readonly index: number;
   readonly isLast: boolean;
 }
 
 /**
- * Seals and opens the segments of one stream. All calls are synchronous, so that any number of readers may share one.
+ * Seals and opens the segments of one stream. All calls are synchronous, so any number of readers may share one.
  */
 export interface SegmentCipher {
   readonly engine: EngineName;
   /**
-   * The ciphertext of `plaintext`, a scatter list, and its tag.
+   * Encrypts a segment and computes its tag.
    *
-   * @param target Where they go: exactly as many bytes. By default new memory.
+   * @param plaintext The input buffers.
+   * @param target The output buffer, of exactly the size of the result. By default new memory.
+   * @returns The ciphertext and the tag.
    */
   seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes;
   /**
-   * The plaintext of `sealed`.
+   * Verifies and decrypts a segment.
    *
-   * @param target Where it goes; it may be the ciphertext's own memory. By default new memory.
-   * @returns Undefined if it is not what was sealed at this place: then nothing was written.
+   * @param target The output buffer, which may be the memory of the ciphertext. By default new memory.
+   * @returns The plaintext. Undefined if the segment is not the one that was sealed at this position: then nothing was
+   * written.
    */
   open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined;
   /** Forgets the keys. */
@@ -50,8 +53,8 @@ function hashName(hash: string): string {
 }
 
 /**
- * HKDF (RFC 5869), of the runtime's HMAC: its own takes no more than 1,024 bytes of `info`, which is what the caller
- * wants authenticated.
+ * HKDF (RFC 5869), built on the HMAC of `node:crypto`. Its `hkdfSync()` takes at most 1,024 bytes of `info`, and in
+ * Tink's format the `info` is the associated data, of any length.
  */
 function hkdf(hash: string, key: Secret, salt: Bytes, info: Bytes, length: number): Secret {
   const name = hashName(hash);
@@ -71,8 +74,8 @@ function hkdf(hash: string, key: Secret, salt: Bytes, info: Bytes, length: numbe
 }
 
 /**
- * A digest that is key material. Nothing but `set()` and `fill()` may touch the short array that it comes in (see
- * `Secret`).
+ * Moves a digest that is key material into a secret. Only `set()` and `fill()` may use the short array that `digest()`
+ * returns (see `Secret`).
  */
 function secretDigest(mac: { digest(): Uint8Array }): Secret {
   const digest = mac.digest();
@@ -81,16 +84,20 @@ function secretDigest(mac: { digest(): Uint8Array }): Secret {
   return secret;
 }
 
-/** The keys of one stream, derived from the user's (which is only read), its salt and the associated data. */
+/**
+ * Derives the keys of one stream from the user's key, the salt of the stream and the associated data.
+ *
+ * @param key Read only.
+ */
 export function deriveKeys(format: Format, key: Secret, { salt }: Header, associatedData: Bytes): Secret {
   const { cipher, hkdfHash, keySize } = format;
   return hkdf(hkdfHash, key, salt, associatedData, keySize + (cipher === "AES-GCM-HKDF" ? 0 : MAC_KEY));
 }
 
 /**
- * The cipher of one stream.
+ * Opens the cipher of one stream.
  *
- * @param derived What {@linkcode deriveKeys} gave. Owned by the result, also if none is opened.
+ * @param derived The result of {@linkcode deriveKeys}. This function owns it, also when it throws.
  */
 export function openSegmentCipher(
   format: Format,
@@ -103,7 +110,7 @@ export function openSegmentCipher(
   return new CtrHmacCipher(format, derived, prefix, choice);
 }
 
-/** Bytes 7 to 11 of the nonce: the number, big-endian, and whether it is the last. What follows are zeros. */
+/** Writes bytes 7 to 11 of the nonce: the index, big-endian, and 1 for the last segment. The rest stays zero. */
 function setPosition(nonce: Bytes, { index, isLast }: SegmentPosition): void {
   for (let i = 0; i < 4; i++) nonce[PREFIX_SIZE + i] = index >>> (24 - 8 * i);
   nonce[PREFIX_SIZE + 4] = Number(isLast);
@@ -121,8 +128,8 @@ class CtrHmacCipher implements SegmentCipher {
   readonly #flow: Flow;
   readonly #macKey: Secret;
   readonly #macName: string;
-  /** As many bytes as a tag has. */
-  readonly #tagRoom: Bytes;
+  /** An input buffer of the size of a tag: {@linkcode seal} reserves space for the tag with it. */
+  readonly #tagSpace: Bytes;
   readonly #nonce: Bytes;
 
   /** @param derived Read only. */
@@ -133,15 +140,15 @@ class CtrHmacCipher implements SegmentCipher {
     this.engine = this.#flow.engine.name;
     this.#macKey = derived.clone(keySize);
     this.#macName = hashName(macHash!);
-    this.#tagRoom = new Uint8Array(tagSize);
+    this.#tagSpace = new Uint8Array(tagSize);
     this.#nonce = nonceOf(prefix, 16);
   }
 
   seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes {
     setPosition(this.#nonce, position);
-    // In new memory the cipher makes the tag's room, too: what it writes there, the tag replaces.
-    const sealed = target ?? this.#crypt("encrypt", [...plaintext, this.#tagRoom]);
-    const ciphertext = sealed.subarray(0, sealed.length - this.#tagRoom.length);
+    // For new memory, the cipher also outputs the space for the tag. The tag overwrites it.
+    const sealed = target ?? this.#crypt("encrypt", [...plaintext, this.#tagSpace]);
+    const ciphertext = sealed.subarray(0, sealed.length - this.#tagSpace.length);
     if (target) this.#crypt("encrypt", plaintext, ciphertext);
     sealed.set(this.#tagOf(ciphertext), ciphertext.length);
     return sealed;
@@ -149,7 +156,7 @@ class CtrHmacCipher implements SegmentCipher {
 
   open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined {
     setPosition(this.#nonce, position);
-    const length = sealed.length - this.#tagRoom.length;
+    const length = sealed.length - this.#tagSpace.length;
     const ciphertext = sealed.subarray(0, length);
     if (!nodeCrypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
     return this.#crypt("decrypt", [ciphertext], target);
@@ -162,10 +169,10 @@ class CtrHmacCipher implements SegmentCipher {
 
   #tagOf(ciphertext: Bytes): Uint8Array {
     const mac = nodeCrypto().createHmac(this.#macName, this.#macKey.bytes).update(this.#nonce).update(ciphertext);
-    return mac.digest().subarray(0, this.#tagRoom.length);
+    return mac.digest().subarray(0, this.#tagSpace.length);
   }
 
-  /** One stream of its own, in as many windows as it takes. */
+  /** Encrypts or decrypts a segment as a stream of its own, in windows. */
   #crypt(direction: "encrypt" | "decrypt", list: readonly Bytes[], target?: Bytes): Bytes {
     const flow = this.#flow;
     const input = new Scatter(list);
@@ -183,7 +190,7 @@ class CtrHmacCipher implements SegmentCipher {
   }
 }
 
-/** AES-GCM of the runtime. */
+/** AES-GCM of `node:crypto`. */
 class GcmCipher implements SegmentCipher {
   readonly engine = "userspace";
   readonly #name: "aes-128-gcm" | "aes-256-gcm";
@@ -223,7 +230,7 @@ class GcmCipher implements SegmentCipher {
     try {
       decipher.final();
     } catch {
-      plaintext.fill(0); // unverified: nobody is to see it
+      plaintext.fill(0); // unverified plaintext must not leave this function
       return undefined;
     }
     if (!target) return owned(plaintext);

@@ -10,10 +10,10 @@ import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type Seal
 import { rotatingFactory } from "./rotation.ts";
 
 /**
- * Seals what is written to it: encrypts and authenticates, in Tink's format of streaming AEAD.
+ * A TransformStream that seals: it encrypts and authenticates, in the format of Tink's streaming AEAD.
  *
- * A TransformStream like the others. Output comes a segment at a time, 64 KiB by default, and a whole one is held until
- * it is known whether it is the last. The same key may seal any number of streams: each has a salt of its own.
+ * The output comes in segments, of 64 KiB by default. The last segment is marked, so the stream keeps a full segment
+ * until more input or the end comes. One key may seal any number of streams: each stream has its own random salt.
  *
  * @example Usage
  * ```ts
@@ -34,10 +34,10 @@ export class SealStream extends CipherStream {
   /**
    * Derives the keys of this stream, and opens the cipher.
    *
-   * @param options The key, and what to bind the data to.
+   * @param options The key, the associated data and the format.
    * @throws {TypeError} If an argument is of a wrong type.
    * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
-   * @throws {KcapiError} If the engine cannot open the cipher. In writing: EOVERFLOW after 2^32 - 1 segments.
+   * @throws {KcapiError} If the engine cannot open the cipher. Writes fail with EOVERFLOW after 2^32 - 1 segments.
    */
   constructor(options: SealOptions | KeysetSealOptions) {
     super(sealFactory(checkSealOptions(options)));
@@ -45,12 +45,12 @@ export class SealStream extends CipherStream {
 }
 
 /**
- * Unseals what is written to it: what comes out is verified, segment by segment, and in order.
+ * A TransformStream that unseals: it decrypts and verifies. Every byte of the output is authentic and in its place.
  *
- * Anything wrong is a KcapiError EBADMSG, one for all causes: a wrong key, other associated data, a byte that is
- * changed, missing, added, repeated or out of its place. What came out before it is true all the same, but only the end
- * tells **that there is no more**: who must not act on the beginning of something that was cut, waits for the end
- * (writes to a temporary file, say), or opens it with `openSealed()`, which verifies the end first.
+ * Both sides fail with KcapiError EBADMSG if the key or the associated data is wrong, or if a byte was changed,
+ * removed, added, repeated or moved. The error does not tell which. Output from before the error is authentic, but
+ * **truncation is only detected at the end** of the stream. A program that must not use the beginning of truncated data
+ * waits for the end, for example by writing to a temporary file, or calls `openSealed()`, which verifies the end first.
  *
  * @example Usage
  * ```ts
@@ -67,12 +67,12 @@ export class SealStream extends CipherStream {
  */
 export class UnsealStream extends CipherStream {
   /**
-   * Finds out which engine runs. The keys are derived when the header has come.
+   * Chooses the engine. The keys are derived when the header arrives.
    *
-   * @param options The key, and what the data is bound to.
+   * @param options The key, the associated data and the format that the data was sealed with.
    * @throws {TypeError} If an argument is of a wrong type.
    * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
-   * @throws {KcapiError} If the engine cannot open the cipher. In reading: EBADMSG if anything is wrong with the data.
+   * @throws {KcapiError} If the engine cannot open the cipher. Reads fail with EBADMSG for bad data.
    */
   constructor(options: SealOptions | KeysetSealOptions) {
     super(rotatingFactory(checkUnsealOptions(options)));
