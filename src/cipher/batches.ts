@@ -70,6 +70,27 @@ export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, exe
 }
 
 /**
+ * Opens a cipher in this thread, and closes it again: which engine runs, the IV's length, and the errors there are.
+ *
+ * @param key Left alone, but disposed of if this fails.
+ */
+export function tryCipher(
+  algorithm: Algorithm,
+  key: Key,
+  choice: EngineChoice,
+): { engine: EngineName; ivSize: number } {
+  try {
+    const engine = openEngine(algorithm, cloneKey(key), choice);
+    const { name, ivSize } = engine;
+    engine.close();
+    return { engine: name, ivSize };
+  } catch (error) {
+    disposeKey(key);
+    throw error;
+  }
+}
+
+/**
  * The engine that will run. A key, an IV or a sector size that only the engine can check is checked here, in a cipher
  * that is closed again: its error is thrown when the stream is made.
  */

@@ -226,6 +226,6 @@ export class Cryptor implements Transform {
 }
 
 /** One error for all that can be wrong with a ciphertext: telling the cases apart would help who forges them. */
-function badMessage(): KcapiError {
+export function badMessage(): KcapiError {
   return new KcapiError("EBADMSG", "decrypt", "the ciphertext is damaged, or the key or the IV is wrong");
 }

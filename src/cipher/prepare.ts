@@ -6,23 +6,29 @@
 
 import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
-import type { Direction } from "../engines/engine.ts";
+import type { Direction, Engine } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
-import { checkPool } from "../executors/executor.ts";
+import { checkPool, type Executor } from "../executors/executor.ts";
 import type { WorkerPool } from "../executors/worker_pool.ts";
-import { disposeKey, type KernelKey } from "../keyring/kernel_key.ts";
-import type { TransformFactory } from "../streams/transform.ts";
+import { disposeKey, type KernelKey, type Key } from "../keyring/kernel_key.ts";
+import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
-import { cipherRule } from "./batches.ts";
+import { cipherRule, tryCipher } from "./batches.ts";
 import { type CipherPlan, Cryptor } from "./cryptor.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
+import { checkIVPrefix, withIVPrefix } from "./iv_prefix.ts";
 import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
 
 /** What a stream needs besides its key. */
 export interface CipherParameters {
   /** The IV, where the algorithm has one. Never use one twice with the same key. */
   iv?: BytesLike | undefined;
+  /**
+   * The IV is in front of the ciphertext: encryption makes a random one and puts it there, decryption reads it from
+   * there. It takes the place of `iv`. A block counter in the IV (chacha20) starts at 0. Default: false.
+   */
+  ivPrefix?: boolean | undefined;
   /** `"pkcs7"` by default for cbc, ecb and pcbc, `"none"` elsewhere. */
   padding?: Padding | undefined;
   /** Aborts both sides of the stream. */
@@ -60,6 +66,7 @@ export interface CipherStreamOptions extends CipherParameters {
 const NAMES: OptionNames<CipherStreamOptions> = {
   key: true,
   iv: true,
+  ivPrefix: true,
   padding: true,
   engine: true,
   signal: true,
@@ -82,9 +89,11 @@ export function prepare(
 ): TransformFactory {
   checkOptions("options", options, NAMES);
   // All of them, before the handle is asked for anything: a getter may do what it likes with that.
-  const { key, engine, iv, padding, sectorSize, sector, ivLargeSectors, signal, inPlace = false, pool } = options;
+  const { key, engine, iv, ivPrefix, padding, signal, inPlace = false, pool } = options;
+  const { sectorSize, sector, ivLargeSectors } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const parsed = handle?.algorithm ?? parseAlgorithm(source as string);
+  const hasIVPrefix = checkIVPrefix(parsed, { ivPrefix, iv, sectorSize, sector });
   const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors });
   const algorithm = sectors ? inSectors(parsed) : parsed;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
@@ -93,7 +102,7 @@ export function prepare(
     algorithm,
     padding: checkPadding(algorithm, padding),
     sectors,
-    iv: sectors === undefined ? ownIV(algorithm, iv) : undefined,
+    iv: sectors === undefined && !hasIVPrefix ? ownIV(algorithm, iv) : undefined,
     inPlace,
   };
   if (handle) {
@@ -108,7 +117,7 @@ export function prepare(
     return {
       signals: signalsOf(signal),
       inPlace,
-      open: () => new Cryptor({ ...plan, open: () => handle.engine.reinit() }),
+      open: () => openHere(plan, hasIVPrefix, () => handle.engine.reinit()),
       discard() {},
     };
   }
@@ -121,10 +130,43 @@ export function prepare(
     inPlace,
     open: () =>
       executor
-        ? new BatchTransform(cipherRule(plan, own, choice, executor), inPlace)
-        : new Cryptor({ ...plan, open: () => openEngine(algorithm, own, choice) }),
+        ? openInPool(plan, hasIVPrefix, executor, own, choice)
+        : openHere(plan, hasIVPrefix, () => openEngine(algorithm, own, choice)),
     discard: () => disposeKey(own),
   };
+}
+
+/** Opens a stream in this thread. */
+function openHere(plan: CipherPlan, hasIVPrefix: boolean, open: () => Engine): Transform {
+  if (!hasIVPrefix) return new Cryptor({ ...plan, open });
+  const engine = open();
+  return withIVPrefix(plan, {
+    engine: engine.name,
+    ivSize: engine.ivSize,
+    start: (iv) => new Cryptor({ ...plan, iv, open: () => engine }),
+    close: () => engine.close(),
+  });
+}
+
+/**
+ * Opens a stream whose batches run in the Workers of a pool.
+ *
+ * @param key Owned by the stream, also if this fails.
+ */
+function openInPool(
+  plan: CipherPlan,
+  hasIVPrefix: boolean,
+  executor: Executor,
+  key: Key,
+  choice: EngineChoice,
+): Transform {
+  const start = (plan: CipherPlan) => new BatchTransform(cipherRule(plan, key, choice, executor), plan.inPlace);
+  if (!hasIVPrefix) return start(plan);
+  return withIVPrefix(plan, {
+    ...tryCipher(plan.algorithm, key, choice),
+    start: (iv) => start({ ...plan, iv }),
+    close: () => disposeKey(key),
+  });
 }
 
 /** A copy of the IV, if there is one; its length is checked where the name tells it. */

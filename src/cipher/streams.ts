@@ -29,6 +29,19 @@ import type { CipherHandle } from "./handle.ts";
  *   .pipeThrough(new DecryptionStream("cbc(aes)", options));
  * assertEquals(await new Response(text).text(), "attack at dawn");
  * ```
+ *
+ * @example A random IV in front of the ciphertext
+ * ```ts
+ * import { DecryptionStream, EncryptionStream } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const options = { key: crypto.getRandomValues(new Uint8Array(32)), ivPrefix: true };
+ * const ciphertext = new Blob(["attack at dawn"]).stream().pipeThrough(new EncryptionStream("ctr(aes)", options));
+ * const bytes = await new Response(ciphertext).blob();
+ * assertEquals(bytes.size, 16 + 14);
+ * const text = bytes.stream().pipeThrough(new DecryptionStream("ctr(aes)", options));
+ * assertEquals(await new Response(text).text(), "attack at dawn");
+ * ```
  */
 export class EncryptionStream extends CipherStream {
   /**
