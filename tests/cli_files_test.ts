@@ -158,7 +158,7 @@ test(
       [
         ["decrypt", "--key-file", "key", "--iv-prefix", "-i", "zero", "-o", "old"],
         3,
-        "zero is cut short: it ends within its IV",
+        "the data does not decrypt: wrong key or passphrase, or it is damaged or cut short",
       ],
       [
         ["encrypt", ...key, "--padding", "none", "-i", "odd", "-o", "old"],
@@ -216,6 +216,11 @@ test(
       ],
       [["encrypt", ...key.slice(0, 2), "--iv", "5eC8e7", ...files], 2, '"iv" expected 16 bytes for cbc(aes), got 3'],
       [["encrypt", ...key.slice(0, 2), "-c", "ecb(aes)", "--iv-prefix", ...files], 2, "ecb(aes) has no IV"],
+      [
+        ["encrypt", ...key.slice(0, 2), "-c", "xts(aes)", "--sector-size", "512", "--iv-prefix", ...files],
+        2,
+        '"ivPrefix" expected no "sectorSize"',
+      ],
       [["encrypt", ...key, "--iter", "5", ...files], 2, "--iter is for passphrases"],
       [["encrypt", ...key, "--key-bits", "128", ...files], 2, "--key-bits is for passphrases"],
       [["encrypt", ...passphrase, "--iv", IV, ...files], 2, "--iv is for keys"],

@@ -36,7 +36,7 @@ export async function crypt(direction: Direction, args: Arguments): Promise<numb
   const input = await openInput(args.file("in"), secret);
   const { header, ...options } = secret?.kind === "passphrase"
     ? await keyingFromPassphrase(direction, args, plan, secret.bytes, input)
-    : await keyingFromKey(direction, args, plan, kernelKey ?? secret!.bytes, input);
+    : keyingFromKey(args, plan, kernelKey ?? secret!.bytes);
   const protectedFiles = { input: input.stats, ...(secret?.stats && { [secret.kind]: secret.stats }) };
   // New ciphertext gets the permissions of the umask, new plaintext is readable for the user alone.
   const output = await openOutput(args, protectedFiles, direction === "encrypt" ? 0o666 : 0o600);
@@ -59,22 +59,16 @@ export async function crypt(direction: Direction, args: Arguments): Promise<numb
 const OPENSSL_ITERATIONS =
   "openssl enc -pbkdf2 takes 10,000 rounds if it is not told how many: for its files, --iter 10000";
 
-/** The key, the IV, and the bytes in front of the ciphertext. */
-interface Keying extends Pick<CipherStreamOptions, "iv"> {
+/** The key, the IV, and the header in front of the ciphertext. */
+interface Keying extends Pick<CipherStreamOptions, "iv" | "ivPrefix"> {
   readonly key: Bytes | KernelKey;
   readonly header: Bytes;
 }
 
 const NOTHING: Bytes = new Uint8Array(0);
 
-/** A key gives bare ciphertext, with `--iv-prefix` behind its IV. */
-async function keyingFromKey(
-  direction: Direction,
-  args: Arguments,
-  plan: Plan,
-  key: Bytes | KernelKey,
-  input: Input,
-): Promise<Keying> {
+/** With a key there is no header. */
+function keyingFromKey(args: Arguments, plan: Plan, key: Bytes | KernelKey): Keying {
   for (const name of ["iter", "key-bits"]) {
     if (args.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
   }
@@ -84,17 +78,11 @@ async function keyingFromKey(
   const ivSize = ivSizeOf(plan, key);
   const ivHex = args.get("iv");
   if (ivHex !== undefined) return { key, iv: fromHex(ivHex), header: NOTHING };
-  if (!args.has("iv-prefix")) {
-    if (ivSize > 0 && sectorSize === undefined) {
-      throw wrongUsage(`${cipher} needs --iv or --iv-prefix (a sector mode: or --sector-size)`);
-    }
-    return { key, header: NOTHING };
+  const ivPrefix = args.has("iv-prefix");
+  if (ivSize > 0 && sectorSize === undefined && !ivPrefix) {
+    throw wrongUsage(`${cipher} needs --iv or --iv-prefix (a sector mode: or --sector-size)`);
   }
-  if (ivSize === 0) throw wrongUsage(`--iv-prefix is of no use: ${cipher} has no IV`);
-  const iv = direction === "encrypt"
-    ? crypto.getRandomValues(new Uint8Array(ivSize))
-    : await readHeader(input, ivSize, "its IV");
-  return { key, iv, header: iv };
+  return { key, ivPrefix, header: NOTHING };
 }
 
 function checkKeySize(key: Bytes | KernelKey, keySize: number, asked: string, cipher: string): void {
@@ -125,7 +113,7 @@ async function keyingFromPassphrase(
   const { keySize, ivSize } = sizesOf(plan);
   const header = direction === "encrypt"
     ? new Uint8Array([...MAGIC, ...crypto.getRandomValues(new Uint8Array(SALT_SIZE))])
-    : await readHeader(input, MAGIC.length + SALT_SIZE, "OpenSSL's header");
+    : await readHeader(input, MAGIC.length + SALT_SIZE);
   if (!MAGIC.equals(header.subarray(0, MAGIC.length))) throw new Failure(3, whyNotSalted(input.name, header));
   const salt = header.subarray(MAGIC.length);
   const secret = await crypto.subtle.importKey("raw", passphrase, "PBKDF2", false, ["deriveBits"]);
@@ -144,14 +132,14 @@ function whyNotSalted(name: string, header: Bytes): string {
     "-nosalt, whose passphrases are not supported (openssl enc -p shows the key and the IV)";
 }
 
-async function readHeader(input: Input, size: number, what: string): Promise<Bytes> {
+async function readHeader(input: Input, size: number): Promise<Bytes> {
   let header;
   try {
     header = await fill(input.fd, new Uint8Array(size));
   } catch (error) {
     throw fileFailure(`cannot read ${input.name}`, error);
   }
-  if (header.length < size) throw new Failure(3, `${input.name} is cut short: it ends within ${what}`);
+  if (header.length < size) throw new Failure(3, `${input.name} is cut short: it ends within OpenSSL's header`);
   return header;
 }
 
