@@ -1,12 +1,11 @@
 /**
- * Keeps 64 streams of random algorithms, sizes and ends going for a while, in one process, some with a pool of Workers, and checks
- * every byte.
+ * Runs 64 streams of random algorithms, sizes and ends at a time in one process, some with a pool of Workers, and
+ * checks every byte.
  *
  *     tests/soak.ts [SECONDS]        (1,800 by default; KCAPI_TEST_ENGINE is the engine, KCAPI_SEED the seed)
  *
- * Prints a line now and then and, in the end, the figures as JSON: how open descriptors and resident memory went (slope
- * per minute, of the second half), and how long the event loop was kept. Exits with 1 if a byte was wrong, an error was
- * not the one that was to come, or descriptors are left open.
+ * Prints its progress and, at the end, the results as JSON: open descriptors and resident memory (slope per minute in
+ * the second half), and the event-loop lag. Exits with 1 if a byte or an error is wrong, or descriptors stay open.
  */
 import { randomInt } from "node:crypto";
 import { Buffer } from "node:buffer";
@@ -53,12 +52,12 @@ interface Job {
   readonly end: "complete" | "abort" | "error" | "leave" | "close";
 }
 
-/** A stream that is unsealed; the others encrypt. */
+/** Whether the stream unseals. The others encrypt. */
 const SEALED = "sealed";
 
 const ENDS = ["complete", "complete", "complete", "abort", "error", "leave", "close"] as const;
 
-/** What there is to choose from, with all inputs and outputs, so that what is measured is not the references. */
+/** The possible jobs with inputs and outputs, computed in advance so that the references are not measured. */
 const POOL = await Promise.all(Array.from({ length: 50 }, async (_, i) => {
   const algorithm = ["ctr(aes)", "cbc(aes)", "ecb(aes)", "xts(aes)", SEALED][i % 5]!;
   const length = [below(100), below(5_000), below(70_000), below(500_000), below(4_000_000)][below(5)]!;
@@ -78,12 +77,12 @@ const POOL = await Promise.all(Array.from({ length: 50 }, async (_, i) => {
   return { algorithm, options, input, output: reference("encrypt", algorithm, { ...options, padding }, input) };
 }));
 
-/** What a share of the streams is done by. */
+/** The pool that some of the streams use. */
 const pool = new WorkerPool(2);
 
-const REASON = new Error("the end that was to come");
+const REASON = new Error("the expected error");
 
-/** Pieces of the input, each in a turn of its own as from a socket, and the error, where that is how it ends. */
+/** Yields chunks of the input, each in its own turn as from a socket, and throws if the job ends with an error. */
 async function* source({ input, pieces, end }: Job, stop: number): AsyncGenerator<Bytes> {
   let given = 0;
   for (const piece of cut(input, pieces)) {
@@ -130,7 +129,7 @@ async function* overHandle(job: Job, signal: AbortSignal, stop: number): AsyncGe
 const counts: Record<string, number> = {};
 let wrong = 0, total = 0;
 
-function complain(what: string): void {
+function reportError(what: string): void {
   wrong++;
   console.error(`WRONG (seed ${seed}): ${what}`);
 }
@@ -151,7 +150,7 @@ function start(job: Job, signal: AbortSignal, stop: number): AsyncIterable<Uint8
 async function run(): Promise<void> {
   const { output, ...chosen } = oneOf(POOL);
   const pieces = Array.from({ length: 1 + below(4) }, () => 1 + below(oneOf([100, 20_000, 300_000, 2_000_000])));
-  const small = Math.max(1, Math.ceil(chosen.input.length / 200)); // or it is mostly many tiny pieces
+  const small = Math.max(1, Math.ceil(chosen.input.length / 200)); // Avoids too many tiny chunks.
   const job: Job = { ...chosen, pieces: pieces.map((piece) => Math.max(piece, small)), end: oneOf(ENDS) };
   const stop = below(output.length + 1);
   const abort = new AbortController();
@@ -161,7 +160,7 @@ async function run(): Promise<void> {
     for await (const chunk of start(job, abort.signal, stop)) {
       const isRight = chunk.length > 0 &&
         Buffer.compare(chunk, output.subarray(received, received + chunk.length)) === 0;
-      if (!isRight) complain(`${what}: bytes at ${received}`);
+      if (!isRight) reportError(`${what}: bytes at ${received}`);
       received += chunk.length;
       total += chunk.length;
       if (received < stop) continue;
@@ -169,18 +168,18 @@ async function run(): Promise<void> {
       if (job.end === "abort") abort.abort(REASON);
     }
     if (job.end === "complete" && received !== output.length) {
-      complain(`${what}: ${received} of ${output.length} bytes`);
+      reportError(`${what}: ${received} of ${output.length} bytes`);
     }
   } catch (caught) {
     error = caught;
     const isDue = error === REASON && (job.end === "abort" || job.end === "error");
-    if (!isDue) complain(`${what}: ${error instanceof KcapiError ? error.code : error}`);
+    if (!isDue) reportError(`${what}: ${error instanceof KcapiError ? error.code : error}`);
   }
-  if (job.end === "error" && error !== REASON) complain(`${what}: no error`);
+  if (job.end === "error" && error !== REASON) reportError(`${what}: no error`);
   counts[job.end] = (counts[job.end] ?? 0) + 1;
 }
 
-// ---- what is measured -------------------------------------------------------------------------------------------
+// ---- measurements -----------------------------------------------------------------------------------------------
 
 interface Sample {
   readonly minute: number;
@@ -190,7 +189,7 @@ interface Sample {
 
 const openFiles = () => readdirSync("/proc/self/fd").length;
 
-/** Of a straight line through the points, by least squares. */
+/** Returns the slope of the regression line through the points (least squares). */
 function slope(samples: readonly Sample[], of: (sample: Sample) => number): number {
   const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const [x, y] = [mean(samples.map(({ minute }) => minute)), mean(samples.map(of))];
@@ -198,7 +197,7 @@ function slope(samples: readonly Sample[], of: (sample: Sample) => number): numb
   return above / samples.reduce((sum, { minute }) => sum + (minute - x) ** 2, 0);
 }
 
-/** Lets Workers close what has ended. */
+/** Waits until the Workers have closed ended streams. */
 async function settled(): Promise<void> {
   await collectGarbage();
   await new Promise((resolve) => setTimeout(resolve, 1_000));
@@ -226,7 +225,7 @@ function sample(): void {
 }
 
 console.log(`soak: ${COUNT} streams for ${SECONDS} s on ${engine}, seed ${seed}`);
-// What the runtime, the library and the Workers open once is open after this.
+// After this, the runtime, the library and the Workers have opened their permanent descriptors.
 await Promise.all(Array.from({ length: 2 * COUNT }, run));
 await settled();
 const before = openFiles();

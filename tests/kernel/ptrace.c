@@ -1,8 +1,8 @@
 /*
- * Loaded into linux.uml (LD_PRELOAD) where the processor has AMX. Linux sets the floating-point registers of a traced
- * process only as a whole (xstateregs_set() in arch/x86/kernel/fpu/regset.c), and AMX makes that 11,008 bytes. User-Mode
- * Linux 6.1 keeps 2,696 bytes of them (HOST_FP_SIZE), is refused, and panics before it runs init. This ptrace() completes
- * what it sets with what the process has: AMX registers that no process of the guest uses.
+ * Loaded into linux.uml (LD_PRELOAD) if the processor has AMX. Linux sets the floating-point registers of a traced
+ * process only as a whole (xstateregs_set() in arch/x86/kernel/fpu/regset.c). With AMX they have 11,008 bytes.
+ * User-Mode Linux 6.1 saves only 2,696 of them (HOST_FP_SIZE), so the call fails and it panics before it runs init.
+ * This ptrace() adds the current values of the remaining registers, which no process of the guest uses.
  */
 #include <errno.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
-# The guest as a virtual machine; sourced by boot. Its second disk is boot's working directory, on which the results come back.
+# The guest as a virtual machine, sourced by boot. The second disk is boot's working directory and returns the results.
 
 machine=QEMU
 
 prepare_guest() {
-  watched=$work/output # results come at the end; each test that ends prints a line
+  watched=$work/output # results come at the end, but each finished test prints a line
   type -P qemu-system-x86_64 >/dev/null || fail 125 "no qemu-system-x86_64: run tests/kernel/install --matrix"
   PATH=$PATH:/usr/sbin:/sbin
   local version
@@ -17,11 +17,12 @@ start_guest() {
   truncate -s 256M "$work/disk.ext4"
   mkfs.ext4 -q -E root_owner=0:0 -d "$work/disk" "$work/disk.ext4"
 
-  # Emulated, for /dev/kvm is rarely there, and works less often: in machines that are virtual themselves, Linux may crash.
-  # Its two processors take turns: where they are emulated side by side, one Node in ten dies of SIGSEGV, or of a check of V8's own.
-  # Without protection keys, which V8 uses where there are any: with them one in twenty dies as it starts.
-  # The disks are of two kinds, for two of one kind race for their names. NVMe is what the kernel needs no module for.
-  start qemu-system-x86_64 -machine q35 -accel "tcg,thread=${KCAPI_QEMU_THREADS:-single}" -cpu max,-pku -smp 2 -m "$mem" -nodefaults -display none -no-reboot \
+  # Emulated, because /dev/kvm is rarely available, and with nested virtualization Linux may crash.
+  # One thread emulates both processors: with two threads, one Node in ten ends with SIGSEGV or a failed check of V8.
+  # No protection keys: V8 uses them if available, and then one Node in twenty crashes at startup.
+  # The disks have different types, because the names of two disks of one type are random. NVMe needs no module.
+  start qemu-system-x86_64 -machine q35 -accel "tcg,thread=${KCAPI_QEMU_THREADS:-single}" -cpu max,-pku -smp 2 \
+    -m "$mem" -nodefaults -display none -no-reboot \
     -kernel "$qemu/vmlinuz" \
     -append "root=/dev/nvme0n1 rootfstype=ext4 rw init=/init work=$work console=ttyS0 quiet panic=-1" \
     -drive "if=none,id=root,file=$qemu/root.ext4,format=raw,snapshot=on" \

@@ -1,5 +1,5 @@
-// table.mjs COUNTS README: puts the counts that summary.mjs left into the table of README (between two comments): rows of the
-// same kernel (but for its last number), libkcapi and user are replaced, others stay as they are.
+// table.mjs COUNTS README: writes the counts of summary.mjs to the table in README (between two comments). It replaces
+// rows of the same kernel (except its last number), libkcapi and user, and keeps the others.
 import { readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 
@@ -8,7 +8,7 @@ const before = readFileSync(readme, "utf8");
 const place = /(<!-- matrix -->\n)([^]*)(\n<!-- end -->)/;
 const HEAD = ["Kernel", "libkcapi", "User, sysctl", "Deno", "Bun", "Node"];
 
-const rows = new Map(); // what tells a row from others → its cells
+const rows = new Map(); // key of the row → its cells
 const key = ([kernel, library, user]) => [/^.*?\d+\.\d+/.exec(kernel)[0], /\(.*\)/.exec(library)[0], user].join();
 for (const line of place.exec(before)[2].split("\n").filter((line) => line.startsWith("| ")).slice(2)) {
   const cells = line.split("|").slice(1, -1).map((cell) => cell.trim());

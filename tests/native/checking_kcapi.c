@@ -1,9 +1,9 @@
 /*
- * A libkcapi that checks every pointer and every length it is given: each must lie in memory that the test has announced
- * for this call (kcapi_check_announce), with the content that this memory had then. The cipher inverts every byte; it
- * takes no more than the window, and gives no more than there is. Now and then it does
- * only a part of what it is asked for, as a signal makes the kernel do. Built with -fsanitize=address it finds by that,
- * too, what is touched after it was freed. The first violation ends the process.
+ * A fake libkcapi that checks every pointer and length: each must be in memory that the test announced for this call
+ * (kcapi_check_announce), and the content must not have changed since then. The cipher inverts every byte. It accepts
+ * at most the window, and returns at most the available output. Some calls do only a part of their work, like the
+ * kernel after a signal. With -fsanitize=address, it also detects access to freed memory. The first violation ends the
+ * process.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -17,20 +17,20 @@
 
 #define WINDOW 212992
 #define MOST_ENTRIES 1024
-#define FEWEST_SENT 17 /* a shorter list goes through a pipe, and an old kernel would refer to it after the call */
+#define FEWEST_SENT 17 /* libkcapi sends shorter lists through a pipe; old kernels refer to it after the call */
 #define IV_SIZE 16
 
 struct kcapi_handle {
-	void *tfm; /* where the real one has a pointer: NULL, for there are no descriptors */
+	void *tfm; /* a pointer in the real library, NULL here: no descriptors */
 	struct kcapi_handle *next;
 	uint32_t block_size, iv_size;
-	int in_parts; /* a mode that may go on where an op has ended */
+	int in_parts; /* whether the mode may continue after an operation */
 	int has_key, is_started;
 	size_t queued;
 	uint8_t queue[WINDOW];
 };
 
-/* Memory announced, with a sum of what was in it. */
+/* Announced memory, and a checksum of its content. */
 struct region {
 	const uint8_t *start;
 	size_t length;
@@ -41,7 +41,7 @@ static struct kcapi_handle *handles;
 static struct region regions[2 * MOST_ENTRIES];
 static size_t count;
 static int was_called;
-static const uint8_t *list_memory; /* where struct iovec arrays are: announced once, for it is kept */
+static const uint8_t *list_memory; /* of struct iovec arrays, announced once */
 static size_t list_length;
 static unsigned long calls;
 
@@ -93,14 +93,14 @@ static void begin(void)
 	was_called = 1;
 }
 
-/* This library has written to memory that the same call may be repeated with. */
+/* Updates the checksum of memory that this library wrote, because the call may be repeated. */
 static void written(void)
 {
 	for (size_t i = 0; i < count; i++)
 		regions[i].sum = sum_of(regions[i].start, regions[i].length);
 }
 
-/* Returns how many bytes are announced from start on. */
+/* Returns the number of announced bytes from start on. */
 static size_t check(const void *start, size_t length, const char *what)
 {
 	const uint8_t *first = start;
@@ -144,7 +144,7 @@ static size_t check_list(const struct iovec *list, size_t entries, const char *w
 	return total;
 }
 
-/* How much of a list is done: of every seventh only a part, and of every fifth nothing, for a signal came. */
+/* How much of a list to process: a part of every seventh, nothing of every fifth, as after a signal. */
 static ssize_t part_of(const struct kcapi_handle *handle, size_t total)
 {
 	static unsigned long lists;
@@ -317,7 +317,7 @@ ssize_t kcapi_cipher_stream_op(struct kcapi_handle *handle, struct iovec *list, 
 	return result;
 }
 
-/* ---- what measures the socket buffers, looked up through this library like all the rest ---- */
+/* ---- functions of libc that measure the socket buffers, looked up through this library ---- */
 
 int socket(int domain, int type, int protocol)
 {

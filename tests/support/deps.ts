@@ -1,5 +1,5 @@
 /**
- * What every test file imports: assertions, `test()` for all runtimes, and helpers that do not depend on the runtime.
+ * The imports of every test file: assertions, `test()` for all runtimes, and helpers that do not depend on the runtime.
  *
  * The assertions are those of `@std/assert`. The import map decides where that comes from: for files in tests/ it names
  * `std_standins.ts` (deno.json; tsconfig.json for Bun; node_suite.mjs for Node), so that no test needs the network.
@@ -48,7 +48,7 @@ if (process.env.KCAPI_RESULTS && (engine === "kernel" || process.env.KCAPI_OWN_K
   const library = loadIfGranted();
   const version = library instanceof Error ? 0 : library.call.kcapi_version(); // 1.4.0 is 1040000
   const text = [version / 1_000_000, version / 10_000 % 100, version / 100 % 100].map(Math.trunc).join(".");
-  // A process that a test starts, perhaps as another user, finds the file and leaves it alone.
+  // A child process, perhaps of another user, does not overwrite an existing file.
   const file = join(process.env.KCAPI_RESULTS, "library");
   if (version > 0 && !existsSync(file)) writeFileSync(file, `libkcapi ${text}`);
 }
@@ -61,15 +61,19 @@ type Register = (name: string, body: TestBody) => void;
 /** Milliseconds. KCAPI_TEST_TIMEOUT, in seconds, is for machines that are very slow. */
 const testTimeout = 1000 * Number(process.env.KCAPI_TEST_TIMEOUT ?? 120);
 
-/** Descriptors from before the test that is running: the runtime closes its own of earlier tests when it likes. */
+/**
+ * The descriptors from before the current test. The runtime may close its own descriptors of earlier tests at any time.
+ */
 let earlier = new Set<string>();
 
-/** Tells the watchdog of `tests/run` which test is running: at once, since the test may block this thread for ever. */
+/**
+ * Writes the current test's name for the watchdog of `tests/run`. Synchronous, because the test may block this thread.
+ */
 function note(running: string): void {
   if (process.env.KCAPI_RESULTS) writeFileSync(join(process.env.KCAPI_RESULTS, "running"), running);
 }
 
-/** Fails a test that waits for ever. One that blocks the thread is killed by the watchdog of `tests/run`. */
+/** Fails a test that waits forever. The watchdog of `tests/run` kills a test that blocks the thread. */
 function limited(name: string, body: TestBody): () => Promise<void> {
   return async () => {
     note(name);
@@ -89,7 +93,7 @@ function limited(name: string, body: TestBody): () => Promise<void> {
 
 async function registrars(): Promise<{ run: Register; unsanitized: Register; ignore: Register }> {
   if (runtime === "deno") {
-    // Loaded on first use and never unloaded: in the midst of a test that would look like a leak.
+    // The library is loaded at its first use and never unloaded. During a test, Deno would report that as a leak.
     loadIfGranted();
     return {
       run: (name, body) =>
@@ -117,15 +121,17 @@ async function registrars(): Promise<{ run: Register; unsanitized: Register; ign
 
 const { run, unsanitized, ignore } = await registrars();
 
-/** What a test needs. It is skipped, with the reason, where that is not so. */
+/** The requirements of a test. It is skipped with a reason if one is missing. */
 export interface Requirements {
   /** The engine. A test that does not depend on the engine has "userspace" here: those legs are faster. */
   engine?: "kernel" | "userspace";
   /** The runtime or runtimes. */
   runtime?: Runtime | readonly Runtime[];
-  /** What else must be there, and whether it is: `{ "an openssl command": hasOpenSSL }`. */
+  /** Other requirements, and whether they are met: `{ "an openssl command": hasOpenSSL }`. */
   needs?: Readonly<Record<string, boolean>>;
-  /** `false`: Deno does not fail the test for timers, operations or resources that it leaves to the garbage collector. */
+  /**
+   * `false`: Deno does not fail the test for timers, operations or resources that it leaves to the garbage collector.
+   */
   sanitize?: boolean;
 }
 
@@ -145,7 +151,7 @@ export function reasonToSkip({ engine: wanted = engine, runtime: runtimes = runt
 
 /** Registers a test that runs everywhere. */
 function register(name: string, body: TestBody): void;
-/** Registers a test that is skipped, with the reason, where what it needs is missing. */
+/** Registers a test that is skipped with a reason if a requirement is missing. */
 function register(name: string, requirements: Requirements, body: TestBody): void;
 function register(name: string, ...rest: [TestBody] | [Requirements, TestBody]): void {
   const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
@@ -178,15 +184,15 @@ export const test: typeof register & {
 
 // ---- helpers ----------------------------------------------------------------------------------------------------
 
-/** What a Deno with few permissions needs to find the library that this process was told of. */
+/** The flags with which a Deno with few permissions finds the library of this process. */
 export const LIBRARY_FLAGS: readonly string[] = process.env.KCAPI_LIBRARY ? ["--allow-env=KCAPI_LIBRARY"] : [];
 
-/** The number of file descriptors that were opened since the test began, and still are. */
+/** Returns the number of descriptors that were opened since the start of the test and are still open. */
 export function openFiles(): number {
   return descriptors().filter((descriptor) => !earlier.has(descriptor)).length;
 }
 
-/** The file descriptors that this process has open, each with what it is of; without the runner's own report. */
+/** Returns the open descriptors of this process with their targets, without the runner's report file. */
 function descriptors(): string[] {
   const directory = "/proc/self/fd";
   return readdirSync(directory).flatMap((fd) => {
@@ -194,19 +200,19 @@ function descriptors(): string[] {
       const file = readlinkSync(join(directory, fd));
       return file.endsWith("/junit.xml") ? [] : [`${fd} ${file}`];
     } catch {
-      return []; // that of the directory itself
+      return []; // The descriptor of the directory itself is closed by now.
     }
   });
 }
 
-/** A fresh directory; `tests/run` removes it with all that is in it. */
+/** Creates a directory. `tests/run` removes it. */
 export function tempDir(): string {
   return mkdtempSync(join(tmpdir(), "kcapi-test-"));
 }
 
 export interface SpawnOptions {
   cwd?: string;
-  /** Added to this process's environment; undefined removes a variable. */
+  /** Changes to the environment. Undefined removes a variable. */
   env?: Record<string, string | undefined>;
   /** Standard input (default: empty). */
   input?: Uint8Array | string;
@@ -217,13 +223,13 @@ export interface SpawnOptions {
 export interface SpawnResult {
   code: number | null;
   signal: string | null;
-  /** Standard output as it came, and as text. */
+  /** Standard output as bytes and as text. */
   output: Uint8Array;
   stdout: string;
   stderr: string;
 }
 
-/** Runs a command (a program and its arguments, no shell) to its end, whatever its exit code. */
+/** Runs a command (a program and its arguments, no shell) to its end. Accepts any exit code. */
 export function spawn([command = "", ...args]: string[], options: SpawnOptions = {}): Promise<SpawnResult> {
   const { cwd, env, input, timeout = testTimeout / 2 } = options;
   return new Promise((resolve, reject) => {
@@ -231,13 +237,13 @@ export function spawn([command = "", ...args]: string[], options: SpawnOptions =
     const out: Uint8Array[] = [], err: Uint8Array[] = [];
     const timer = setTimeout(() => {
       child.kill("SIGKILL");
-      // A grandchild may hold the pipes open: do not wait for their ends.
+      // Does not wait for the end of the pipes, because a grandchild may keep them open.
       child.stdout.destroy();
       child.stderr.destroy();
     }, timeout);
     child.stdout.on("data", (chunk: Uint8Array) => out.push(chunk));
     child.stderr.on("data", (chunk: Uint8Array) => err.push(chunk));
-    child.stdin.on("error", () => {}); // the child may close it unread
+    child.stdin.on("error", () => {}); // The child may close its input early.
     child.stdin.end(input);
     child.on("error", (error: Error) => {
       clearTimeout(timer);

@@ -1,6 +1,6 @@
 /**
- * Workers as tests need them: each one that is started is known here, and whether it has something to do; and the second run of
- * the contract's suites, with a pool.
+ * Workers for tests. This file records each started Worker and its pending work. It also runs the contract's suites a
+ * second time, with a pool.
  */
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
@@ -13,16 +13,16 @@ import { bytes, collect, collectGarbage, type Outcome, outcomes, turns } from ".
 /** A Worker that a pool has started. */
 export interface Started {
   readonly worker: Worker;
-  /** What was sent to it, and came back from it, in order: the kinds of the messages. */
+  /** The kinds of the messages to and from it, in order. */
   readonly sent: string[];
   readonly heard: string[];
   hasExited: boolean;
 }
 
-/** All that were started in this process, by whatever pool. */
+/** All Workers that any pool of this process started. */
 export const started: Started[] = [];
 
-/** A test's own: may change a message on its way to a Worker; is told when one was sent; delivers an answer, when it likes. */
+/** Hooks of a test: change a message to a Worker, observe that it was sent, and delay an answer. */
 export const hooks: {
   change?: (kind: string, to: Started, message: object) => void;
   sent?: (kind: string, to: Started) => void;
@@ -33,7 +33,7 @@ const kindOf = (message: object) => Object.keys(message)[0]!;
 
 const threads = process.getBuiltinModule("node:worker_threads") as { Worker: typeof Worker };
 
-/** In front of the runtime's own, which src/executors/pool_worker.ts looks up when it starts one. */
+/** Replaces the runtime's Worker, which src/executors/pool_worker.ts looks up at each start. */
 class Watched extends threads.Worker {
   readonly #started: Started = { worker: this, sent: [], heard: [], hasExited: false };
 
@@ -55,7 +55,7 @@ class Watched extends threads.Worker {
   }
 
   override postMessage(message: unknown, memory?: Parameters<Worker["postMessage"]>[1]): void {
-    if (typeof message !== "object") return super.postMessage(message); // of a test
+    if (typeof message !== "object") return super.postMessage(message); // A message of a test.
     hooks.change?.(kindOf(message!), this.#started, message!);
     super.postMessage(message, memory);
     this.#started.sent.push(kindOf(message as object));
@@ -72,7 +72,7 @@ export function underWay(): number {
     .reduce((sum, { sent, heard }) => sum + count(sent, "batch") - count(heard, "batch"), 0);
 }
 
-/** Until something is so: it takes the time of other threads, or of the garbage collector. */
+/** Waits for a condition that depends on other threads or the garbage collector. */
 export async function until(isSo: () => boolean, what: string): Promise<void> {
   for (const begin = performance.now(); !isSo();) {
     assert(performance.now() - begin < 60_000, `not within a minute: ${what}`);
@@ -80,7 +80,7 @@ export async function until(isSo: () => boolean, what: string): Promise<void> {
   }
 }
 
-/** Turns until Workers have nothing to do, and nobody has found something for them for as many more. */
+/** Waits until the Workers are idle, and then for `count` turns in which they stay idle. */
 async function quiet(count: number): Promise<void> {
   for (let calm = 0; calm < count;) {
     await (underWay() > 0 ? until(() => underWay() === 0, "Workers have done all") : turns(1));
@@ -88,7 +88,7 @@ async function quiet(count: number): Promise<void> {
   }
 }
 
-/** A pool all of whose Workers have started. */
+/** Creates a pool and waits until all its Workers have started. */
 export async function warm(size: number): Promise<WorkerPool> {
   const pool = new WorkerPool(size);
   const before = started.length;
@@ -112,32 +112,32 @@ function poolOfContract(): Promise<WorkerPool> {
   });
 }
 
-/** Closes it; resolves when its Workers have closed what they had open, and ended. */
+/** Closes the pool. Resolves when its Workers have closed their handles and ended. */
 export async function closePoolOfContract(): Promise<void> {
   (await poolOfContract()).close();
   await until(() => contractStarted.every(({ hasExited }) => hasExited), "Workers have ended");
-  await collectGarbage(); // what nobody holds: one runtime forgets a file's objects without their finalizers
+  await collectGarbage(); // Finalizers must run before the test file ends.
 }
 
 // ---- the contract, twice ----------------------------------------------------------------------------------------
 
-/** What the contract's suites use, in the run without and in that with Workers. */
+/** The helpers of the contract's suites, for the runs without and with Workers. */
 export interface Contract {
   readonly test: typeof test;
-  /** Registers a test in the first run alone: it is not about streams. */
+  /** Registers a test only in the first run, because it does not use streams. */
   readonly once: (name: string, body: () => void | Promise<void>) => void;
-  /** Skips a test in the run with Workers, for this reason: what it expects is promised of one thread. */
+  /** Skips a test in the run with Workers, with a reason: its expectation holds only for one thread. */
   readonly alone: (reason: string) => (name: string, body: () => void | Promise<void>) => void;
-  /** The option of all streams. */
+  /** The option for all streams. */
   readonly pool: WorkerPool | undefined;
-  /** As in support.ts; with Workers, all that they have to do happens, too. */
+  /** Like the function in support.ts, and also waits until the Workers are idle. */
   readonly turns: typeof turns;
   readonly outcomes: typeof outcomes;
-  /** Fails if there are more descriptors than `files`; with Workers, if they do not close theirs. */
+  /** Fails if more descriptors than `files` are open. With Workers, waits until they have closed theirs. */
   readonly assertReleased: (files: number, message?: string) => Promise<void>;
 }
 
-/** The contract for the module at `url`: with Workers where it has the query `pool`. */
+/** Returns the contract for the module at `url`: with Workers if the URL has the query `pool`. */
 export async function contractOf(url: string): Promise<Contract> {
   if (!new URL(url).searchParams.has("pool")) {
     return {

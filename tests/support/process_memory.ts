@@ -1,15 +1,15 @@
-/** The memory of another process, read as root or as the process that started it. */
+/** Searches the memory of another process, as root or as its parent. */
 import { Buffer } from "node:buffer";
 import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 
 const PAGE = 4096;
-/** Documentation/admin-guide/mm/pagemap.rst: the page is present, or swapped. Both stand in the last byte. */
+/** The bits "page present" and "page swapped", in the last byte (Documentation/admin-guide/mm/pagemap.rst). */
 const IS_THERE = 0b1100_0000;
 const STEP = 256 * PAGE;
 
 /**
- * How many pieces of 16 bytes of `needle` are in the memory of a process, wherever that can be read, and how much that is.
- * Pages that were never touched are left out: a runtime may reserve gigabytes of them.
+ * Counts the 16-byte pieces of `needle` in the readable memory of a process, and returns the number of searched bytes.
+ * Skips pages that were never touched, because a runtime may reserve gigabytes of them.
  */
 export function findInMemory(pid: number, needle: Uint8Array): { found: number; searched: number } {
   const pieces = Array.from({ length: needle.length / 16 }, (_, i) => needle.subarray(16 * i, 16 * i + 16));
@@ -17,16 +17,16 @@ export function findInMemory(pid: number, needle: Uint8Array): { found: number; 
   return { found: counts.reduce((sum, count) => sum + count), searched };
 }
 
-/** Of pieces of the same length, which are in the memory of a process. */
+/** Finds which of the pieces, all of the same length, are in the memory of a process. */
 export function findEach(pid: number, pieces: readonly Uint8Array[]): boolean[] {
   return search(pid, pieces).counts.map((count) => count > 0);
 }
 
-/** In how many chunks of the memory each piece is, and how much memory that is. */
+/** Counts the chunks of memory that contain each piece, and the searched bytes. */
 function search(pid: number, pieces: readonly Uint8Array[]): { counts: number[]; searched: number } {
   const counts = pieces.map(() => 0);
   const [memory, pagemap] = ["mem", "pagemap"].map((file) => openSync(`/proc/${pid}/${file}`, "r")) as [number, number];
-  const chunk = Buffer.alloc(STEP + pieces[0]!.length - 1); // what lies across two chunks is in the first
+  const chunk = Buffer.alloc(STEP + pieces[0]!.length - 1); // Chunks overlap, to find a piece across two.
   let searched = 0;
   try {
     for (const [start, end] of runs(pid, pagemap)) {
@@ -43,7 +43,7 @@ function search(pid: number, pieces: readonly Uint8Array[]): { counts: number[];
   return { counts, searched };
 }
 
-/** The pages that are there, in runs, of all that is mapped to be read. */
+/** Yields the ranges of existing pages in all readable mappings. */
 function* runs(pid: number, pagemap: number): Generator<[start: number, end: number]> {
   const entries = Buffer.alloc(8 * 65536);
   for (const line of readFileSync(`/proc/${pid}/maps`, "utf8").split("\n")) {
@@ -66,7 +66,7 @@ function* runs(pid: number, pagemap: number): Generator<[start: number, end: num
   }
 }
 
-/** Pages that the kernel lets nobody read, such as those of a device, count as none. */
+/** Returns 0 for pages that the kernel does not allow to read, such as those of a device. */
 function readAt(file: number, chunk: Buffer, length: number, position: number): number {
   try {
     return readSync(file, chunk, 0, length, position);

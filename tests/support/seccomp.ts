@@ -1,8 +1,8 @@
-/** Seccomp filters, as containers have them. */
+/** Seccomp filters, as in containers. */
 import { readFileSync } from "node:fs";
 import process from "node:process";
 
-/** Numbers of system calls. */
+/** The numbers of system calls. */
 const NUMBERS: Record<string, Record<"prctl" | "seccomp" | "socket" | "vmsplice" | "add_key" | "request_key", number>> =
   {
     x64: { prctl: 157, seccomp: 317, socket: 41, vmsplice: 278, add_key: 248, request_key: 249 },
@@ -14,8 +14,8 @@ export const hasSeccomp: boolean = numbers !== undefined &&
   /^Seccomp:/m.test(readFileSync("/proc/self/status", "utf8"));
 
 /**
- * A program for `seccomp(SECCOMP_SET_MODE_FILTER)`, in hexadecimal digits: refuses a call whose first and third arguments
- * are these, and allows everything else (linux/filter.h, linux/seccomp.h).
+ * Returns a program for `seccomp(SECCOMP_SET_MODE_FILTER)` in hexadecimal digits. It refuses a call with these first
+ * and third arguments, and allows all other calls (linux/filter.h, linux/seccomp.h).
  */
 export function filter(call: number, errno: number, args: { first?: number; third?: number } = {}): string {
   const [LOAD, JUMP_IF_EQUAL, RETURN] = [0x20, 0x15, 0x06];
@@ -29,7 +29,7 @@ export function filter(call: number, errno: number, args: { first?: number; thir
   return Uint8Array.from(bytes).toHex();
 }
 
-/** Runs a command under a filter, like a container does: PR_SET_NO_NEW_PRIVS, then the filter. */
+/** Returns the launcher of a command under a filter. Like a container, it sets PR_SET_NO_NEW_PRIVS, then the filter. */
 export function under(program: string): string[] {
   const script = `my $f = pack("H*", shift); my $p = pack("S x6 P", length($f) / 8, $f);
     syscall(${numbers?.prctl}, 38, 1, 0, 0, 0) == 0 or die "prctl: $!";

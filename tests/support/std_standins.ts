@@ -1,6 +1,6 @@
 /**
- * Stand-ins for what the tests and examples use of `@std/assert` and `@std/streams`, with the same names, signatures and
- * behavior: the tests must run where JSR cannot be reached. Import maps choose them (see `deps.ts`).
+ * Replacements for the functions of `@std/assert` and `@std/streams` that tests and examples use, with the same names,
+ * signatures and behavior, because the tests must run without JSR. Import maps choose them (see `deps.ts`).
  */
 import { inspect, isDeepStrictEqual } from "node:util";
 
@@ -15,7 +15,7 @@ function fail(message: string, detail?: string): never {
   throw new AssertionError(detail === undefined ? message : `${message}: ${detail}`);
 }
 
-/** A value in a few lines at most, however large it is. */
+/** Formats a value in a few lines. */
 function show(value: unknown): string {
   return inspect(value, { depth: 4, maxArrayLength: 16, maxStringLength: 400, breakLength: 120 });
 }
@@ -145,7 +145,7 @@ export async function toArrayBuffer(stream: ReadableStream<Uint8Array>): Promise
   return bytes.buffer;
 }
 
-/** Chunks in the order in which they come; ends with the last stream, errors with the first that does. */
+/** Merges streams. Ends with the last stream, errors with the first error. */
 export function mergeReadableStreams<T>(...streams: ReadableStream<T>[]): ReadableStream<T> {
   return new ReadableStream<T>({
     start(controller) {
@@ -164,7 +164,7 @@ export function mergeReadableStreams<T>(...streams: ReadableStream<T>[]): Readab
   });
 }
 
-/** Passes whole chunks on up to `size` bytes in all; then it ends or, with `error`, throws. */
+/** Passes whole chunks, up to `size` bytes in total. Then it ends or, with `error`, throws. */
 export class LimitedBytesTransformStream extends TransformStream<Uint8Array, Uint8Array> {
   constructor(size: number, options: { error?: boolean } = {}) {
     let passed = 0;

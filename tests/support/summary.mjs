@@ -1,18 +1,18 @@
-// The closing lines of `tests/run`: counts, failures and skipped tests from the runtimes' JUnit reports.
-// Arguments: the directory that holds one directory per leg, "--no-kernel" or "", the filter or "", the legs.
-// Leaves the counts of each leg in counts.json there.
+// Prints the summary of `tests/run`: counts, failures and skipped tests from the runtimes' JUnit reports.
+// Arguments: the directory that has one directory per leg, "--no-kernel" or "", the filter or "", the legs.
+// Writes the counts of each leg to counts.json in that directory.
 //
-// A leg's directory holds `code`, its exit code, and `junit.xml`, its report; or `skipped`, why it was not run. There may
-// be `kernel`, `library` and `browser`, what it ran on, `running`, which test was running, and `expected`, what is to be
-// in `library`.
+// A leg's directory contains `code` (its exit code) and `junit.xml` (its report), or `skipped` (why it did not run). It
+// may contain `kernel`, `library` and `browser` (the system of the leg), `running` (the current test), and `expected`
+// (the required content of `library`).
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 
 const [directory, noKernel, filter, ...legs] = process.argv.slice(2);
 
-if (legs.length === 0) throw new Error("no leg was to be run");
+if (legs.length === 0) throw new Error("expected at least one leg, got none");
 
-/** What a leg left behind: `undefined` where there is no such file. */
+/** Reads a file of a leg, or returns `undefined` if it does not exist. */
 function read(leg, file) {
   const path = `${directory}/${leg}/${file}`;
   return existsSync(path) ? readFileSync(path, "utf8").trim() : undefined;
@@ -36,7 +36,7 @@ function parse(report) {
   }));
 }
 
-/** Why a leg has failed, beyond the tests that its report counts as failed. */
+/** Returns why a leg failed, apart from its failed tests. */
 function defect(code, count, library, expected) {
   if (code === "123") return "killed because no test ended";
   if (code === "124") return "killed at the time limit";
@@ -51,7 +51,7 @@ function defect(code, count, library, expected) {
   return undefined;
 }
 
-/** A skipped test is called "name # reason" (see `test.if()` in deps.ts). */
+/** A skipped test has the name "name # reason" (see `test.if()` in deps.ts). */
 function noteSkipped(testName, leg) {
   const [, name, reason] = testName.match(/^(.*) # (.*)$/s) ?? [, testName, "no reason given"];
   const names = skipped.get(reason) ?? new Map();

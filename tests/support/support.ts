@@ -1,5 +1,5 @@
 /**
- * What several test files share: bytes, streams of them, and what `node:crypto` makes of them in one call.
+ * Shared helpers: bytes, streams, and reference results of `node:crypto`.
  */
 import { createCipheriv, createDecipheriv, getCiphers } from "node:crypto";
 import { setImmediate } from "node:timers";
@@ -12,25 +12,25 @@ import { engine } from "./leg.ts";
 
 export type Direction = "encrypt" | "decrypt";
 
-/** The kernel's default send buffer (net.core.wmem_default), which both engines have as their window. */
+/** The kernel's default send buffer (net.core.wmem_default). Both engines use this window. */
 export const WINDOW = 212_992;
 
 export * from "./bytes.ts";
 
 // ---- streams ----------------------------------------------------------------------------------------------------
 
-/** Lets the event loop turn `count` times. */
+/** Waits for `count` turns of the event loop. */
 export async function turns(count = 1): Promise<void> {
   for (let i = 0; i < count; i++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
 }
 
-/** What has become of a promise. */
+/** The state of a promise. */
 export type Outcome = { state: "pending" } | { state: "fulfilled"; value: unknown } | {
   state: "rejected";
   reason: unknown;
 };
 
-/** What becomes of each promise within 20 turns of the event loop: enough for all that waits for no one else. */
+/** Returns the state of each promise after 20 turns of the event loop, enough for work that waits for nothing else. */
 export async function outcomes(...promises: PromiseLike<unknown>[]): Promise<Outcome[]> {
   const found: Outcome[] = promises.map(() => ({ state: "pending" }));
   promises.forEach((promise, i) =>
@@ -54,7 +54,8 @@ export interface ReferenceOptions {
 }
 
 /**
- * What `node:crypto` gives for the whole of `input` in one call. Where a runtime lacks a mode of AES, that is made of its ECB.
+ * Returns the result of one `node:crypto` call for the whole `input`. If a runtime lacks an AES mode, it is computed
+ * with ECB.
  */
 export function reference(direction: Direction, algorithm: string, options: ReferenceOptions, input: Bytes): Bytes {
   const { key, iv, padding = "none", sectorSize } = options;
@@ -70,7 +71,7 @@ export function reference(direction: Direction, algorithm: string, options: Refe
   return cbc(direction, key, iv!, padding, input);
 }
 
-/** Whether this runtime's node:crypto has a cipher, by OpenSSL's name. */
+/** Whether this runtime's node:crypto supports a cipher with OpenSSL's name. */
 export function hasCipher(name: string): boolean {
   return getCiphers().includes(name);
 }
@@ -92,7 +93,7 @@ function ecb(direction: Direction, key: Bytes, blocks: Bytes): Bytes {
   return native(direction, `aes-${8 * key.length}-ecb`, key, undefined, "none", blocks);
 }
 
-/** `a ^ b`, as long as `a`. */
+/** Returns `a ^ b`, with the length of `a`. */
 function xor(a: Bytes, b: Uint8Array): Bytes {
   return a.map((byte, i) => byte ^ b[i]!);
 }
@@ -115,14 +116,14 @@ function cbc(direction: Direction, key: Bytes, iv: Bytes, padding: "pkcs7" | "no
   return output;
 }
 
-/** A sector's number as its IV, as dm-crypt does it: 64 bits, little-endian, the rest zero. */
+/** Returns the IV of a sector as in dm-crypt plain64: its number in 64 bits, little-endian, then zeros. */
 export function plain64(sector: bigint): Bytes {
   const iv = new Uint8Array(16);
   for (let i = 0; i < 8; i++) iv[i] = Number((sector >> BigInt(8 * i)) & 0xffn);
   return iv;
 }
 
-/** dm-crypt counts units of 512 bytes; sizes that it does not have count sectors. */
+/** dm-crypt counts units of 512 bytes. Sector sizes that it does not support count sectors. */
 function sectorIVs(length: number, size: number, first: number | bigint = 0): Bytes[] {
   const step = size % 512 === 0 ? size / 512 : 1;
   return Array.from({ length: Math.ceil(length / size) }, (_, i) => plain64(BigInt(first) + BigInt(i * step)));
@@ -145,7 +146,7 @@ function xts(direction: Direction, key: Bytes, ivs: Bytes[], unit: number, input
   return concat([run(input.slice(0, start), masks), run(completed, second!), stolen.slice(0, rest)]);
 }
 
-/** `count` tweaks, each twice the one before in GF(2^128). */
+/** Returns `count` tweaks. Each is the previous one, doubled in GF(2^128). */
 function tweaks(first: Bytes, count: number): Bytes {
   const result = new Uint8Array(16 * count);
   let tweak = first;
@@ -159,7 +160,7 @@ function tweaks(first: Bytes, count: number): Bytes {
 
 // ---- promises ---------------------------------------------------------------------------------------------------
 
-/** Whether a promise is still unsettled when everything has happened that waits for no one. */
+/** Whether a promise is still pending after all work that waits for nothing else. */
 export async function isPending(promise: PromiseLike<unknown>): Promise<boolean> {
   let pending = true;
   const settle = () => void (pending = false);
@@ -168,33 +169,33 @@ export async function isPending(promise: PromiseLike<unknown>): Promise<boolean>
   return pending;
 }
 
-/** Work of another task, to be awaited later: if the test fails before, its failure is nobody's. */
+/** Marks a promise as handled that the test awaits later, in case the test fails first. */
 export function background<T>(work: Promise<T>): Promise<T> {
   work.catch(() => {});
   return work;
 }
 
-/** A promise's error, or undefined where it has none; handled from now on. */
+/** Returns a promise's error, or undefined if it resolves. Handles the rejection. */
 export function caught(promise: PromiseLike<unknown>): Promise<unknown> {
   return Promise.resolve(promise).then(() => undefined, (error) => error);
 }
 
 // ---- garbage ----------------------------------------------------------------------------------------------------
 
-/** Collects what nobody holds any more, and lets its finalizers run: several times, or until it is `enough`. */
+/** Collects garbage and lets finalizers run, several times or until `enough` returns true. */
 export async function collectGarbage(enough: () => boolean = () => false): Promise<void> {
   const bun = (globalThis as { Bun?: { gc(force: boolean): void } }).Bun;
   setFlagsFromString("--expose-gc");
   const gc: () => void = bun ? () => bun.gc(true) : runInNewContext("gc");
   for (let i = 0; i < 10 && !enough(); i++) {
     gc();
-    await new Promise((resolve) => setTimeout(resolve, 1)); // finalizers run in a turn of their own, not the next one
+    await new Promise((resolve) => setTimeout(resolve, 1)); // Finalizers run in a later turn.
   }
 }
 
 // ---- chacha20 ---------------------------------------------------------------------------------------------------
 
-/** Columns and diagonals of the state. */
+/** The columns and diagonals of the state. */
 const QUARTERS = [
   [0, 4, 8, 12],
   [1, 5, 9, 13],
@@ -206,7 +207,7 @@ const QUARTERS = [
   [3, 4, 9, 14],
 ] as [a: number, b: number, c: number, d: number][];
 
-/** RFC 8439, for the runtimes that lack it; the IV is a 32-bit little-endian counter and the nonce. */
+/** ChaCha20 (RFC 8439), for runtimes without it. The IV is a 32-bit little-endian counter and the nonce. */
 export function chacha20(key: Bytes, iv: Bytes, input: Bytes): Bytes {
   const state = new Uint32Array(concat([new TextEncoder().encode("expand 32-byte k"), key, iv]).buffer);
   const x = new Uint32Array(16);
@@ -232,9 +233,9 @@ export function chacha20(key: Bytes, iv: Bytes, input: Bytes): Bytes {
   return output;
 }
 
-// ---- what is there ----------------------------------------------------------------------------------------------
+// ---- availability -----------------------------------------------------------------------------------------------
 
-/** Whether the engine of this run has an algorithm here: an engine may lack it, or a kernel not serve it. */
+/** Whether the engine of this leg supports an algorithm on this system. */
 export function opens(algorithm: string): boolean {
   const key = bytes(parseAlgorithm(algorithm).keySizes?.[0] ?? 16);
   try {

@@ -1,6 +1,6 @@
 /**
- * v8_lines.mjs DIRECTORY: prints, as lcov, the lines of src/ and ffi/ that the processes ran whose profiles Node has left in
- * DIRECTORY (NODE_V8_COVERAGE). Lines of types, comments, imports and closing brackets are not counted.
+ * v8_lines.mjs DIRECTORY: converts the profiles in DIRECTORY (NODE_V8_COVERAGE) to lcov, for src/ and ffi/. It does not
+ * count lines with only types, comments, imports or closing brackets.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { stripTypeScriptTypes } from "node:module";
@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const [directory] = process.argv.slice(2);
 const own = new RegExp(`^file://${process.cwd()}/(?:src|ffi)/`);
 
-/** Where the lines of a source begin and end, without space around, as far as they are counted. */
+/** Returns the start and the end of each counted line, without surrounding white space. */
 function linesOf(path) {
   const source = stripTypeScriptTypes(readFileSync(path, "utf8"))
     .replace(/\/\*[^]*?\*\//g, (comment) => comment.replace(/[^\n]/g, " "))
@@ -28,7 +28,7 @@ function linesOf(path) {
   return lines;
 }
 
-/** Whether a process ran a line: what its smallest range around it says. */
+/** Whether a process ran a line. The smallest range around the line decides. */
 function wasRun({ from, to }, functions) {
   let least = Infinity, count = 0;
   for (const { ranges } of functions) {

@@ -1,6 +1,6 @@
 /**
- * The format of sealed streams over WebCrypto, in one call for a whole file: the implementation that the tests compare
- * with. It is written from the format's description and shares nothing with src/.
+ * A reference implementation of sealed streams with WebCrypto, in one call for a whole file. It follows the format's
+ * description and shares no code with src/.
  */
 import type { Bytes } from "./bytes.ts";
 
@@ -14,7 +14,7 @@ export interface ReferenceFormat {
   segmentSize: number;
 }
 
-/** What a header holds. */
+/** The fields of a header. */
 export interface ReferenceHeader {
   salt: Bytes;
   noncePrefix: Bytes;
@@ -25,7 +25,7 @@ type Segment = (input: Bytes, index: number, isLast: boolean) => Promise<Bytes>;
 
 const { subtle } = globalThis.crypto;
 
-/** Seals `plaintext` under a header that the caller chooses. */
+/** Seals `plaintext` with a given header. */
 export async function sealWhole(
   format: ReferenceFormat,
   key: Bytes,
@@ -57,7 +57,7 @@ export async function openWhole(
   return join(opened);
 }
 
-/** `bytes` in segments of `size`, the first shorter by the header. Segments are never empty, except a single one. */
+/** Splits `bytes` into segments of `size`. The first is shorter by the header. Only a single segment may be empty. */
 function cut(bytes: Bytes, size: number, headerSize: number): Bytes[] {
   const pieces = [bytes.slice(0, size - headerSize)];
   for (let at = size - headerSize; at < bytes.length; at += size) pieces.push(bytes.slice(at, at + size));
