@@ -34,7 +34,7 @@ test("examples/pipeline.ts works with CompressionStream and @std/streams", { eng
   const standins = new URL(imports["@std/streams"], new URL("support/imports.json", import.meta.url)).href;
   const hook = `import { registerHooks } from "node:module";
     registerHooks({ resolve: (name, context, next) => next(name === "@std/streams" ? "${standins}" : name, context) });`;
-  // Bun takes the stand-ins from tsconfig.json.
+  // Bun finds the replacements through tsconfig.json.
   const options = {
     deno: [`--import-map=${map}`],
     bun: [],

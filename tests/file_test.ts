@@ -1,5 +1,5 @@
 /**
- * A file through the streams, by the runtime's own file API, against the `openssl enc` command.
+ * Encrypts and decrypts a file with the file API of each runtime, and compares the result with `openssl enc`.
  */
 import { Buffer } from "node:buffer";
 import { randomFillSync } from "node:crypto";
@@ -36,7 +36,7 @@ const denoFiles: FileAPI = {
   writable: async (path) => (await Deno.open(path, { write: true, create: true })).writable,
 };
 
-/** What of Bun's API is used here: its types and Deno's do not go together. */
+/** The part of Bun's API that is used here, because the types of Bun and Deno conflict. */
 interface BunFile {
   stream(): ReadableStream<Bytes>;
   writer(): { write(chunk: Uint8Array): number | Promise<number>; end(): unknown };
@@ -74,7 +74,7 @@ function writeRandom(path: string): void {
   closeSync(file);
 }
 
-/** The offset of the first megabyte in which two files differ, -1 where they are equal. */
+/** The offset of the first MiB in which two files differ, or -1 if they are equal. */
 function difference(one: string, other: string): number {
   const [left, right] = [openSync(one, "r"), openSync(other, "r")];
   const [a, b] = [Buffer.alloc(MiB), Buffer.alloc(MiB)];
@@ -108,7 +108,7 @@ for (
   ]] as const
 ) {
   test.if(hasOpenSSL, "no openssl command")(
-    `a file of ${SIZE / MiB} MiB through ${algorithm} equals openssl's, and comes back`,
+    `a file of ${SIZE / MiB} MiB through ${algorithm} equals openssl's output, and decrypts`,
     async () => {
       const directory = tempDir();
       const [plain, encrypted, expected, decrypted] = ["plain", "encrypted", "expected", "decrypted"]
@@ -126,8 +126,8 @@ for (
           .pipeThrough(new DecryptionStream(algorithm, options))
           .pipeTo(await files.writable(decrypted));
         assertEquals(statSync(decrypted).size, SIZE);
-        assertEquals(difference(decrypted, plain), -1, "offset of a difference from what was encrypted");
-        assertEquals(difference(encrypted, plain), 0, "the comparison sees nothing");
+        assertEquals(difference(decrypted, plain), -1, "offset of a difference from the plaintext");
+        assertEquals(difference(encrypted, plain), 0, "the comparison finds a difference");
       } finally {
         rmSync(directory, { recursive: true });
       }

@@ -1,5 +1,5 @@
 /**
- * encrypt() and decrypt(): every kind of source, and every way out.
+ * encrypt() and decrypt(): every kind of source, and every way to end an iteration.
  */
 import { Buffer } from "node:buffer";
 import { clearImmediate, setImmediate } from "node:timers";
@@ -41,14 +41,14 @@ const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(
 const KEY = bytes(32, 201);
 const IV = bytes(16, 202);
 
-/** Every byte after the first whole block comes out of this at once: no padding to be held for. */
+/** A cipher without padding, which outputs each full block at once. */
 function ctr(source: ByteSource, options: Partial<CipherStreamOptions> = {}): CipherIterable {
   return encrypt("ctr(aes)", { key: KEY, iv: IV, engine, pool, ...options }, source);
 }
 
 const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
 
-/** The size of chunks that are not gathered: the source is asked for the next one when the output of one was read. */
+/** The size of chunks that are not buffered: the next chunk is pulled after the output of this one has been read. */
 const LARGE = 16_384;
 
 const rejected = (reason: unknown) => ({ state: "rejected" as const, reason });
@@ -64,7 +64,7 @@ async function* slowly<T>(chunks: Iterable<T>): AsyncGenerator<T> {
   }
 }
 
-/** All that bytes can come from: each gives `input`. */
+/** Every kind of source. Each yields `input`. */
 const SOURCES: Record<string, (input: Bytes) => ByteSource> = {
   "a Uint8Array": (input) => input,
   "a view into a larger buffer": (input) => concat([bytes(3), input, bytes(7)]).subarray(3, 3 + input.length),
@@ -87,7 +87,7 @@ const SOURCES: Record<string, (input: Bytes) => ByteSource> = {
 };
 
 for (const [what, make] of Object.entries(SOURCES)) {
-  test(`${what} is encrypted and decrypted`, async () => {
+  test(`the source is ${what}: it is encrypted and decrypted`, async () => {
     const options = { key: KEY, iv: IV, engine, pool };
     const plaintext = bytes(1008);
     const ciphertext = reference("encrypt", "cbc(aes)", { ...options, padding: "pkcs7" }, plaintext);
@@ -103,7 +103,7 @@ for (
     "empty bytes": new Uint8Array(0),
   })
 ) {
-  test(`${what} give nothing, or a block of padding`, async () => {
+  test(`${what} give no output, or a block of padding`, async () => {
     assertEquals(await collect(ctr(source)), new Uint8Array(0));
     const options = { key: KEY, engine, pool };
     const padded = await collect(encrypt("ecb(aes)", options, source));
@@ -112,7 +112,7 @@ for (
   });
 }
 
-test("an ArrayBuffer of another realm is encrypted, as one of this is", async () => {
+test("an ArrayBuffer of another realm is encrypted", async () => {
   const foreign = runInNewContext("new Uint8Array([1, 2, 3, 4, 5]).buffer") as ArrayBuffer;
   assertEquals(await collect(ctr(foreign)), ctrOf(Uint8Array.of(1, 2, 3, 4, 5)));
   assertEquals(await collect(ctr([foreign, foreign.slice(2)])), ctrOf(Uint8Array.of(1, 2, 3, 4, 5, 3, 4, 5)));
@@ -120,7 +120,7 @@ test("an ArrayBuffer of another realm is encrypted, as one of this is", async ()
   assertStringIncludes(assertThrows(() => ctr(shared), TypeError).message, "shared memory");
 });
 
-/** The chunks as a stream, that does not answer after them if it `stays`. */
+/** The chunks as a stream. If it `stays`, it neither closes nor outputs after them. */
 function streams(type: "bytes" | undefined) {
   return (chunks: Iterable<Bytes>, stays = false): ReadableStream<Bytes> => {
     const iterator = chunks[Symbol.iterator]();
@@ -137,7 +137,7 @@ function streams(type: "bytes" | undefined) {
 }
 
 for (const [what, make] of Object.entries({ "a stream": streams(undefined), "a byte stream": streams("bytes") })) {
-  test(`${what} is let go of at its end, at its error, after break, and after return() while next() waits`, async () => {
+  test(`${what} is unlocked at its end, at its error, after break, and after return() while next() waits`, async () => {
     const ended = make([bytes(100)]);
     await collect(ctr(ended));
     assert(!ended.locked);
@@ -166,18 +166,18 @@ for (const [what, make] of Object.entries({ "a stream": streams(undefined), "a b
   });
 }
 
-test("bytes over several windows come out in pieces of at most a window", async () => {
+test("the output has chunks of at most a window", async () => {
   const UNIT = 1 << 20;
   const windows = (count: number) => Array<number>(count).fill(WINDOW);
   const input = bytes(UNIT + 3 * WINDOW + 5);
   const pieces = await Array.fromAsync(ctr(input));
   assertEquals(concat(pieces), ctrOf(input));
-  // In Workers, of each unit.
+  // With a pool, of each batch.
   const expected = pool ? [...windows(4), UNIT % WINDOW, ...windows(3), 5] : [...windows(7), UNIT % WINDOW, 5];
   assertEquals(pieces.map(({ length }) => length), expected);
 });
 
-alone("memory that is given to a Worker is moved")("inPlace gives the source's own memory", async () => {
+alone("memory is transferred to a Worker")("inPlace outputs in the memory of the source", async () => {
   const chunk = bytes(4096);
   const [piece] = await Array.fromAsync(ctr([chunk], { inPlace: true }));
   assertStrictEquals(piece!.buffer, chunk.buffer);
@@ -193,19 +193,19 @@ for (
     "an object": {},
   })
 ) {
-  test(`a source that is ${what} is refused at the call`, () => {
+  test(`a source that is ${what} is a TypeError of the call`, () => {
     assertThrows(() => ctr(source as unknown as Bytes), TypeError, '"source"');
   });
 }
 
-test("a ReadableStream that is locked is refused at the call", () => {
+test("a locked ReadableStream is a TypeError of the call", () => {
   const locked = streamOf([bytes(1)]);
   locked.getReader();
   assertThrows(() => ctr(locked), TypeError, "locked");
 });
 
 for (const value of ["text", 7, null, [1, 2], new Uint8Array(new SharedArrayBuffer(4))]) {
-  test(`a source that yields ${typeof value} ${Array.isArray(value) ? "array" : ""} midway: output, then a TypeError`, async () => {
+  test(`a source that yields ${typeof value} ${Array.isArray(value) ? "array" : ""} after bytes: output, then a TypeError`, async () => {
     const files = openFiles();
     const wraps: ((chunks: Iterable<Bytes>) => ByteSource)[] = [(chunks) => chunks, slowly, streamOf];
     for (const wrap of wraps) {
@@ -232,7 +232,7 @@ for (const value of ["text", 7, null, [1, 2], new Uint8Array(new SharedArrayBuff
 
 // ---- Opening ----------------------------------------------------------------------------------------------------
 
-alone("Workers draw ahead")("nothing is opened and the source is not touched before the first next()", async () => {
+alone("a pool pulls ahead")("the first next() opens the cipher and the source", async () => {
   const files = openFiles();
   let [iterators, asked] = [0, 0];
   const source: AsyncIterable<Bytes> = {
@@ -253,7 +253,7 @@ alone("Workers draw ahead")("nothing is opened and the source is not touched bef
   await assertReleased(files);
 });
 
-test("engine tells the engine, opening the cipher on access", async () => {
+test("engine opens the cipher and returns the engine", async () => {
   const files = openFiles();
   const iterable = ctr([bytes(5)]);
   assertStrictEquals(iterable.engine, engine);
@@ -267,7 +267,7 @@ test("engine tells the engine, opening the cipher on access", async () => {
   await assertReleased(files);
 });
 
-test("options are copied at the call: what becomes of them afterwards changes nothing", async () => {
+test("the call copies the options: later changes have no effect", async () => {
   const options = { key: KEY.slice(), iv: IV.slice(), engine, padding: "none" as "none" | "pkcs7" };
   const iterable = encrypt("cbc(aes)", options, bytes(64));
   options.key.fill(0);
@@ -276,7 +276,7 @@ test("options are copied at the call: what becomes of them afterwards changes no
   assertEquals(await collect(iterable), reference("encrypt", "cbc(aes)", { key: KEY, iv: IV }, bytes(64)));
 });
 
-test("an iterable is its own iterator, for once", async () => {
+test("an iterable is its own iterator, and iterates once", async () => {
   const iterable = ctr(bytes(100));
   assertStrictEquals(iterable[Symbol.asyncIterator](), iterable);
   assertEquals((await collect(iterable)).length, 100);
@@ -284,14 +284,14 @@ test("an iterable is its own iterator, for once", async () => {
   assertEquals(await iterable.next(), end);
 });
 
-test("calls of next() that do not wait for one another are answered in their order", async () => {
+test("concurrent calls of next() settle in order", async () => {
   const iterable = ctr(slowly(cut(bytes(64), [16])));
   const results = await Promise.all(Array.from({ length: 6 }, () => iterable.next()));
   assertEquals(results.map(({ done }) => done), [false, false, false, false, true, true]);
   assertEquals(concat(results.slice(0, 4).map(({ value }) => value!)), ctrOf(bytes(64)));
 });
 
-test("a source in memory leaves the event loop its turns", async () => {
+test("a source in memory does not block the event loop", async () => {
   let turned = false;
   setImmediate(() => turned = true);
   let chunks = 0;
@@ -303,9 +303,9 @@ test("a source in memory leaves the event loop its turns", async () => {
   assert(turned, "over 4,000 windows");
 });
 
-// ---- Ways out ---------------------------------------------------------------------------------------------------
+// ---- Ways to end -----------------------------------------------------------------------------------------------
 
-/** A source of 16-byte chunks that tells when it is let go of; after `count` chunks it waits for ever. */
+/** A source of 16-byte chunks that reports its release. After `count` chunks it never answers. */
 interface Source {
   source: ByteSource;
   released: () => boolean;
@@ -335,7 +335,7 @@ const RELEASING: Record<string, (count: number) => Source> = {
   },
 };
 
-/** Where the iteration is when it ends: the pending next(), if there is one. */
+/** The states of an iteration when it ends. Each function returns the pending next(), if there is one. */
 const PHASES: Record<string, (iterable: CipherIterable) => Promise<{ next?: Promise<unknown> }>> = {
   "before the first next()": () => Promise.resolve({}),
   "between two next()": async (iterable) => {
@@ -352,7 +352,7 @@ const PHASES: Record<string, (iterable: CipherIterable) => Promise<{ next?: Prom
 
 const failure = new Error("enough");
 
-/** How to leave: what the call itself and a pending next() come to. */
+/** The ways to end: the outcome of the call and of a pending next(). */
 const WAYS: Record<string, {
   leave: (iterable: CipherIterable, abort: AbortController) => Promise<unknown>;
   left: unknown;
@@ -424,22 +424,25 @@ test("await using releases the cipher and the source", async () => {
   await assertReleased(files);
 });
 
-alone("a source that was asked for more is not waited for")("break waits for a generator's own clean-up", async () => {
-  let cleaned = false;
-  async function* source(): AsyncGenerator<Bytes> {
-    try {
-      yield bytes(LARGE);
-      yield bytes(LARGE);
-    } finally {
-      await turns(5);
-      cleaned = true;
+alone("a pool does not wait for a source with a pending next()")(
+  "break waits for the finally block of a generator",
+  async () => {
+    let cleaned = false;
+    async function* source(): AsyncGenerator<Bytes> {
+      try {
+        yield bytes(LARGE);
+        yield bytes(LARGE);
+      } finally {
+        await turns(5);
+        cleaned = true;
+      }
     }
-  }
-  for await (const _ of ctr(source())) break;
-  assert(cleaned);
-});
+    for await (const _ of ctr(source())) break;
+    assert(cleaned);
+  },
+);
 
-test("an async generator that waits is not waited for by return()", async () => {
+test("return() does not wait for an async generator that never answers", async () => {
   async function* source(): AsyncGenerator<Bytes> {
     yield bytes(16);
     await new Promise(() => {});
@@ -451,7 +454,7 @@ test("an async generator that waits is not waited for by return()", async () => 
   assertEquals((await outcomes(iterable.return(), next)) as unknown[], [ended, ended]);
 });
 
-test("a signal that was aborted before: the first next() rejects with its reason, and the source is released", async () => {
+test("a signal that was aborted before the call: the first next() rejects with its reason and releases the source", async () => {
   const files = openFiles();
   for (const make of Object.values(RELEASING)) {
     const { source, released } = make(1);
@@ -462,7 +465,7 @@ test("a signal that was aborted before: the first next() rejects with its reason
   }
 });
 
-test("a signal that is aborted after the end changes nothing", async () => {
+test("a signal that aborts after the end has no effect", async () => {
   const abort = new AbortController();
   const iterable = ctr(bytes(100), { signal: abort.signal });
   assertEquals(await collect(iterable), ctrOf(bytes(100)));
@@ -471,7 +474,7 @@ test("a signal that is aborted after the end changes nothing", async () => {
 });
 
 for (const [size, pieceCount] of [[16, 1], [LARGE, 2]] as const) {
-  test(`an error of a source of ${size}-byte chunks comes after the output before it, and it is not returned`, async () => {
+  test(`an error of a source of ${size}-byte chunks comes after the output before it, and return() of the source is not called`, async () => {
     const files = openFiles();
     let returned = 0;
     const iterator = (failing: () => never) => {
@@ -511,10 +514,10 @@ for (const [size, pieceCount] of [[16, 1], [LARGE, 2]] as const) {
   });
 }
 
-test("an error of the source that comes between two next() is the next one's", async () => {
+test("an error of the source between two calls of next() rejects the second call", async () => {
   const files = openFiles();
   const gate = Promise.withResolvers<never>();
-  gate.promise.catch(() => {}); // it may not be waited for yet
+  gate.promise.catch(() => {}); // it may reject before it is awaited
   let count = 0;
   const source = {
     [Symbol.asyncIterator]: () => ({
@@ -531,7 +534,7 @@ test("an error of the source that comes between two next() is the next one's", a
   await assertReleased(files);
 });
 
-test("what a source says to its end does not hide the error at hand", async () => {
+test("an error of the source's return() does not replace the first error", async () => {
   const source: Iterable<Bytes> = {
     [Symbol.iterator]: () => ({
       next: () => ({ done: false, value: "text" as unknown as Bytes }),
@@ -543,7 +546,7 @@ test("what a source says to its end does not hide the error at hand", async () =
   await assertRejects(() => ctr(source).next(), TypeError, '"source"');
 });
 
-test("a damaged ciphertext is EBADMSG, a partial block unpadded is a RangeError; both release the source", async () => {
+test("a damaged ciphertext (EBADMSG) and a partial block without padding (RangeError) release the source", async () => {
   const files = openFiles();
   const options = { key: KEY, iv: IV, engine, pool };
   const damaged = decrypt("cbc(aes)", options, [bytes(40)]);
@@ -554,7 +557,7 @@ test("a damaged ciphertext is EBADMSG, a partial block unpadded is a RangeError;
   await assertReleased(files);
 });
 
-test("an iterable that nobody holds is collected and its cipher released, though its signal lives on", async () => {
+test("unreferenced iterables are collected and release their ciphers while their signal is alive", async () => {
   const files = openFiles();
   const { signal } = new AbortController();
   let collected = 0;
@@ -567,13 +570,13 @@ test("an iterable that nobody holds is collected and its cipher released, though
   };
   for (let i = 0; i < count; i++) await abandon();
   await collectGarbage();
-  // A few may still be seen from the stack.
+  // The conservative scan of the stack may keep a few alive (JavaScriptCore).
   assert(collected > 0.9 * count, `${collected} of ${count} iterables collected`);
   assert(openFiles() - files < count, `${openFiles() - files} descriptors left`);
   assert(!signal.aborted);
 });
 
-// ---- Sources that misbehave, and many small chunks --------------------------------------------------------------
+// ---- Faulty sources, and many small chunks ----------------------------------------------------------------------
 
 test("a source whose next() awaits return() of the iterable does not hang", async () => {
   const files = openFiles();
@@ -587,7 +590,7 @@ test("a source whose next() awaits return() of the iterable does not hang", asyn
   await assertReleased(files);
 });
 
-test("a stream that was locked after the call is refused by the first next(), with engine read before it or not", async () => {
+test("a stream that is locked after the call is a TypeError of the first next(), with engine read before it or not", async () => {
   for (const readsEngine of [true, false]) {
     const files = openFiles();
     const source = streamOf([bytes(16)]);
@@ -616,7 +619,7 @@ test("a [Symbol.asyncIterator]() that throws is called once", async () => {
 });
 
 for (const kind of ["a generator", "a ReadableStream"] as const) {
-  test(`small chunks of ${kind} are gathered`, async () => {
+  test(`small chunks of ${kind} are buffered`, async () => {
     const input = bytes(4 * 65_536);
     let had = 0;
     let immediate: ReturnType<typeof setImmediate>;
@@ -629,7 +632,7 @@ for (const kind of ["a generator", "a ReadableStream"] as const) {
     const pieces = await Array.fromAsync(ctr(kind === "a generator" ? chunks : streamOf(chunks)));
     clearImmediate(immediate);
     assertEquals(concat(pieces), ctrOf(input));
-    // Each turn of the event loop brings out what was gathered.
+    // Each turn of the event loop outputs the buffer.
     assert(pieces.length <= 8 + had, `${pieces.length} pieces in ${had} turns`);
   });
 }

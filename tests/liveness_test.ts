@@ -1,6 +1,6 @@
 /**
- * Whoever waits is answered: random sequences of writes, reads and turns of the event loop on a stream, and of calls on an
- * iterable over a source that fails, against a model of what must have come out; and signals after garbage collection.
+ * Pending calls settle. Random sequences of writes, reads and turns of the event loop on a stream, and of calls on an
+ * iterable over a failing source, are compared with a model of the output. Signals are tested after garbage collection.
  *
  * KCAPI_TEST_RUNS is the number of sequences; FC_SEED repeats a run.
  */
@@ -18,7 +18,7 @@ console.log(`liveness_test: seed ${SEED}`);
 
 // ---- streams ----------------------------------------------------------------------------------------------------
 
-/** A cipher and how its output is held back: bytes come out in units, all but those that the end may still change. */
+/** A cipher, and the unit of its output: full units are output at once, the rest at the end. */
 interface Case {
   readonly algorithm: string;
   readonly options: Omit<CipherStreamOptions, "engine">;
@@ -32,7 +32,7 @@ const CASES: readonly Case[] = [
   { algorithm: "xts(aes)", options: { key: bytes(64), sectorSize: 65_536 }, unit: 65_536 },
 ];
 
-/** One stream: what was written, what was asked for, what came out. */
+/** A stream with a record of its writes, reads and output. */
 class Stream {
   readonly #case: Case;
   readonly #inputs: Bytes[] = [];
@@ -77,14 +77,14 @@ class Stream {
     void this.#writer.close();
   }
 
-  /** When everything has settled that waits for no one else: a reader who still waits has had all there is. */
+  /** Waits until nothing changes. If a read is pending then, all full units must have been output. */
   async check(): Promise<void> {
     await this.#settle();
     const { unit } = this.#case;
     if (this.#reads === 0 || this.#isDone) return;
-    assert(!this.#isClosed, "the stream is closed, and a reader waits");
+    assert(!this.#isClosed, "a read is pending after close()");
     assertEquals(this.#received, this.#given - this.#given % unit, `${this.#reads} reads wait`);
-    assertEquals(this.#written, this.#inputs.length, "a reader waits, and so does a write");
+    assertEquals(this.#written, this.#inputs.length, "a read and a write are pending");
   }
 
   /** Reads all, and compares it. */
@@ -105,7 +105,7 @@ class Stream {
     );
   }
 
-  /** Long work takes turns of the event loop: until nothing has come for some. */
+  /** Waits until nothing has changed for some turns of the event loop: long work takes several turns. */
   async #settle(): Promise<void> {
     for (let quiet = 0; quiet < 5;) {
       const before = [this.#received, this.#written, this.#reads].join();
@@ -141,10 +141,10 @@ async function runSteps(which: Case, steps: readonly Step[]): Promise<void> {
   await stream.finish();
 }
 
-/** Each takes some hundred times as long as one of the others: megabytes go through. */
+/** Fewer, because each sequence streams megabytes and takes a hundred times as long as one of the others. */
 const STREAMS = Math.ceil(RUNS / 5);
 
-test(`a reader who waits has had all there is, in ${STREAMS} random sequences (seed ${SEED})`, async () => {
+test(`if a read is pending, all full units have been output, in ${STREAMS} random sequences (seed ${SEED})`, async () => {
   const files = openFiles();
   const sequence = fc.array(step, { minLength: 3, maxLength: 25, size: "max" });
   const property = fc.asyncProperty(fc.constantFrom(...CASES), sequence, runSteps);
@@ -152,7 +152,7 @@ test(`a reader who waits has had all there is, in ${STREAMS} random sequences (s
   assertEquals(openFiles(), files);
 });
 
-test("a small write comes out though a large one took what was gathered before it", async () => {
+test("a small write is output after a large one took the buffered bytes before it", async () => {
   const [ctr, , , xts] = CASES;
   await runSteps(xts!, [
     { write: 16 },
@@ -181,7 +181,7 @@ const silent = () => new ReadableStream<Bytes>({ pull: () => new Promise<void>((
 
 const stream = (signal: AbortSignal) => new EncryptionStream("ctr(aes)", { ...OPTIONS, signal });
 
-/** Who waits, and is held by nothing but the signal. */
+/** Pending calls on objects that only the signal references. */
 const WAITS: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
   "read()": (signal) => silent().pipeThrough(stream(signal)).getReader().read(),
   "for await": async (signal) => {
@@ -198,7 +198,7 @@ const WAITS: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
 const SEAL_OPTIONS = { key: OPTIONS.key, engine };
 const SEALED = concat(await Array.fromAsync(seal(SEAL_OPTIONS, bytes(10))));
 
-/** A source that falls silent after so many answers. */
+/** A source that never answers after `answers` answers. */
 function falling(answers: number) {
   const read = (start: number, end: number) =>
     answers-- > 0 ? Promise.resolve(SEALED.slice(start, end)) : new Promise<Bytes>(() => {});
@@ -207,7 +207,7 @@ function falling(answers: number) {
 
 const reason = new Error("the signal's reason");
 
-/** Signals, each of a kind, and what makes them abort. */
+/** The kinds of signals, and how each aborts. */
 const SIGNALS: Record<string, () => { signal: () => AbortSignal; abort: () => void }> = {
   "of a controller": () => {
     const controller = new AbortController();
@@ -223,8 +223,8 @@ const SIGNALS: Record<string, () => { signal: () => AbortSignal; abort: () => vo
 
 for (const [what, make] of Object.entries(SIGNALS)) {
   for (const [who, wait] of Object.entries(WAITS)) {
-    // What else waits, the sources, is for the garbage collector.
-    test.unsanitized(`${who} that waits hears the signal ${what} after garbage collection`, async () => {
+    // The pending promises of the sources never settle.
+    test.unsanitized(`a pending ${who} rejects when the signal ${what} aborts after garbage collection`, async () => {
       const count = 20;
       const heard: unknown[] = [];
       const { signal, abort } = make();
@@ -245,9 +245,9 @@ for (const [what, make] of Object.entries(SIGNALS)) {
 
 const failure = new Error("the source's clean-up failed");
 const ENDS: Record<string, () => unknown> = {
-  "answers": () => ({ done: true, value: undefined }),
-  "answers late": () => turns(2).then(() => ({ done: true, value: undefined })),
-  "never answers": () => new Promise(() => {}),
+  "resolves": () => ({ done: true, value: undefined }),
+  "resolves late": () => turns(2).then(() => ({ done: true, value: undefined })),
+  "never settles": () => new Promise(() => {}),
   "throws": () => {
     throw failure;
   },
@@ -255,13 +255,13 @@ const ENDS: Record<string, () => unknown> = {
   "rejects late": () => turns(2).then(() => Promise.reject(failure)),
 };
 
-/** An iterator that gives `count` chunks, and then does not answer. */
+/** An iterator that yields `count` chunks and then never answers. */
 function source(count: number, end: () => unknown): AsyncIterable<Bytes> {
   const next = () => count-- > 0 ? Promise.resolve({ done: false, value: bytes(32) }) : new Promise(() => {});
   return { [Symbol.asyncIterator]: () => ({ next, return: end }) } as AsyncIterable<Bytes>;
 }
 
-/** The same, as a stream with what its cancel() does. */
+/** The same as a stream, with its cancel(). */
 function streamSource(count: number, cancel: () => unknown): ReadableStream<Bytes> {
   return new ReadableStream<Bytes>({
     pull: (controller) => count-- > 0 ? controller.enqueue(bytes(32)) : new Promise<void>(() => {}),
@@ -276,7 +276,7 @@ for (const [what, end] of Object.entries(ENDS)) {
       "a stream whose cancel()": streamSource,
     })
   ) {
-    test(`return() of encrypt() while next() waits ends that, over ${kind} ${what}`, async () => {
+    test(`return() of encrypt() ends a pending next(), over ${kind} ${what}`, async () => {
       const unhandled: unknown[] = [];
       const note = (error: unknown) => unhandled.push(error);
       process.on("unhandledRejection", note);
@@ -325,11 +325,11 @@ test.unsanitized(`calls on encrypt() over a failing source all settle, in ${RUNS
       }
       if (!isLeft) abort.abort(reason);
       const found = await outcomes(...calls);
-      // return() may wait for a source that never answers its own, where no next() waits.
+      // Without a pending next(), return() waits for return() of the source, which may never settle.
       const pending = acts.filter((act) => act === "next" || act === "return").filter((_, i) =>
         found[i]!.state === "pending"
       );
-      assertEquals(pending.filter((act) => act === "next" || end !== ENDS["never answers"]), []);
+      assertEquals(pending.filter((act) => act === "next" || end !== ENDS["never settles"]), []);
     },
   );
   await fc.assert(property, { numRuns: RUNS, seed: SEED, timeout: 20_000 });
@@ -339,7 +339,7 @@ test.unsanitized(`calls on encrypt() over a failing source all settle, in ${RUNS
 
 const FAKED = ["setImmediate", "setTimeout", "setInterval", "queueMicrotask"] as const;
 
-/** As a test's mocked timers do: they call nothing before they are told to, and the clock stands still. */
+/** Replaces the timers and the clock as mocked timers do: no callback runs, and the clock does not advance. */
 async function withFakedTimers(body: () => Promise<void>): Promise<void> {
   const globals = globalThis as unknown as Record<string, unknown>;
   const saved = FAKED.map((name) => globals[name]);
@@ -355,7 +355,7 @@ async function withFakedTimers(body: () => Promise<void>): Promise<void> {
   }
 }
 
-test("with faked timers, small writes come out, and a busy stream goes on", async () => {
+test("with mocked timers, small writes are output, and a busy stream continues", async () => {
   await withFakedTimers(async () => {
     const { readable, writable } = new EncryptionStream("ctr(aes)", OPTIONS);
     const [writer, reader] = [writable.getWriter(), readable.getReader()];

@@ -1,5 +1,5 @@
 /**
- * No pointer is wrong: `children/checked.ts` over a libkcapi that checks each one it is given. It needs no AF_ALG.
+ * Runs `children/checked.ts` with a libkcapi that checks each pointer argument. It needs no AF_ALG.
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -17,19 +17,19 @@ import {
 } from "./support/deps.ts";
 
 const SOURCE = fileURLToPath(new URL("./native/checking_kcapi.c", import.meta.url));
-/** In one thread, V8 has freed all buffers when a collection ends. Otherwise that takes a second collection. */
+/** With a single-threaded collector, V8 frees all buffers in one collection. Otherwise it needs a second one. */
 const COLLECT = { deno: ["--v8-flags=--single-threaded-gc"], bun: [], node: ["--single-threaded-gc"] }[runtime];
 const CHILD = [...runtimeArgv, ...COLLECT, fileURLToPath(new URL("./children/checked.ts", import.meta.url))];
 
 const hasCompiler = await spawn(["cc", "--version"]).then(({ code }) => code === 0, () => false);
-/** The sanitizer's own library, which the runtime must be started with; undefined where the compiler has none. */
+/** The library of AddressSanitizer, which LD_PRELOAD must name. Undefined if the compiler has none. */
 const SANITIZER = hasCompiler
   ? await spawn(["cc", "-print-file-name=libasan.so"]).then(({ stdout }) =>
     stdout.startsWith("/") ? stdout.trim() : undefined
   )
   : undefined;
-// On the kernel engine's legs the same would run once more, and slower.
-const checked = test.if(hasCompiler && engine === "userspace", "needs a C compiler, and is run in the userspace legs");
+// Not on the kernel engine, where the same test would run again, only slower.
+const checked = test.if(hasCompiler && engine === "userspace", "needs a C compiler, and runs on the userspace engine");
 
 /** Compiles the library, once for each set of flags. */
 const libraries = new Map<string, Promise<string>>();
@@ -46,13 +46,13 @@ function library(...flags: string[]): Promise<string> {
   return compiled;
 }
 
-/** The child with a fault to commit, or with none. */
+/** Runs the child, with a deliberate fault if one is named. */
 async function run(fault = "", { sanitized = false } = {}): Promise<SpawnResult> {
   const env = sanitized
     ? {
       KCAPI_LIBRARY: await library("-g", "-fsanitize=address"),
       LD_PRELOAD: SANITIZER,
-      ASAN_OPTIONS: "detect_leaks=0,handle_segv=0", // V8 has uses for signals of its own
+      ASAN_OPTIONS: "detect_leaks=0,handle_segv=0", // V8 handles SIGSEGV itself
     }
     : { KCAPI_LIBRARY: await library() };
   return await spawn([...CHILD, ...fault ? [fault] : []], { env, timeout: 110_000 });
@@ -64,13 +64,13 @@ function assertClean({ code, stdout, stderr }: SpawnResult): void {
 }
 
 checked(
-  "every pointer is into memory that is alive, the caller's, and long enough, whenever garbage is collected",
+  "every pointer refers to live memory of the caller that is long enough, even after garbage collection",
   async () => {
     assertClean(await run());
   },
 );
 
-// The same with a fault in the calls: what is found is not missed above.
+// The same with a fault in the calls: this proves that the test above can fail.
 for (
   const [fault, found] of [
     ["freed", "changed since it was announced"],
@@ -87,15 +87,15 @@ for (
   });
 }
 
-// Deno has its buffers from malloc(3), which AddressSanitizer watches; Bun from an allocator of its own.
+// AddressSanitizer checks memory of malloc(3). Deno allocates buffers with it, Bun has its own allocator.
 const sanitizable = hasCompiler && engine === "userspace" && runtime === "deno" && SANITIZER !== undefined;
-const sanitized = test.if(sanitizable, "needs Deno and AddressSanitizer, and is run in the userspace legs");
+const sanitized = test.if(sanitizable, "needs Deno and AddressSanitizer, and runs on the userspace engine");
 
 sanitized("AddressSanitizer finds nothing in the memory of Deno", async () => {
   assertClean(await run("", { sanitized: true }));
 });
 
-sanitized("AddressSanitizer finds memory of Deno that was freed", async () => {
+sanitized("AddressSanitizer finds freed memory of Deno", async () => {
   const { code, stderr } = await run("freed", { sanitized: true });
   assert(code !== 0);
   assertStringIncludes(stderr, "heap-use-after-free");

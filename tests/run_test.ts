@@ -1,5 +1,5 @@
 /**
- * The suite's own tools: `test()`, the import maps, `tests/run`.
+ * The tools of the suite: `test()`, the import maps, `tests/run`.
  */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -8,7 +8,7 @@ import { assertEquals, assertStringIncludes, engine, reasonToSkip, runtime, spaw
 const other = engine === "kernel" ? "userspace" : "kernel";
 const others = (["deno", "bun", "node"] as const).filter((name) => name !== runtime);
 
-test("a test that needs what is missing is skipped, with the reason", () => {
+test("a test with a missing requirement is skipped, with the reason", () => {
   assertEquals(reasonToSkip({}), undefined);
   assertEquals(reasonToSkip({ engine, runtime, needs: { "a library": true, "a program": true } }), undefined);
   assertEquals(reasonToSkip({ runtime: [...others, runtime] }), undefined);
@@ -21,7 +21,7 @@ test("a test that needs what is missing is skipped, with the reason", () => {
   assertEquals(typeof reasonToSkip({ engine: other }), "string");
 });
 
-test("import maps alone decide where @std comes from: for all tests, one stand-in", { engine: "userspace" }, () => {
+test("the import maps name one replacement of @std for all tests", { engine: "userspace" }, () => {
   const read = (path: string) => JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8"));
   const { imports } = read("support/imports.json");
   const config = read("../deno.json");
@@ -45,7 +45,7 @@ const hasGuest = (await spawn(["sh", "-c", "command -v linux.uml"])).code === 0;
 const silent = "killed, no test ended for 1 s; running was: a test that hangs";
 
 test(
-  "tests/run kills a leg in which no test ends, and names the test that was running",
+  "tests/run stops a leg in which no test ends, and names the running test",
   { engine: "userspace" },
   async () => {
     const { code, stdout, stderr } = await run("--silence", "1", hanging);
@@ -59,7 +59,7 @@ test(
 );
 
 test(
-  "tests/run kills a guest in which no test ends, and names the test that was running",
+  "tests/run stops a guest in which no test ends, and names the running test",
   { engine: "userspace", runtime: "bun", needs: { "User-Mode Linux": hasGuest } },
   async () => {
     const { code, stderr } = await run("--guest", "--silence", "1", hanging);

@@ -42,7 +42,7 @@ type Act = "write" | "read" | "close" | "abort" | "abort without a reason" | "ca
 const ACTS = ["write", "write", "read", "close", "abort", "abort without a reason", "cancel", "turn"];
 const reason = new Error("enough");
 
-/** Performs the acts, and gives what became of each promise, by the act's number and name. */
+/** Performs the acts. Returns the state of each promise, by the number and name of the act. */
 async function perform({ readable, writable }: Pair, acts: readonly Act[], input: Bytes): Promise<Map<string, string>> {
   const [writer, reader] = [writable.getWriter(), readable.getReader()];
   const states = new Map<string, string>();
@@ -56,13 +56,13 @@ async function perform({ readable, writable }: Pair, acts: readonly Act[], input
     if (act === "write") watch(`${i} write`, writer.write(chunks.shift() ?? new Uint8Array(0)));
     else if (act === "read") watch(`${i} read`, reader.read());
     else if (act === "close") {
-      // All the rest, so that what is sealed is whole.
+      // All the rest, so that the sealed data is complete.
       for (const chunk of chunks.splice(0)) watch(`${i} write ${chunks.length}`, writer.write(chunk));
       watch(`${i} close`, writer.close());
     } else if (act === "abort") watch(`${i} abort`, writer.abort(reason));
     else if (act === "abort without a reason") watch(`${i} abort`, writer.abort());
     else if (act === "cancel") watch(`${i} cancel`, reader.cancel(reason));
-    else await turns(20); // so many that a time slice that ends between two writes makes no difference
+    else await turns(20); // so many that the end of a time slice between two writes has no effect
   }
   const settled = new Map(states);
   await Promise.allSettled([writer.abort(), reader.cancel()]);
@@ -70,8 +70,8 @@ async function perform({ readable, writable }: Pair, acts: readonly Act[], input
 }
 
 /**
- * Outputs nothing before the end, like a stream that gathers, or waits for the rest of a segment. It has room for all
- * that is written. Without that, abort() of a native stream waits for a reader, and abort() of ours does not.
+ * Outputs nothing before the end, like a stream that buffers small chunks or waits for the rest of a segment. Its high
+ * water mark is larger than all chunks: at a full queue, abort() of a native stream waits for a reader, and ours does not.
  */
 function nativePair(): Pair {
   const held: Uint8Array[] = [];
@@ -85,7 +85,7 @@ function nativePair(): Pair {
   );
 }
 
-/** Runs `body`, and gives the reasons of the rejections that nobody handled. */
+/** Runs `body`, and returns the reasons of the unhandled rejections. */
 async function unhandledIn(body: () => Promise<void>): Promise<unknown[]> {
   const unhandled: unknown[] = [];
   const note = (error: unknown) => unhandled.push(error);
@@ -123,7 +123,7 @@ for (const [name, { open, input }] of Object.entries(STREAMS)) {
   );
 
   for (const order of ["abort() and cancel()", "cancel() and abort()"]) {
-    test(`${name}: ${order} in one tick are no unhandled rejection`, async () => {
+    test(`${name}: ${order} in one tick cause no unhandled rejection`, async () => {
       const unhandled = await unhandledIn(() => {
         const { readable, writable } = open();
         const acts = [() => void writable.abort(reason), () => void readable.cancel(reason)];
@@ -135,7 +135,7 @@ for (const [name, { open, input }] of Object.entries(STREAMS)) {
   }
 
   for (const [what, leave] of Object.entries({ "abort()": "abort", "cancel()": "cancel" } as const)) {
-    test(`${name}: ${what} in the tick of close() does not fail that`, async () => {
+    test(`${name}: ${what} in the tick of close() does not reject close()`, async () => {
       const { readable, writable } = open();
       const [writer, reader] = [writable.getWriter(), readable.getReader()];
       await Promise.all([...cut(input, [64])].map((chunk) => writer.write(chunk)));
@@ -146,7 +146,7 @@ for (const [name, { open, input }] of Object.entries(STREAMS)) {
     });
   }
 
-  test(`${name}: abort() without a reason gives both ends the same one`, async () => {
+  test(`${name}: abort() without a reason gives both sides the same reason`, async () => {
     const { readable, writable } = open();
     const [writer, reader] = [writable.getWriter(), readable.getReader()];
     const [aborted, written, read] = await outcomes(writer.abort(), writer.closed, reader.read());
@@ -169,7 +169,7 @@ test("an error at the close waits until the verified segments before it have bee
   const { readable, writable } = new UnsealStream(SEALING);
   const writer = writable.getWriter();
   const [writing, closing] = await outcomes(writer.write(damaged), writer.close());
-  assertEquals(writing?.state, "fulfilled"); // gathered
+  assertEquals(writing?.state, "fulfilled"); // buffered
   assert(closing?.state === "rejected" && (closing.reason as KcapiError).code === "EBADMSG");
   const pieces: Bytes[] = [];
   const reader = readable.getReader();

@@ -1,5 +1,5 @@
 /**
- * EncryptionStream and DecryptionStream: bytes, backpressure, gathering, memory, sectors, and every way out.
+ * EncryptionStream and DecryptionStream: bytes, backpressure, small chunks, memory, sectors, and every way to end one.
  */
 import { Buffer } from "node:buffer";
 import { getEventListeners } from "node:events";
@@ -47,7 +47,7 @@ const KEY = bytes(32, 101);
 const IV = bytes(16, 102);
 const XTS_KEY = bytes(64, 103);
 
-/** The gathering limit of the contract. */
+/** The most bytes of small chunks that a stream buffers. */
 const GATHERED = 65_536;
 
 type Options = Omit<CipherStreamOptions, "key"> & { key?: Bytes };
@@ -67,7 +67,7 @@ function through(stream: EncryptionStream, chunks: Iterable<Uint8Array>): Promis
   return collect(streamOf(chunks).pipeThrough(stream));
 }
 
-// ---- Same bytes, whatever the chunks ----------------------------------------------------------------------------
+// ---- Same bytes for all chunk sizes -----------------------------------------------------------------------------
 
 const SMALL_LENGTHS = [0, 1, 15, 16, 17, 31, 32, 33, 100, 1000];
 const LARGE_LENGTHS = [WINDOW - 16, WINDOW, WINDOW + 16, 2 * WINDOW + 48];
@@ -91,14 +91,14 @@ for (
     assertEquals(await through(open("encrypt", algorithm, options), cut(plaintext, [size])), ciphertext, label);
     assertEquals(await through(open("decrypt", algorithm, options), cut(ciphertext, [size])), plaintext, label);
   };
-  test(`${title}: chunks around a block give OpenSSL's bytes and come back`, async () => {
+  test(`${title}: chunks of about a block give OpenSSL's bytes and decrypt`, async () => {
     for (const length of SMALL_LENGTHS.filter(fits)) {
       for (const size of pool ? [1, 17] : [1, 15, 16, 17]) {
         if (size > 1 || length <= 100) await compare(length, size);
       }
     }
   });
-  test(`${title}: chunks around a window give OpenSSL's bytes and come back`, async () => {
+  test(`${title}: chunks of about a window give OpenSSL's bytes and decrypt`, async () => {
     for (const length of LARGE_LENGTHS) {
       for (const size of pool ? [WINDOW + 1] : [WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW + 1]) {
         if (size < length + WINDOW) await compare(length, size);
@@ -115,7 +115,7 @@ test("padding is pkcs7 by default for cbc and ecb, none for ctr", async () => {
   }
 });
 
-test("chunks that are views, of one buffer and with bytes around them, are read where they are and left as they were", async () => {
+test("chunks that are views of one buffer are read at their offsets and are not changed", async () => {
   const memory = bytes(100_000);
   const before = memory.slice();
   const views = [[3, 20_004], [20_001, 20_002], [20_002, 60_001], [7, 7], [59_999, 99_998]]
@@ -124,7 +124,7 @@ test("chunks that are views, of one buffer and with bytes around them, are read 
   assertEquals(memory, before);
 });
 
-test("every type of BufferSource is taken as a chunk, and only plain Uint8Arrays come out", async () => {
+test("a stream accepts every type of BufferSource, and outputs plain Uint8Arrays only", async () => {
   const types: [new (buffer: ArrayBuffer, offset: number, length: number) => ArrayBufferView, size: number][] = [
     [Int8Array, 1],
     [Uint8Array, 1],
@@ -180,7 +180,7 @@ for (
   test(`a chunk that is ${what} errors both sides with one TypeError`, async () => {
     const stream = ctr();
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
-    await writer.write(bytes(32)); // gathered: dropped
+    await writer.write(bytes(32)); // buffered, then dropped
     const error = await assertRejects(() => writer.write(chunk as Uint8Array), TypeError, '"chunk"');
     const [writing, reading] = await outcomes(writer.closed, reader.read());
     assertEquals([writing, reading], Array(2).fill({ state: "rejected", reason: error }));
@@ -223,7 +223,7 @@ test("key and IV are copied by the constructor", async () => {
 });
 
 alone("a handle belongs to its thread")(
-  "streams from a handle use its key, and leave it and the stream on it as they are",
+  "streams from a handle use its key, and do not affect the handle or the handle's own stream",
   async () => {
     const files = openFiles();
     const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
@@ -248,7 +248,7 @@ alone("a handle belongs to its thread")(
 
 // ---- Backpressure -----------------------------------------------------------------------------------------------
 
-/** `total` bytes in chunks, and how many of them were asked for. */
+/** A source of `total` bytes in chunks, and the number of bytes that were pulled from it. */
 function counted(total: number, size: number): { source: ReadableStream<Bytes>; asked: () => number } {
   let asked = 0;
   function* chunks(): Generator<Bytes> {
@@ -261,11 +261,12 @@ function counted(total: number, size: number): { source: ReadableStream<Bytes>; 
   return { source: streamOf(chunks()), asked: () => asked };
 }
 
-/** So many bytes are taken beyond what was read: a window; by two Workers, two units each, what is gathered and a chunk. */
+/** The most bytes that a stream accepts ahead of its reader: a window. With two Workers: two batches each, the buffer
+ * of small chunks, and a chunk. */
 const AHEAD = pool ? (4 << 20) + GATHERED + WINDOW : WINDOW;
 
 for (const size of [1000, 16_384, 65_536, 200_000]) {
-  test(`with nobody reading, at most a window is asked for, in chunks of ${size} bytes`, async () => {
+  test(`without a reader, a stream pulls at most a window, in chunks of ${size} bytes`, async () => {
     const { source, asked } = counted(64 * WINDOW, size);
     const readable = source.pipeThrough(ctr());
     await turns(50);
@@ -276,7 +277,7 @@ for (const size of [1000, 16_384, 65_536, 200_000]) {
     await readable.cancel();
   });
 
-  test(`with a slow reader, at most a window is in flight, in chunks of ${size} bytes`, async () => {
+  test(`with a slow reader, a stream pulls at most a window ahead, in chunks of ${size} bytes`, async () => {
     const total = (pool ? 25 : 5) * WINDOW;
     const { source, asked } = counted(total, size);
     let received = 0;
@@ -289,16 +290,16 @@ for (const size of [1000, 16_384, 65_536, 200_000]) {
   });
 }
 
-alone("Workers are given what they have room for, asked or not")(
-  "one chunk of 8 MiB is delivered in windows, each made when the reader asks for it",
+alone("Workers get batches before a reader asks")(
+  "one chunk of 8 MiB is output in windows, each computed when the reader asks for it",
   async () => {
     const [chunk, zeros] = [new Uint8Array(8 << 20), new Uint8Array(8 << 20)];
-    const stream = ctr({ inPlace: true }); // so that the chunk's memory shows how far the work has come
+    const stream = ctr({ inPlace: true }); // so that the memory of the chunk shows what was processed
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
     let written = false;
     const writing = writer.write(chunk).then(() => written = true);
     await turns(5);
-    assertEquals(chunk, zeros, "worked on before anybody asked");
+    assertEquals(chunk, zeros, "processed before a read");
     let received = 0;
     while (received < chunk.length) {
       const { value } = await reader.read();
@@ -307,7 +308,7 @@ alone("Workers are given what they have room for, asked or not")(
       await turns(2);
       assertEquals(written, received === chunk.length);
       const rest = chunk.subarray(received, received + WINDOW);
-      assertEquals(rest, zeros.subarray(0, rest.length), "worked on before it was asked for");
+      assertEquals(rest, zeros.subarray(0, rest.length), "processed before its read");
     }
     await writing;
     assertEquals(chunk, ctrOf(zeros));
@@ -315,8 +316,8 @@ alone("Workers are given what they have room for, asked or not")(
   },
 );
 
-alone("Workers are given what they have room for, asked or not")(
-  "one large chunk answers all reads that wait, and no more",
+alone("Workers get batches before a reader asks")(
+  "one large chunk fulfills all pending reads, and no more is processed",
   async () => {
     const stream = ctr();
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -332,7 +333,7 @@ alone("Workers are given what they have room for, asked or not")(
   },
 );
 
-test("a large chunk leaves the event loop its turns", async () => {
+test("a large chunk does not block the event loop", async () => {
   let turned = false;
   setImmediate(() => turned = true);
   const stream = open("encrypt", "cbc(aes)", { iv: IV });
@@ -344,7 +345,7 @@ test("a large chunk leaves the event loop its turns", async () => {
   await Promise.all([writer.close(), reading]);
 });
 
-/** Runs `body` until it ends, or the event loop has turned `enough` times; gives how often it did. */
+/** Runs `body`, whose argument tells whether the event loop has turned `enough` times. Returns the number of turns. */
 async function turnsDuring(enough: number, body: (isEnough: () => boolean) => Promise<unknown>): Promise<number> {
   let count = 0;
   let immediate: ReturnType<typeof setImmediate>;
@@ -358,7 +359,7 @@ async function turnsDuring(enough: number, body: (isEnough: () => boolean) => Pr
   return count;
 }
 
-/** Work of many time slices, if nothing interrupts it. */
+/** Bytes that take many time slices to process. */
 const MUCH = 64 << 20;
 const sealing = { key: KEY, engine };
 const FED: Record<string, { open: () => TransformStream<Uint8Array, Uint8Array>; input: () => Promise<Bytes> }> = {
@@ -371,7 +372,7 @@ const FED: Record<string, { open: () => TransformStream<Uint8Array, Uint8Array>;
 };
 
 for (const [name, { open, input }] of Object.entries(FED)) {
-  test(`${name} fed from memory leaves the event loop its turns, for chunks of any size`, async () => {
+  test(`${name} fed from memory does not block the event loop, with chunks of any size`, async () => {
     const bytes = await input();
     for (const size of [4096, 65_536, 200_000]) {
       const had = await turnsDuring(4, async (isEnough) => {
@@ -391,8 +392,8 @@ for (const [name, { open, input }] of Object.entries(FED)) {
   });
 }
 
-alone("workers_test.ts has it")(
-  "what waits for a reader or a writer does not keep the process alive: nothing polls",
+alone("workers_test.ts tests this with a pool")(
+  "a stream that waits for a reader or a writer does not keep the process alive",
   async () => {
     const child = fileURLToPath(new URL("./children/unread.ts", import.meta.url));
     const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);
@@ -403,13 +404,13 @@ alone("workers_test.ts has it")(
 // ---- Memory -----------------------------------------------------------------------------------------------------
 
 for (const size of [10, 5000, 20_000, WINDOW + 5]) {
-  test(`a buffer of ${size} bytes is unchanged when write() settles, and may be used again`, async () => {
+  test(`a buffer of ${size} bytes is unchanged when write() settles, and may be reused`, async () => {
     const stream = ctr();
     const output = (async () => {
       const pieces: Bytes[] = [];
       for await (const piece of stream.readable) {
         pieces.push(piece.slice());
-        piece.fill(0xee); // output is the reader's: nothing is made from it
+        piece.fill(0xee); // the reader owns the output: the stream does not read it again
         await turns(1);
       }
       return concat(pieces);
@@ -428,9 +429,9 @@ for (const size of [10, 5000, 20_000, WINDOW + 5]) {
   });
 }
 
-// ---- Gathering --------------------------------------------------------------------------------------------------
+// ---- Buffering of small chunks --------------------------------------------------------------------------------------
 
-test("many small writes give few outputs", async () => {
+test("many small writes give few chunks of output", async () => {
   const input = bytes(4 * GATHERED);
   let outputs = 0;
   const pieces: Uint8Array[] = [];
@@ -445,7 +446,7 @@ test("many small writes give few outputs", async () => {
     return Promise.all([...writes, writer.close(), reading]);
   });
   assertEquals(concat(pieces), ctrOf(input));
-  // Each turn of the event loop, for which a busy stream stops now and then, brings out what was gathered.
+  // The stream outputs its buffer at each turn of the event loop, and yields to the event loop now and then.
   assert(outputs <= 8 + had, `${outputs} outputs for ${writes.length} writes, in ${had} turns`);
 });
 
@@ -463,7 +464,7 @@ test("small writes are output within one turn of the event loop when a reader wa
   await Promise.all([writer.close(), reader.read()]);
 });
 
-test("small writes after a pause are gathered, too", async () => {
+test("small writes after a pause are buffered", async () => {
   const stream = ctr();
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
   const input = bytes(160);
@@ -488,7 +489,7 @@ test("small writes are output within one turn of the event loop when a reader co
   await writer.abort();
 });
 
-test("a partial block, PKCS#7's block and a partial sector wait for what completes them", async () => {
+test("a partial block, the last block with PKCS#7 and a partial sector wait for more input", async () => {
   const ciphertext = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, bytes(20));
   for (
     const [stream, input, held, last] of [
@@ -512,8 +513,8 @@ test("a partial block, PKCS#7's block and a partial sector wait for what complet
   }
 });
 
-alone("Workers are given what they have room for, asked or not")(
-  "64 KiB are held with nobody reading, and the write after that waits",
+alone("Workers get batches before a reader asks")(
+  "without a reader, a stream buffers 64 KiB of small writes, and the next write waits",
   async () => {
     const stream = ctr();
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -531,7 +532,7 @@ alone("Workers are given what they have room for, asked or not")(
   },
 );
 
-test("what is gathered is output when the stream is closed at once", async () => {
+test("close() outputs the buffered writes", async () => {
   const stream = ctr();
   const writer = stream.writable.getWriter();
   const closing = Promise.all([writer.write(bytes(40)), writer.write(bytes(3)), writer.close()]);
@@ -539,7 +540,7 @@ test("what is gathered is output when the stream is closed at once", async () =>
   await closing;
 });
 
-test("what is gathered is dropped on cancel and on abort", async () => {
+test("cancel() and abort() drop the buffered writes", async () => {
   for (const way of ["cancel", "abort"]) {
     const stream = ctr();
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -557,27 +558,27 @@ test("what is gathered is dropped on cancel and on abort", async () => {
   }
 });
 
-// The sector numbers end after the first sector, which is an error of the second one.
+// The first sector has the last sector number, so the second one fails.
 const LAST_SECTOR = { key: XTS_KEY, sectorSize: 512, sector: 2n ** 64n - 1n };
 
 for (
   const [when, then] of Object.entries({
-    "in its turn": async () => {
+    "in the next turn": async () => {
       await turns(1);
     },
-    // Workers take it, before they are so far.
+    // A pool accepts this chunk before the Worker reports the error.
     "when a large chunk follows": (writer: WritableStreamDefaultWriter<Uint8Array>) =>
       pool ? writer.write(bytes(50_000)) : assertRejects(() => writer.write(bytes(50_000)), KcapiError, "EOVERFLOW"),
     "at the close": (writer: WritableStreamDefaultWriter<Uint8Array>) =>
       assertRejects(() => writer.close(), KcapiError, "EOVERFLOW"),
   })
 ) {
-  test(`an error in working off what was gathered errors both sides: ${when}`, async () => {
+  test(`an error of a buffered chunk fails both sides: ${when}`, async () => {
     const files = openFiles();
     const stream = open("encrypt", "xts(aes)", LAST_SECTOR);
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
     const read = reader.read();
-    read.catch(() => {}); // it may reject before it is looked at
+    read.catch(() => {}); // it may reject before the test handles it
     await writer.write(bytes(1024));
     await then(writer);
     const [writing, reading, closed] = await outcomes(writer.closed, read, reader.closed);
@@ -592,7 +593,7 @@ for (
 
 // ---- inPlace ----------------------------------------------------------------------------------------------------
 
-/** `input` as chunks of the given sizes in buffers of their own, with bytes around them that must stay. */
+/** `input` as chunks in buffers of their own, with bytes around each chunk that must not change. */
 function framed(input: Bytes, sizes: readonly number[]): { chunks: Bytes[]; assertFrames: () => void } {
   const frame = 0xa5;
   const chunks = [...cut(input, sizes)].map((part, i) => {
@@ -604,8 +605,8 @@ function framed(input: Bytes, sizes: readonly number[]): { chunks: Bytes[]; asse
   const assertFrames = () => {
     for (const { buffer, byteOffset, length } of chunks) {
       const memory = new Uint8Array(buffer);
-      assert(memory.subarray(0, byteOffset).every((byte) => byte === frame), "bytes in front of a chunk were written");
-      assert(memory.subarray(byteOffset + length).every((byte) => byte === frame), "bytes behind a chunk were written");
+      assert(memory.subarray(0, byteOffset).every((byte) => byte === frame), "bytes before a chunk were written");
+      assert(memory.subarray(byteOffset + length).every((byte) => byte === frame), "bytes after a chunk were written");
     }
   };
   return { chunks, assertFrames };
@@ -621,8 +622,8 @@ for (
   ] as const
 ) {
   const title = algorithm === "xts(aes)" ? `${algorithm}, sectors of ${unit} bytes` : algorithm;
-  alone("memory that is given to a Worker is moved")(
-    `inPlace, ${title}: output lies in the chunks' own memory, in order, and nothing around them is written`,
+  alone("memory is transferred to a Worker")(
+    `inPlace, ${title}: output is in the memory of the chunks, in order, and bytes around them do not change`,
     async () => {
       const plaintext = bytes((unit === 512 ? 1 : 2) * WINDOW + 16 * unit); // each sector is a round of its own
       const ciphertext = reference("encrypt", algorithm, { key: KEY, ...options }, plaintext);
@@ -660,7 +661,7 @@ for (
           }
           assertEquals(concat(pieces), output, `${direction}, chunks of ${sizes}`);
           assertFrames();
-          // At most a unit for each chunk, and the padding, may be elsewhere.
+          // Of each chunk at most one block or sector, and the padding, may be in other memory.
           assert(fresh <= chunks.length + 1 && own >= output.length - fresh * unit, `${own} bytes in place`);
         }
       }
@@ -668,7 +669,7 @@ for (
   );
 }
 
-test("inPlace, nobody reading: small chunks are kept by reference and still come out right", async () => {
+test("inPlace, without a reader: small chunks are buffered by reference and give the right bytes", async () => {
   const { chunks, assertFrames } = framed(bytes(3000), [7, 100, 33]);
   const stream = ctr({ inPlace: true });
   const writer = stream.writable.getWriter();
@@ -679,8 +680,8 @@ test("inPlace, nobody reading: small chunks are kept by reference and still come
   assertFrames();
 });
 
-alone("memory that is given to a Worker is moved")(
-  "inPlace: a large chunk that its producer takes away before it was read errors both sides",
+alone("memory is transferred to a Worker")(
+  "inPlace: a large chunk that is detached before it is read fails both sides",
   async () => {
     const stream = ctr({ inPlace: true });
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -695,7 +696,7 @@ alone("memory that is given to a Worker is moved")(
   },
 );
 
-test("inPlace: a small chunk that its producer takes away while it is gathered errors both sides", async () => {
+test("inPlace: a small chunk that is detached while it is buffered fails both sides", async () => {
   const stream = ctr({ inPlace: true });
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
   const chunks = [bytes(64), bytes(64), bytes(64)] as const;
@@ -719,7 +720,7 @@ for (
     [16, 0xfe],
   ] as const
 ) {
-  test(`sectors of ${sectorSize} bytes from number ${sector} have their numbers as IVs, in any cut`, async () => {
+  test(`sectors of ${sectorSize} bytes from number ${sector} have their numbers as IVs, in chunks of any size`, async () => {
     const options = { key: XTS_KEY, sectorSize, ...(sector !== undefined && { sector }) };
     const plaintext = bytes(9 * sectorSize);
     const ciphertext = reference("encrypt", "xts(aes)", options, plaintext);
@@ -732,7 +733,7 @@ for (
   });
 }
 
-test("sectors over several windows give each sector's bytes", async () => {
+test("sectors over several windows give the bytes of each sector", async () => {
   const options = { key: XTS_KEY, sectorSize: 4096, sector: 1 };
   const plaintext = bytes(3 * WINDOW);
   const ciphertext = reference("encrypt", "xts(aes)", options, plaintext);
@@ -740,7 +741,7 @@ test("sectors over several windows give each sector's bytes", async () => {
   assertEquals(await through(open("decrypt", "xts(aes)", options), cut(ciphertext, [100_001])), plaintext);
 });
 
-test("a short last sector of at least 16 bytes is stolen from, in xts", async () => {
+test("xts encrypts a short last sector of at least 16 bytes with ciphertext stealing", async () => {
   const options = { key: XTS_KEY, sectorSize: 512, sector: 3 };
   for (const tail of [16, 17, 31, 32, 511]) {
     const plaintext = bytes(2 * 512 + tail);
@@ -750,7 +751,7 @@ test("a short last sector of at least 16 bytes is stolen from, in xts", async ()
   }
 });
 
-test("a bad last sector errors at the end, after all whole sectors", async () => {
+test("a bad last sector fails at the end, after all full sectors", async () => {
   const options = { key: XTS_KEY, sectorSize: 512 };
   for (const direction of ["encrypt", "decrypt"] as const) {
     const files = openFiles();
@@ -809,7 +810,7 @@ for (const [what, last] of Object.entries(BAD_PADDING)) {
   DAMAGED[`padding ${what}`] = ["ecb(aes)", {}, reference("encrypt", "ecb(aes)", { key: KEY }, block)];
 }
 
-test("every damaged ciphertext is the same KcapiError EBADMSG, on both sides", async () => {
+test("every damaged ciphertext fails both sides with the same KcapiError EBADMSG", async () => {
   const messages = new Set<string>();
   const files = openFiles();
   for (const [what, [algorithm, options, ciphertext]] of Object.entries(DAMAGED)) {
@@ -824,13 +825,13 @@ test("every damaged ciphertext is the same KcapiError EBADMSG, on both sides", a
   await assertReleased(files);
 });
 
-test("output from before the damage was delivered", async () => {
+test("output from before the damage can be read", async () => {
   const reader = streamOf([PADDED.slice(0, 90)]).pipeThrough(open("decrypt", "cbc(aes)", { iv: IV })).getReader();
   assertEquals((await reader.read()).value, bytes(100).slice(0, 80));
   await assertRejects(() => reader.read(), KcapiError, "EBADMSG");
 });
 
-test("encrypting a partial block without padding is a RangeError at the end, on both sides", async () => {
+test("encrypting a partial block without padding fails both sides with a RangeError at the end", async () => {
   for (const algorithm of ["cbc(aes)", "ecb(aes)"]) {
     for (const length of [1, 15, 17, 20_001]) {
       const files = openFiles();
@@ -847,7 +848,7 @@ test("encrypting a partial block without padding is a RangeError at the end, on 
   }
 });
 
-// ---- Every way out ----------------------------------------------------------------------------------------------
+// ---- Every way to end -------------------------------------------------------------------------------------------
 
 interface Ends {
   writer: WritableStreamDefaultWriter<Uint8Array>;
@@ -855,13 +856,13 @@ interface Ends {
   abort: AbortController;
 }
 
-/** More than is taken before anybody reads. */
+/** More than a stream accepts without a reader. */
 const BACKLOG = new Uint8Array(pool ? 8 << 20 : 2 * WINDOW);
 
-/** What is going on when the end comes: gives the promises of it that are pending. */
+/** The states of a stream when it ends. Each function returns the promises that are pending. */
 const PHASES: Record<string, (ends: Ends) => Promise<{ write?: Promise<unknown>; read?: Promise<unknown> }>> = {
   "before anything is written": () => Promise.resolve({}),
-  "while a small write is gathered": async ({ writer }) => {
+  "while a small write is buffered": async ({ writer }) => {
     await writer.write(bytes(100));
     return {};
   },
@@ -937,14 +938,14 @@ for (const [way, leave] of Object.entries(WAYS)) {
 }
 
 for (const [way, leave] of Object.entries(WAYS)) {
-  test(`${way} in the tick of a read that lets a write go on ends that write, too`, async () => {
+  test(`${way} in the tick of a read that resumes a write rejects that write`, async () => {
     for (const reads of [1, 2]) {
       const files = openFiles();
       const abort = new AbortController();
       const stream = ctr({ signal: abort.signal });
       const ends = { writer: stream.writable.getWriter(), reader: stream.readable.getReader(), abort };
       await ends.writer.write(bytes(8192));
-      const write = ends.writer.write(BACKLOG); // behind what is gathered
+      const write = ends.writer.write(BACKLOG); // after the buffered bytes
       await turns(3);
       const reason = new Error("enough");
       const reading = Array.from({ length: reads }, () => ends.reader.read());
@@ -957,8 +958,8 @@ for (const [way, leave] of Object.entries(WAYS)) {
   });
 }
 
-alone("Workers are asked for the end before the last piece has come out")(
-  "a reader that leaves with the last piece in hand does not fail the close that made it",
+alone("a pool gets the end before the last chunk is read")(
+  "an end after the last chunk was read does not reject close()",
   async () => {
     for (const way of ["writer.abort()", "reader.cancel()"]) {
       const files = openFiles();
@@ -981,7 +982,7 @@ alone("Workers are asked for the end before the last piece has come out")(
   },
 );
 
-test("a signal that was aborted before ends both sides with its reason", async () => {
+test("a signal that was aborted before the constructor fails both sides with its reason", async () => {
   const files = openFiles();
   const reason = new Error("too late");
   const stream = ctr({ signal: AbortSignal.abort(reason) });
@@ -991,7 +992,7 @@ test("a signal that was aborted before ends both sides with its reason", async (
   await assertReleased(files);
 });
 
-test("the signal is let go of at the end, and changes nothing afterwards", async () => {
+test("the end removes the listener of the signal, and a later abort has no effect", async () => {
   const abort = new AbortController();
   const listeners = () => getEventListeners(abort.signal, "abort").length;
   const stream = ctr({ signal: abort.signal });
@@ -1005,13 +1006,13 @@ test("the signal is let go of at the end, and changes nothing afterwards", async
   await closing;
 });
 
-test("a signal that was aborted before is not listened to", () => {
+test("a signal that was aborted before the constructor gets no listener", () => {
   const signal = AbortSignal.abort(new Error("too late"));
   for (let i = 0; i < 3; i++) ctr({ signal });
   assertEquals(getEventListeners(signal, "abort").length, 0);
 });
 
-/** A source that errors after `count` chunks. */
+/** A source that fails after `count` chunks. */
 function failing(count: number, size: number, reason: unknown): ReadableStream<Bytes> {
   return streamOf((function* () {
     for (let i = 0; i < count; i++) yield bytes(size);
@@ -1020,7 +1021,7 @@ function failing(count: number, size: number, reason: unknown): ReadableStream<B
 }
 
 for (const [size, counts] of [[100, [0, 1, 5]], [150_000, [1, 5]]] as const) {
-  test(`a source of ${size}-byte chunks that errors, errors the output with its reason`, async () => {
+  test(`a source of ${size}-byte chunks that fails, fails the output with its reason`, async () => {
     for (const count of counts) {
       const files = openFiles();
       const reason = new Error("the source broke");
@@ -1030,7 +1031,7 @@ for (const [size, counts] of [[100, [0, 1, 5]], [150_000, [1, 5]]] as const) {
     }
   });
 
-  test(`a sink that errors, cancels a source of ${size}-byte chunks with its reason`, async () => {
+  test(`a sink that fails, cancels a source of ${size}-byte chunks with its reason`, async () => {
     for (const [failsAt, count] of counts.flatMap((n) => [["write", n], ["close", n]] as const)) {
       const files = openFiles();
       const reason = new Error("the sink broke");
@@ -1069,8 +1070,8 @@ test("a stream that ended releases its cipher before its last output is read", a
   assertEquals(await collect(stream.readable), ctrOf(bytes(100)));
 });
 
-alone("a Worker has its thread for itself")(
-  "small sectors come out in outputs of at most 64, so that none takes the thread for long",
+alone("a Worker may block its thread")(
+  "each output has at most 64 small sectors, so that none blocks the thread for long",
   async () => {
     const options = { key: XTS_KEY, sectorSize: 16 };
     for (const [sizes, inPlace] of [[[100_000], false], [[100_000], true], [[1000], false], [[1000], true]] as const) {
@@ -1088,7 +1089,7 @@ alone("a Worker has its thread for itself")(
 );
 
 for (const way of ["structuredClone()", "postMessage()"]) {
-  test.unsanitized(`${way} of a whole stream gives one that encrypts, or refuses: plaintext never passes`, async () => {
+  test.unsanitized(`${way} of a stream gives one that encrypts, or throws: it never passes plaintext`, async () => {
     const { port1, port2 } = new MessageChannel();
     const arrived = new Promise<TransformStream<Bytes, Bytes>>((resolve) =>
       port2.onmessage = ({ data }) => resolve(data as TransformStream<Bytes, Bytes>)
@@ -1118,7 +1119,7 @@ for (const way of ["structuredClone()", "postMessage()"]) {
 
 const members = Object.getOwnPropertyDescriptors(TransformStream.prototype);
 
-test("the pair that TransformStream makes for itself is of no use to anyone", async () => {
+test("the hidden streams of TransformStream are errored and locked", async () => {
   const stream = ctr();
   const hidden = members.readable.get!.call(stream) as ReadableStream;
   const error = await assertRejects(() => hidden.getReader().read());
@@ -1128,7 +1129,7 @@ test("the pair that TransformStream makes for itself is of no use to anyone", as
   await stream.readable.cancel();
 });
 
-test("streams that nobody holds are collected and their ciphers released, though their signal lives on", async () => {
+test("unreferenced streams are collected and release their ciphers while their signal is alive", async () => {
   const files = openFiles();
   const { signal } = new AbortController();
   let collected = 0;
@@ -1141,7 +1142,7 @@ test("streams that nobody holds are collected and their ciphers released, though
   };
   for (let i = 0; i < count; i++) await abandon();
   await collectGarbage();
-  // A few may still be seen from the stack.
+  // The conservative scan of the stack may keep a few alive (JavaScriptCore).
   assert(collected > 0.9 * count, `${collected} of ${count} streams collected`);
   assert(openFiles() - files < count, `${openFiles() - files} descriptors left`);
   const listeners = getEventListeners(signal, "abort").length;

@@ -1,5 +1,5 @@
 /**
- * The layers: which may import which, read from the sources. CONTRIBUTING.md describes them.
+ * Which layer may import which, checked in the sources. CONTRIBUTING.md describes the layers.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -40,7 +40,7 @@ function importsOf(file: string, source: string): string[] {
   return [...source.matchAll(IMPORT)].map(([, path]) => join(dirname(file), path!));
 }
 
-/** Without comments, and without the rest of a line that has an address in it. */
+/** Removes comments, and the rest of each line after the `//` of an address. */
 function withoutComments(source: string): string {
   return source.replace(/\/\*[^]*?\*\/|\/\/.*/g, "");
 }
@@ -73,7 +73,7 @@ function cycleOf(file: string, graph: ReadonlyMap<string, readonly string[]>): s
   return search(file, [file]);
 }
 
-/** What of a pattern stands in the sources of some layers, or outside of them, as "file: what". */
+/** The matches of a pattern in the sources of some layers, or outside them, as "file: match". */
 function findings(layers: readonly string[], pattern: RegExp, inside = true): string[] {
   const files = [...sources].filter(([file]) => layers.includes(LAYERS[layerOf(file)]?.[0] ?? "") === inside);
   assert(files.length > 0, layers.join());
@@ -110,7 +110,7 @@ test("no file is longer than 500 lines", { engine: "userspace" }, () => {
   }
 });
 
-test("imports are found however they are written", { engine: "userspace" }, () => {
+test("the search finds every form of import", { engine: "userspace" }, () => {
   const source = `
     import { a } from "./a.ts"; import type { B } from './b.ts'; export * from "../c.ts"; import "./d.ts";
     export { type E } from "./e/e.ts"; await import(\`./f.ts\`); type G = typeof import("./g.ts"); import {
@@ -121,7 +121,7 @@ test("imports are found however they are written", { engine: "userspace" }, () =
   assertEquals(importsOf("src/x.ts", withoutComments('/* from "./a.ts" */ // import "./b.ts"')), []);
 });
 
-/** A use of an API of one runtime, or a way around this test. A mention in a message does not match. */
+/** A use of an API of Deno, Bun or node:ffi, or a way around this test. A mention in a message does not match. */
 const RUNTIME =
   /\b(?:Deno|Bun)\s*[.[]|\.\s*(?:Deno|Bun)\b|["'`](?:Deno|Bun|bun|bun:\w+|node:ffi)["'`]|globalThis\s*\[/g;
 
