@@ -1,5 +1,5 @@
 /**
- * CipherHandle, member by member: what each call does, in which order, and how a stream may be left, failed or closed.
+ * CipherHandle, member by member: the effect and the order of calls, and how a stream can be left, fail or be closed.
  * Bad arguments are in arguments_test.ts, the flow rules in flow_test.ts.
  */
 import { CipherHandle, KcapiError } from "../mod.ts";
@@ -51,7 +51,7 @@ const started = (algorithm?: string, direction?: Direction) => init(open(algorit
 const expected = (input: Bytes, algorithm = "ctr(aes)", direction: Direction = "encrypt", iv = ivOf(algorithm)) =>
   reference(direction, algorithm, { key: KEY, iv }, input);
 
-/** Sends all of it in pieces of some length, from a task of its own. */
+/** Sends the input in chunks, from a task of its own. */
 async function produce(handle: CipherHandle, input: Bytes, ...lengths: number[]): Promise<void> {
   for (const piece of pieces(input, ...lengths)) assertEquals(await handle.streamUpdate(piece), piece.length);
   assertEquals(await handle.streamUpdateLast(), 0);
@@ -77,7 +77,7 @@ for (
     ["ecb(aes)", 16, 0, 16],
   ] as const
 ) {
-  test(`open("${algorithm}") tells the algorithm, the engine and the sizes`, () => {
+  test(`open("${algorithm}") has the algorithm, the engine and the sizes`, () => {
     using handle = open(algorithm);
     assertEquals(
       [handle.algorithm, handle.engine, handle.blockSize, handle.ivSize, handle.chunkSize],
@@ -86,16 +86,16 @@ for (
   });
 }
 
-test("new CipherHandle() is refused: handles come from open()", () => {
+test("new CipherHandle() is a TypeError: open() creates handles", () => {
   const Constructor = CipherHandle as unknown as new () => CipherHandle;
   assertThrows(() => new Constructor(), TypeError, "CipherHandle.open()");
 });
 
-// ---- bytes through scatter and gather lists ----------------------------------------------------------------------
+// ---- input buffers and output buffers ----------------------------------------------------------------------------
 
 for (const algorithm of ALGORITHMS) {
   for (const direction of DIRECTIONS) {
-    test(`${algorithm} ${direction}s as node:crypto does, whatever the lists' lengths`, async () => {
+    test(`${algorithm} ${direction}s as node:crypto does, with input and output buffers of any length`, async () => {
       using handle = started(algorithm, direction);
       const input = bytes(5_008);
       const sent = background((async () => {
@@ -117,14 +117,14 @@ for (const algorithm of ALGORITHMS) {
   }
 }
 
-/** Turns lists of lengths into lists of pieces of one input, one after the other. */
+/** Splits one input into lists of chunks of the given lengths. */
 function lengthsToPieces(input: Bytes): (lengths: number[]) => Bytes[] {
   let at = 0;
   return (lengths) => lengths.map((length) => input.subarray(at, at += length));
 }
 
 for (const count of [28, 29, 64, 1_024, 1_025, 3_000]) {
-  test(`lists of ${count} entries go through in order`, async () => {
+  test(`lists of ${count} buffers are processed in order`, async () => {
     using handle = started("cbc(aes)");
     const input = bytes(16 * count);
     await handle.streamUpdate(...pieces(input, 1, 31));
@@ -135,7 +135,7 @@ for (const count of [28, 29, 64, 1_024, 1_025, 3_000]) {
   });
 }
 
-test("streamUpdate() and streamOpInto() take every kind of BufferSource, and only the view's own bytes", async () => {
+test("streamUpdate() and streamOpInto() accept every kind of BufferSource, and use only the bytes of the view", async () => {
   using handle = started();
   const memory = bytes(96);
   const sources = [
@@ -158,7 +158,7 @@ test("streamUpdate() and streamOpInto() take every kind of BufferSource, and onl
 const viewOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView) =>
   new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 
-test("streamUpdate()'s buffers are unchanged, and the caller's again, when its promise settles", async () => {
+test("when streamUpdate() settles, its buffers are unchanged and may be reused", async () => {
   using handle = started();
   const input = bytes(2 * WINDOW + 7);
   const buffer = input.slice();
@@ -175,7 +175,7 @@ test("streamUpdate()'s buffers are unchanged, and the caller's again, when its p
 
 // ---- updates -----------------------------------------------------------------------------------------------------
 
-test("streamUpdate() resolves while the window has room, and waits when it is full until something is received", async () => {
+test("streamUpdate() resolves until the window is full, and then waits until output is received", async () => {
   using handle = started();
   const input = bytes(WINDOW + 32);
   assertEquals(await handle.streamUpdate(input.subarray(0, WINDOW)), WINDOW);
@@ -189,7 +189,7 @@ test("streamUpdate() resolves while the window has room, and waits when it is fu
   assertEquals(await last, 0);
 });
 
-test("streamUpdate() of many windows with nobody in streamOp() waits, then goes through whole", async () => {
+test("streamUpdate() of many windows waits without a receiver, and then sends everything", async () => {
   using handle = started("cbc(aes)");
   const input = bytes(5 * WINDOW + 4_096);
   const update = background(handle.streamUpdate(input));
@@ -199,7 +199,7 @@ test("streamUpdate() of many windows with nobody in streamOp() waits, then goes 
   assertEquals([await update, await last], [input.length, 0]);
 });
 
-test("streamUpdate() calls made at once are sent in their order, and resolve in it, empty ones too", async () => {
+test("concurrent calls of streamUpdate() are sent and resolve in order, including empty ones", async () => {
   using handle = started();
   const input = bytes(3 * WINDOW);
   const lengths = [WINDOW, 100_001, 0, 3, 200_000, 0];
@@ -215,7 +215,7 @@ test("streamUpdate() calls made at once are sent in their order, and resolve in 
   assertEquals(order, [0, 1, 2, 3, 4, 5]);
 });
 
-test("streamUpdate() with nothing resolves to 0 and changes nothing", async () => {
+test("an empty streamUpdate() resolves to 0 and has no effect", async () => {
   using handle = started();
   const next = handle.streamOp().next();
   assertEquals(await handle.streamUpdate(), 0);
@@ -242,7 +242,7 @@ for (const algorithm of ALGORITHMS) {
 
 for (const algorithm of ["cbc(aes)", "ecb(aes)"]) {
   for (const direction of DIRECTIONS) {
-    test(`streamUpdateLast() refuses a partial block in ${algorithm} (${direction}), and takes the right end then`, async () => {
+    test(`streamUpdateLast() rejects a partial block in ${algorithm} (${direction}), and then accepts the right end`, async () => {
       using handle = started(algorithm, direction);
       const input = bytes(64);
       await assertRejects(() => handle.streamUpdateLast(input.subarray(0, 17)), RangeError, "16");
@@ -257,7 +257,7 @@ for (const algorithm of ["cbc(aes)", "ecb(aes)"]) {
   }
 }
 
-test("a buffer detached while its update waits rejects it with TypeError, and fails the stream", async () => {
+test("an update whose buffer is detached while it waits rejects with TypeError and fails the stream", async () => {
   using handle = started();
   const input = bytes(2 * WINDOW);
   const update = caught(handle.streamUpdate(input));
@@ -325,7 +325,7 @@ for (const algorithm of ALGORITHMS) {
 }
 
 for (const maxBytes of [16, 17, 100, 5_000, WINDOW, Infinity, undefined]) {
-  test(`streamOp({ maxBytes: ${maxBytes} }) gives whole chunks of at most that, but for the end`, async () => {
+  test(`streamOp({ maxBytes: ${maxBytes} }) yields full chunks of at most that size, except at the end`, async () => {
     using handle = started();
     const most = Math.min(maxBytes ?? Infinity, WINDOW);
     const input = bytes(most + 1_005);
@@ -339,7 +339,7 @@ for (const maxBytes of [16, 17, 100, 5_000, WINDOW, Infinity, undefined]) {
   });
 }
 
-/** The ways to leave a loop before its end. */
+/** The ways to leave a loop early. */
 const LEAVES: Record<string, (handle: CipherHandle, output: Bytes[]) => Promise<void>> = {
   break: async (handle, output) => {
     for await (const chunk of handle.streamOp()) if (output.push(chunk) === 2) break;
@@ -373,7 +373,7 @@ const LEAVES: Record<string, (handle: CipherHandle, output: Bytes[]) => Promise<
 };
 
 for (const [way, leave] of Object.entries(LEAVES)) {
-  test(`streamOp() left by ${way} loses nothing: updates stay pending, and a later streamOp() goes on`, async () => {
+  test(`streamOp() left by ${way} loses nothing: updates stay pending, and a later streamOp() continues`, async () => {
     using handle = started("cbc(aes)");
     const input = bytes(6 * WINDOW);
     const sent = background(produce(handle, input, WINDOW + 4_096, 3, 65_533));
@@ -386,7 +386,7 @@ for (const [way, leave] of Object.entries(LEAVES)) {
   });
 }
 
-test("streamOp() takes bytes only when they are asked for: what a left loop was not given is there for others", async () => {
+test("streamOp() receives bytes only on next(): after a loop ends early, others can receive the rest", async () => {
   using handle = started();
   const input = bytes(64);
   await handle.streamUpdateLast(input);
@@ -400,7 +400,7 @@ test("streamOp() takes bytes only when they are asked for: what a left loop was 
   assertEquals(concat([...output, rest.subarray(0, 48)]), expected(input));
 });
 
-test("an iterator's return() settles at once while next() calls are pending, and ends them", async () => {
+test("return() of an iterator settles at once and ends pending calls of next()", async () => {
   using handle = started();
   const iterator = handle.streamOp();
   const calls = [iterator.next(), iterator.next(), iterator.next()];
@@ -413,7 +413,7 @@ test("an iterator's return() settles at once while next() calls are pending, and
   assertEquals(await collect(handle.streamOp()), expected(new Uint8Array(20)));
 });
 
-test("an iterator's return() and then close() at once end a pending next() without an error", async () => {
+test("return() and close() in one tick end a pending next() without an error", async () => {
   const handle = started();
   const iterator = handle.streamOp();
   const next = iterator.next();
@@ -423,7 +423,7 @@ test("an iterator's return() and then close() at once end a pending next() witho
   assertEquals(await next, { done: true, value: undefined });
 });
 
-test("an iterator's throw() settles at once while next() is pending, with the error, and ends it", async () => {
+test("throw() of an iterator rejects at once with the error and ends a pending next()", async () => {
   using handle = started();
   const iterator = handle.streamOp();
   const next = iterator.next();
@@ -434,7 +434,7 @@ test("an iterator's throw() settles at once while next() is pending, with the er
   assertEquals(await next, { done: true, value: undefined });
 });
 
-test("next() calls made at once are answered in their order, the ones past the end too", async () => {
+test("concurrent calls of next() settle in order, including those after the end", async () => {
   using handle = started();
   const input = bytes(53);
   const order: number[] = [];
@@ -447,7 +447,7 @@ test("next() calls made at once are answered in their order, the ones past the e
   assertEquals(concat(results.flatMap(({ value }) => value ?? [])), expected(input));
 });
 
-test("a signal that aborts ends a waiting next() with its reason, and the stream goes on", async () => {
+test("an abort rejects a pending next() with its reason, and the stream continues", async () => {
   for (const reason of [new Error("stop"), "a string", undefined]) {
     using handle = started();
     const controller = new AbortController();
@@ -462,7 +462,7 @@ test("a signal that aborts ends a waiting next() with its reason, and the stream
   }
 });
 
-test("a signal aborted before next() rejects it with its reason, and takes no bytes", async () => {
+test("a signal that was aborted before next() rejects it with its reason, and no bytes are received", async () => {
   using handle = started();
   await handle.streamUpdateLast(bytes(48));
   const controller = new AbortController();
@@ -475,7 +475,7 @@ test("a signal aborted before next() rejects it with its reason, and takes no by
   assertEquals(concat([first, await collect(handle.streamOp())]), expected(bytes(48)));
 });
 
-test("streamOp() keeps no listener on its signal when it is over", async () => {
+test("streamOp() removes its listener from the signal at its end", async () => {
   for (const way of ["end", "return", "close"]) {
     using handle = started();
     const { signal } = new AbortController();
@@ -495,7 +495,7 @@ test("streamOp() keeps no listener on its signal when it is over", async () => {
 
 // ---- streamOpInto() ----------------------------------------------------------------------------------------------
 
-test("streamOpInto() waits for a chunk, and fills whole chunks as far as there are any and room for them", async () => {
+test("streamOpInto() waits for a chunk, and fills as many full chunks as are available and fit", async () => {
   using handle = started();
   const input = bytes(85);
   const output = expected(input);
@@ -516,7 +516,7 @@ test("streamOpInto() waits for a chunk, and fills whole chunks as far as there a
   assertEquals(await handle.streamOpInto(target), 0);
 });
 
-test("streamOpInto() does not touch the list beyond the count it returns", async () => {
+test("streamOpInto() does not write beyond the count that it returns", async () => {
   using handle = started();
   await handle.streamUpdate(bytes(32));
   const list = [5, 20, 30].map((length) => new Uint8Array(length).fill(0xaa));
@@ -524,7 +524,7 @@ test("streamOpInto() does not touch the list beyond the count it returns", async
   assert(concat(list).subarray(32).every((byte) => byte === 0xaa), "bytes past the count were written");
 });
 
-test("streamOpInto() with room for less than a chunk rejects with RangeError, even if less remains", async () => {
+test("streamOpInto() with output buffers of less than a chunk rejects with RangeError, even if less remains", async () => {
   using handle = started();
   await handle.streamUpdateLast(bytes(20));
   await assertRejects(() => handle.streamOpInto(), RangeError);
@@ -534,7 +534,7 @@ test("streamOpInto() with room for less than a chunk rejects with RangeError, ev
   assertEquals(await handle.streamOpInto(new Uint8Array(16)), 4);
 });
 
-test("streamOpInto() refuses entries that overlap, and takes ones that touch", async () => {
+test("streamOpInto() rejects output buffers that overlap, and accepts adjacent ones", async () => {
   using handle = started();
   const input = bytes(64);
   await handle.streamUpdateLast(input);
@@ -560,7 +560,7 @@ test("streamOpInto() with a buffer detached while it waits rejects with TypeErro
 
 // ---- wrong state -------------------------------------------------------------------------------------------------
 
-test("a second receiver meets EBUSY, and the first goes on", async () => {
+test("a second receiver fails with EBUSY, and the first continues", async () => {
   using handle = started();
   const room = new Uint8Array(16);
   const early = handle.streamOp();
@@ -582,7 +582,7 @@ test("a second receiver meets EBUSY, and the first goes on", async () => {
   for await (const _ of handle.streamOp()) assert(false, "nothing was left");
 });
 
-test("a handle without a stream answers EINVAL", async () => {
+test("calls on a handle without a stream fail with EINVAL", async () => {
   using handle = open();
   await rejects("EINVAL", () => handle.streamUpdate(new Uint8Array(16)), "streamUpdate");
   await rejects("EINVAL", () => handle.streamUpdateLast(), "streamUpdateLast");
@@ -590,7 +590,7 @@ test("a handle without a stream answers EINVAL", async () => {
   throws("EINVAL", () => handle.streamOp(), "streamOp");
 });
 
-test("an update after the last one meets EINVAL: while that waits, before it was received, and after", async () => {
+test("an update after the last one fails with EINVAL: while that waits, before it is received, and after", async () => {
   using handle = started();
   const input = bytes(WINDOW + 5);
   const last = background(handle.streamUpdateLast(input));
@@ -607,7 +607,7 @@ test("an update after the last one meets EINVAL: while that waits, before it was
   await refused();
 });
 
-test("a stream started while one is in progress meets EBUSY, and changes nothing", async () => {
+test("a second stream on a handle fails with EBUSY and has no effect", async () => {
   using handle = started("cbc(aes)");
   throws("EBUSY", () => handle.streamInitDec(IV), "streamInitDec");
   await handle.streamUpdate(bytes(20));
@@ -621,7 +621,7 @@ test("a stream started while one is in progress meets EBUSY, and changes nothing
 });
 
 for (const algorithm of ALGORITHMS) {
-  test(`a ${algorithm} handle serves one stream after the other, each with its IV and direction`, async () => {
+  test(`a ${algorithm} handle runs streams in sequence, each with its own IV and direction`, async () => {
     using handle = open(algorithm);
     for (const [i, direction] of [...DIRECTIONS, ...DIRECTIONS].entries()) {
       const iv = algorithm === "ecb(aes)" ? undefined : bytes(16, 50 + i);
@@ -633,7 +633,7 @@ for (const algorithm of ALGORITHMS) {
   });
 }
 
-test("an iterator ends with its own stream, and gives nothing of the next", async () => {
+test("an iterator ends with its own stream, and yields nothing of the next", async () => {
   using handle = started();
   const old = handle.streamOp();
   await handle.streamUpdateLast(bytes(16));
@@ -644,7 +644,7 @@ test("an iterator ends with its own stream, and gives nothing of the next", asyn
   assertEquals(await collect(handle.streamOp()), expected(bytes(32)));
 });
 
-test("the async methods reject and never throw, whatever is wrong", async () => {
+test("the async methods reject and never throw", async () => {
   const handle = started("cbc(aes)");
   const wrong = "no bytes" as unknown as Bytes;
   const calls = () => [
@@ -661,7 +661,7 @@ test("the async methods reject and never throw, whatever is wrong", async () => 
 
 // ---- close() -----------------------------------------------------------------------------------------------------
 
-test("a closed handle answers EBADF, and closing it again does nothing", async () => {
+test("calls on a closed handle fail with EBADF, and a second close() has no effect", async () => {
   const handle = started();
   const iterator = handle.streamOp();
   handle.close();
@@ -677,7 +677,7 @@ test("a closed handle answers EBADF, and closing it again does nothing", async (
   await rejects("EBADF", () => iterator.next(), "streamOp");
 });
 
-test("close() rejects every update that waits with ECANCELED", async () => {
+test("close() rejects every pending update with ECANCELED", async () => {
   for (const close of [(handle: CipherHandle) => handle.close(), (handle: CipherHandle) => handle[Symbol.dispose]()]) {
     const handle = started();
     const input = bytes(WINDOW + 1_000);
@@ -689,7 +689,7 @@ test("close() rejects every update that waits with ECANCELED", async () => {
   }
 });
 
-test("close() rejects what waits to receive with ECANCELED: a stream cut short never looks ended", async () => {
+test("close() rejects pending receivers with ECANCELED, so that a truncated stream does not look complete", async () => {
   const waiting: ((handle: CipherHandle) => Promise<unknown>)[] = [
     (handle) => handle.streamOp().next(),
     (handle) => handle.streamOpInto(new Uint8Array(16)),
@@ -705,7 +705,7 @@ test("close() rejects what waits to receive with ECANCELED: a stream cut short n
   }
 });
 
-test("close() at whatever moment after a receiver was woken: it has its bytes, or ECANCELED", async () => {
+test("close() at any moment after a receiver was resumed: it gets its bytes, or ECANCELED", async () => {
   const waiting: ((handle: CipherHandle) => Promise<unknown>)[] = [
     (handle) => handle.streamOp().next().then(({ value }) => value!.length),
     (handle) => handle.streamOpInto(new Uint8Array(32)),
@@ -724,7 +724,7 @@ test("close() at whatever moment after a receiver was woken: it has its bytes, o
   }
 });
 
-test("close() in the loop's body ends the loop with an error, and the update that waits with ECANCELED", async () => {
+test("close() in the body of a loop ends the loop with an error, and a pending update with ECANCELED", async () => {
   const handle = started();
   const sent = caught(handle.streamUpdate(bytes(4 * WINDOW)));
   const loop = async () => {
@@ -763,7 +763,7 @@ test("close() releases the descriptors at once, in every state of a stream", asy
 // ---- reinit() ----------------------------------------------------------------------------------------------------
 
 for (const algorithm of ALGORITHMS) {
-  test(`reinit() of a ${algorithm} handle: the same key, streams that know nothing of each other`, async () => {
+  test(`reinit() of a ${algorithm} handle: the same key, independent streams`, async () => {
     using parent = open(algorithm);
     const handles = [parent, parent.reinit(), parent.reinit()];
     handles.push(handles[1]!.reinit());
@@ -780,7 +780,7 @@ for (const algorithm of ALGORITHMS) {
   });
 }
 
-test("reinit() works in mid-stream, and closing either handle leaves the other", async () => {
+test("reinit() works during a stream, and closing one handle does not affect the other", async () => {
   for (const first of ["parent", "child"]) {
     const parent = started();
     await parent.streamUpdate(bytes(20));
@@ -800,7 +800,7 @@ test("reinit() works in mid-stream, and closing either handle leaves the other",
   }
 });
 
-// ---- modes that do not carry on ----------------------------------------------------------------------------------
+// ---- modes that restart on every call ---------------------------------------------------------------------------
 
 // RFC 3686: AES in counter mode over nonce | IV | 00000001, where the nonce is the end of the key.
 const RFC3686 = "rfc3686(ctr(aes))";
@@ -851,7 +851,7 @@ message("a one-message mode's output is that of one op, however it is asked for"
 });
 
 message(
-  "a one-message mode takes a whole window, and rejects a byte more with EMSGSIZE before any output",
+  "a one-message mode accepts a full window, and rejects one more byte with EMSGSIZE before any output",
   async () => {
     const { handle, encrypted } = rfc3686();
     using _ = handle;
@@ -872,7 +872,7 @@ message(
   },
 );
 
-test("xts(aes) on a handle: a sector is a stream of its own, and cannot be cut by receiving it in parts", async () => {
+test("xts(aes) on a handle: a sector is a stream of its own, and cannot be received in parts", async () => {
   // IEEE 1619-2007, B, vector 2: one data unit of 32 bytes.
   using handle = open("xts(aes)", fromHex("11".repeat(16) + "22".repeat(16)));
   for (const maxBytes of [16, Infinity]) {
@@ -885,7 +885,7 @@ test("xts(aes) on a handle: a sector is a stream of its own, and cannot be cut b
 });
 
 test.if(opens("chacha20"), "this system has no chacha20")(
-  "chacha20 on a handle goes on with the advanced counter, however the stream is cut",
+  "chacha20 on a handle continues with the counter, in chunks of any size",
   async () => {
     const key = bytes(32, 42);
     const iv = bytes(16, 43);

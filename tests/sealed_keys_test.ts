@@ -1,6 +1,6 @@
 /**
- * What a sealed stream must not leave or give away: keys, held plaintext, what is not verified, a nonce used twice. Seen at
- * node:crypto, by functions in front of its own.
+ * Secrets of sealed streams: no key and no buffered plaintext remains in memory, no unverified plaintext is output, and
+ * no nonce is used twice. The tests replace functions of node:crypto by wrappers that record the calls.
  */
 import { createRequire } from "node:module";
 import {
@@ -26,7 +26,7 @@ import { Secret } from "../src/secret.ts";
 type Crypto = typeof import("node:crypto");
 type Functions = Record<string, unknown>;
 
-/** Puts functions in front of node:crypto's, until this is disposed of. */
+/** Replaces functions of node:crypto by wrappers until this is disposed. */
 function watch(wrap: (real: Crypto) => object): Disposable {
   const crypto = createRequire(import.meta.url)("node:crypto") as Crypto & Functions;
   const wrapped = wrap({ ...crypto });
@@ -35,7 +35,7 @@ function watch(wrap: (real: Crypto) => object): Disposable {
   return { [Symbol.dispose]: () => void Object.assign(crypto, real) };
 }
 
-/** Longer than any other bytes here, so that it is known when it comes by. */
+/** Longer than all other arguments here, so that its length identifies it. */
 const KEY = bytes(77, 81);
 const HEADER = 24;
 const CTR: SealedParameters = {
@@ -58,7 +58,7 @@ const optionsOf = (format: SealedParameters): SealOptions => ({
 
 // ---- Keys -------------------------------------------------------------------------------------------------------
 
-/** All memory that such bytes are copied into from now on. */
+/** Records all memory that such bytes are copied to. */
 function watchCopies(
   isSuch: (from: ArrayLike<number>, into: Uint8Array) => boolean,
 ): Disposable & { readonly seen: Uint8Array[] } {
@@ -72,7 +72,7 @@ function watchCopies(
   return { seen, [Symbol.dispose]: () => void (typedArray.set = set) };
 }
 
-/** All keys that node:crypto is given from now on, and all digests that it gives: keys are among them. */
+/** Records all keys that node:crypto receives and all digests that it returns: some digests are keys. */
 function watchKeys(): Disposable & { readonly seen: Map<string, Uint8Array[]> } {
   const seen = new Map<string, Uint8Array[]>();
   const note = (what: string, bytes: Uint8Array) => void seen.set(what, [...seen.get(what) ?? [], bytes]);
@@ -102,7 +102,7 @@ function watchKeys(): Disposable & { readonly seen: Map<string, Uint8Array[]> } 
 
 const isZero = (bytes: Uint8Array) => bytes.every((byte) => byte === 0);
 
-/** Every end that a sealed stream can have. */
+/** Every way to end a sealed stream. */
 const ENDS: Record<string, (options: SealOptions, file: Bytes) => Promise<unknown>> = {
   "the end of seal()": (options) => collect(seal(options, bytes(500))),
   "the end of unseal()": (options, file) => collect(unseal(options, file)),
@@ -162,7 +162,7 @@ const ENDS: Record<string, (options: SealOptions, file: Bytes) => Promise<unknow
 
 for (const format of [CTR, GCM]) {
   for (const [end, run] of Object.entries(ENDS)) {
-    test(`${format.cipher}: ${end} leaves no key, the user's or a derived one`, async () => {
+    test(`${format.cipher}: ${end} leaves no key in memory, neither the key of the user nor a derived one`, async () => {
       const options = optionsOf(format);
       const file = await collect(seal(options, bytes(500)));
       using watching = watchKeys();
@@ -171,7 +171,7 @@ for (const format of [CTR, GCM]) {
       await turns(2);
       assert(copies.seen.length > 0 && copies.seen.every(isZero), "a copy of the user's key");
       const { seen } = watching;
-      // What HKDF extracts with is the salt, which is in the file. Digests that no key is among are tags.
+      // HKDF-Extract has the salt as its HMAC key, which the file contains. Other digests are tags.
       const isSalt = (key: Uint8Array) => key.length === 16 && format.keySize === 16;
       for (const key of seen.get("HMAC") ?? []) assert(isSalt(key) || isZero(key), "a key of an HMAC");
       for (const key of seen.get("cipher") ?? []) assert(isZero(key), "a key of a cipher");
@@ -180,7 +180,7 @@ for (const format of [CTR, GCM]) {
 }
 
 for (const format of [CTR, GCM]) {
-  test(`${format.cipher}: what HKDF derives is zeroed, with all that it was made of`, () => {
+  test(`${format.cipher}: the keys of HKDF and their intermediate values are zeroed`, () => {
     const plan = checkSealOptions(optionsOf(format));
     const header = { salt: bytes(16), prefix: bytes(7) };
     using watching = watchKeys();
@@ -194,7 +194,7 @@ for (const format of [CTR, GCM]) {
   });
 }
 
-test("where no cipher opens, the derived keys are zeroed all the same", () => {
+test("the derived keys are zeroed if no cipher opens", () => {
   const plan = checkSealOptions(optionsOf(CTR));
   const derived = Secret.from(bytes(5 + 32));
   const memory = derived.bytes;
@@ -228,7 +228,7 @@ test("options are copied at the call", async () => {
   assertEquals(await open.bytes(), bytes(300));
 });
 
-test("held plaintext is zeroed where it lies, when it moves and at the end, and takes no more memory than a segment", () => {
+test("buffered plaintext is zeroed when it moves and at the end, and takes at most the memory of a segment", () => {
   const held = new ByteQueue(5000);
   const take = (length: number) => held.add(new Scatter([bytes(length)]), length);
   take(1000);
@@ -243,7 +243,7 @@ test("held plaintext is zeroed where it lies, when it moves and at the end, and 
 
 // ---- Verified, or nothing ---------------------------------------------------------------------------------------
 
-test("tags of AES-CTR-HMAC are compared in constant time, whole, before anything is decrypted", async () => {
+test("AES-CTR-HMAC compares full tags in constant time before it decrypts", async () => {
   const options = optionsOf(CTR);
   const file = await collect(seal(options, bytes(FIRST + STRIDE + 1)));
   const compared: number[] = [];
@@ -257,7 +257,7 @@ test("tags of AES-CTR-HMAC are compared in constant time, whole, before anything
   assertEquals(compared, [32, 32, 32]);
 });
 
-test("AES-GCM-HKDF decrypts before it has verified: what does not verify is zeroed", async () => {
+test("AES-GCM-HKDF zeroes plaintext that it cannot verify", async () => {
   const file = await collect(seal(optionsOf(GCM), bytes(FIRST)));
   file[HEADER + 5]! ^= 1;
   const decrypted: Uint8Array[] = [];
@@ -283,7 +283,7 @@ for (const format of [CTR, GCM]) {
   const name = format.cipher;
   const options = optionsOf(format);
 
-  test(`${name}: with inPlace output lies in the chunk's own memory, and what does not verify stays as it was`, async () => {
+  test(`${name}: inPlace outputs in the memory of the chunk, and does not change data that it cannot verify`, async () => {
     const inPlace = { ...options, inPlace: true };
     const file = await collect(seal(options, bytes(FIRST + 2 * STRIDE)));
     const chunk = file.slice();
@@ -298,7 +298,7 @@ for (const format of [CTR, GCM]) {
     assertEquals(given.subarray(format.segmentSize), damaged.subarray(format.segmentSize));
   });
 
-  test(`${name}: a segment opens at its place alone`, () => {
+  test(`${name}: a segment opens only at its own position`, () => {
     const { format: checked, key, associatedData } = checkSealOptions(options);
     const header = { salt: bytes(16), prefix: bytes(7) };
     const segments = openSegmentCipher(
@@ -321,7 +321,7 @@ for (const format of [CTR, GCM]) {
     segments.close();
   });
 
-  test(`${name}: a short segment that says it is not the last is refused, at the end, too`, async () => {
+  test(`${name}: a short segment that is marked as non-final is rejected, also at the end`, async () => {
     using made = writer(options);
     const { header, segment } = made;
     for (const length of [0, 5, FIRST - 1]) {
@@ -332,7 +332,7 @@ for (const format of [CTR, GCM]) {
     }
   });
 
-  test(`${name}: no segment is opened under a number that is used up`, () => {
+  test(`${name}: no segment opens with an index beyond the last one`, () => {
     const last = 2 ** 32 - 2;
     for (const [first, isRight] of [[last, true], [last + 1, false]] as const) {
       using made = writer(options);
@@ -344,7 +344,7 @@ for (const format of [CTR, GCM]) {
       if (isRight) assertEquals(unsealer.read(), bytes(5));
       else assertEquals(assertThrows(() => unsealer.read(), KcapiError).code, "EBADMSG");
     }
-    // In 32 bits this number is the first one again.
+    // In 32 bits, this index wraps to the first one.
     using made = writer(options);
     const { header, segment, plan } = made;
     const unsealer = new BatchTransform(unsealRule(plan, 2 ** 32), false);
@@ -353,7 +353,7 @@ for (const format of [CTR, GCM]) {
   });
 }
 
-test("salt and nonce prefix are each a stream's own", async () => {
+test("each stream has its own salt and nonce prefix", async () => {
   const salts = new Set<string>(), prefixes = new Set<string>();
   for (let i = 0; i < 20; i++) {
     const file = await collect(seal(optionsOf(CTR), bytes(1)));
@@ -363,7 +363,7 @@ test("salt and nonce prefix are each a stream's own", async () => {
   assertEquals([salts.size, prefixes.size], [20, 20]);
 });
 
-/** A writer that seals what no stream would. */
+/** Seals segments that no stream seals. */
 function writer(options: SealOptions) {
   const plan = checkSealOptions(options);
   const header = { salt: bytes(16, 3), prefix: bytes(7, 4) };

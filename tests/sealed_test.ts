@@ -1,5 +1,5 @@
 /**
- * Sealed streams: Tink's vectors, every chunking and boundary, every kind of damage, and every way out.
+ * Sealed streams: Tink's vectors, every chunk size and boundary, every kind of damage, and every way to end a stream.
  *
  * FC_SEED repeats a run; KCAPI_TEST_RUNS is the number of random files.
  */
@@ -84,15 +84,15 @@ function optionsOf(format: SealedFormat = SMALL): SealOptions {
 const sealed = (input: Bytes, options = optionsOf()) => collect(seal(options, input));
 const opened = (input: BytesLike, options = optionsOf()) => collect(unseal(options, input));
 
-/** A promise's KcapiError EBADMSG, which always says the same. In Node, a Blob adds a hint, which is always the same, too. */
+/** Expects a KcapiError EBADMSG with the one message. In Node, a Blob adds a hint, which is always the same. */
 async function refused(promise: Promise<unknown>, detail = DETAIL): Promise<void> {
   const error = await assertRejects(() => promise, KcapiError);
   assertEquals([error.code, error.operation, error.detail], ["EBADMSG", "unseal", detail]);
   if (error.hint !== undefined) assertEquals([runtime, error.hint.includes("openAsBlob")], ["node", true]);
   assertEquals(error.message, `unseal: ${detail} (EBADMSG)${error.hint === undefined ? "" : `: ${error.hint}`}`);
 }
-const DETAIL = "what was sealed is damaged or cut, or the key or associated data is wrong";
-/** Of `openSealed()`, which knows the size, for what is empty. */
+const DETAIL = "the sealed data is damaged or truncated, or the key or the associated data is wrong";
+/** The message of `openSealed()` for an empty source, whose size it knows. */
 const EMPTY = "the source is empty: its size is 0";
 
 // ---- Tink's vectors ---------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ function plaintextOf(length: number): Bytes {
   return new Uint8Array(length).map((_, i) => 7 * i + 13 * Math.floor(i / 2 ** 8) + 29 * Math.floor(i / 2 ** 16));
 }
 
-/** Through the internal door: nobody else may choose a salt. */
+/** Seals with a given salt, which only internal functions accept. */
 function sealedAs({ salt, noncePrefix }: Vector, options: SealOptions, input: Bytes): Promise<Bytes> {
   const prepared = sealFactory(checkSealOptions(options), { salt: fromHex(salt), prefix: fromHex(noncePrefix) });
   return collect(new TransformIterator(prepared, openerOf(cut(input, [1, 100_000, 17]))));
@@ -158,7 +158,7 @@ for (const vector of VECTORS.filter(({ refused }) => !refused)) {
 }
 
 for (const vector of VECTORS.filter(({ refused }) => refused)) {
-  test(`what Tink refuses is EBADMSG: ${vector.name}`, async () => {
+  test(`a vector that Tink rejects is EBADMSG: ${vector.name}`, async () => {
     const options = optionsOfVector(vector);
     const file = fromHex(vector.ciphertext!);
     await refused(opened(file, options));
@@ -180,7 +180,7 @@ const NAMES = ["CTR_HMAC_SHA256", "GCM_HKDF"].flatMap((cipher) =>
 );
 
 for (const format of NAMES) {
-  test(`${format} seals and unseals, and has the sizes it tells`, async () => {
+  test(`${format} seals and unseals, and sealedSize() and unsealedSize() are right`, async () => {
     const options = optionsOf(format);
     for (const length of [0, 1, 5_000, 200_000]) {
       const input = bytes(length);
@@ -195,7 +195,7 @@ for (const format of NAMES) {
 for (const [name, format] of Object.entries(FORMATS)) {
   const options = optionsOf(format);
 
-  test(`${name}: lengths at every boundary, in every chunking, by every way`, async () => {
+  test(`${name}: lengths at every boundary, in chunks of every size, through every API`, async () => {
     const boundaries = [0, FIRST, FIRST + STRIDE, FIRST + 2 * STRIDE, FIRST + 5 * STRIDE];
     for (const length of boundaries.flatMap((n) => [n - 1, n, n + 1]).filter((n) => n >= 0)) {
       const input = bytes(length);
@@ -213,7 +213,7 @@ for (const [name, format] of Object.entries(FORMATS)) {
     }
   });
 
-  test(`${name}: with inPlace the same bytes come out`, async () => {
+  test(`${name}: inPlace gives the same bytes`, async () => {
     const input = bytes(1000);
     const inPlace = { ...options, inPlace: true };
     for (const sizes of [[1000], [100], [1]]) {
@@ -223,7 +223,7 @@ for (const [name, format] of Object.entries(FORMATS)) {
     }
   });
 
-  test(`${name}: chunks stay as they were without inPlace`, async () => {
+  test(`${name}: without inPlace chunks do not change`, async () => {
     const input = bytes(1000);
     const chunk = input.slice();
     const file = await collect(streamOf([chunk]).pipeThrough(new SealStream(options)));
@@ -235,7 +235,7 @@ for (const [name, format] of Object.entries(FORMATS)) {
 }
 
 for (const [name, format] of Object.entries(FORMATS)) {
-  test(`${name}: once a write is answered, its chunk may be filled anew`, async () => {
+  test(`${name}: a chunk may be reused when its write() has settled`, async () => {
     for (const size of [1, 2, 20].map((segments) => segments * 112 * 200 + 50)) {
       const options = optionsOf({ ...format, segmentSize: 112 * 200 });
       const stream = new SealStream(options);
@@ -255,20 +255,20 @@ for (const [name, format] of Object.entries(FORMATS)) {
   });
 }
 
-test("all six parameters may be given for AES-GCM-HKDF, too, whose macHash says nothing", async () => {
+test("AES-GCM-HKDF accepts all six parameters, and ignores macHash", async () => {
   const whole: SealedParameters = { ...SMALL_GCM, macHash: "SHA-512", tagSize: 16 };
   const file = await sealed(bytes(300), optionsOf(whole));
   assertEquals(await opened(file, optionsOf(SMALL_GCM)), bytes(300));
   assertEquals(sealedSize(300, whole), sealedSize(300, SMALL_GCM));
 });
 
-test("each stream has a salt and a prefix of its own", async () => {
+test("each stream has its own salt and nonce prefix", async () => {
   const headers = new Set<string>();
   for (let i = 0; i < 20; i++) headers.add((await sealed(bytes(1))).subarray(0, HEADER).join());
   assertEquals(headers.size, 20);
 });
 
-test("associated data of any length is bound, and none is the same as none of it", async () => {
+test("associated data of any length is authenticated, and omitted data equals empty data", async () => {
   for (const length of [0, 1, 1024, 1025, 100_000]) {
     const options = { ...optionsOf(), associatedData: bytes(length) };
     const file = await sealed(bytes(10), options);
@@ -285,15 +285,15 @@ test("associated data of any length is bound, and none is the same as none of it
 const hasPython = await spawn(["python3", "-c", ""]).then(({ code }) => code === 0, () => false);
 
 const reading = hasPython && engine === "userspace";
-(reading ? once : test.if(false, "needs python3, and is run in the userspace legs"))(
-  "a reader in Python, written from the format's text, opens what is sealed here",
+(reading ? once : test.if(false, "needs python3, and runs on the userspace engine"))(
+  "a reader in Python, written from the specification of the format, opens sealed files",
   async () => {
     const directory = tempDir();
     const reader = fileURLToPath(new URL("native/sealed_reader.py", import.meta.url));
     writeFileSync(join(directory, "key"), KEY);
     writeFileSync(join(directory, "name"), NAME);
     const named = { keySize: 32, tagSize: 32, segmentSize: 4096 };
-    // In the test kernel each process takes long to start, and there is one for each segment.
+    // A process starts slowly on the test kernel, and the reader starts one for each segment.
     const cases = [[SMALL, FIRST + STRIDE], [SMALL, 0], ["AES256_CTR_HMAC_SHA256_4KB", 10_000]] as const;
     for (const [format, length] of cases.slice(0, engine === "kernel" ? 1 : undefined)) {
       const { keySize, tagSize, segmentSize } = typeof format === "string" ? named : format;
@@ -311,10 +311,10 @@ const reading = hasPython && engine === "userspace";
 
 // ---- Damage -----------------------------------------------------------------------------------------------------
 
-/** What is done to a file, and its segments. */
+/** Every kind of damage to a file and its segments. */
 const DAMAGES: Record<string, (file: Bytes, segments: Bytes[], at: number) => Bytes> = {
   "a bit is flipped": (file, _, at) => file.map((byte, i) => i === at % file.length ? byte ^ (1 << at % 8) : byte),
-  "it is cut": (file, _, at) => file.slice(0, at % file.length),
+  "it is truncated": (file, _, at) => file.slice(0, at % file.length),
   "a byte is missing": (file, _, at) => concat([file.slice(0, at % file.length), file.slice(at % file.length + 1)]),
   "a byte is added": (file, _, at) =>
     concat([file.slice(0, at % (file.length + 1)), bytes(1), file.slice(at % (file.length + 1))]),
@@ -342,7 +342,7 @@ const damage = fc.record({
   format: fc.constantFrom("AES-CTR-HMAC", "AES-GCM-HKDF") as fc.Arbitrary<keyof typeof FORMATS>,
 });
 
-test(`whatever is done to a file is EBADMSG, and what came out before is its beginning (${RUNS} files, seed ${SEED})`, async () => {
+test(`every damage to a file is EBADMSG, and the output before is a prefix of the plaintext (${RUNS} files, seed ${SEED})`, async () => {
   await fc.assert(
     fc.asyncProperty(damage, async ({ what, length, at, sizes, format }) => {
       const options = optionsOf(FORMATS[format]);
@@ -374,7 +374,7 @@ test(`whatever is done to a file is EBADMSG, and what came out before is its beg
   );
 });
 
-test("a wrong key, other associated data and another format are EBADMSG, one as the other", async () => {
+test("a wrong key, wrong associated data and a wrong format give the same EBADMSG", async () => {
   const file = await sealed(bytes(500));
   const others: Partial<SealOptions>[] = [
     { key: bytes(32, 62) },
@@ -393,7 +393,7 @@ test("a wrong key, other associated data and another format are EBADMSG, one as 
   }
 });
 
-test("a reader whose header was bad stays dead", async () => {
+test("a stream with a bad header outputs nothing more", async () => {
   const file = await sealed(bytes(500));
   const iterable = unseal(optionsOf(), [Uint8Array.of(file[0]! ^ 1, ...file.subarray(1)), file]);
   await refused(iterable.next());
@@ -403,14 +403,14 @@ test("a reader whose header was bad stays dead", async () => {
   const reader = stream.readable.getReader();
   const read = caught(reader.read());
   await caught(writer.write(new Uint8Array(100)));
-  const again = caught(writer.closed); // the write itself may only have been gathered
+  const again = caught(writer.closed); // the write itself may only have been buffered
   const error = await read;
   assertEquals((error as KcapiError).code, "EBADMSG");
   assertStrictEquals(await again, error);
   assertStrictEquals(await caught(reader.read()), error);
 });
 
-test("nothing of a segment comes out before all of it has come and is verified", async () => {
+test("a segment is output only when all of it has arrived and is verified", async () => {
   const file = await sealed(bytes(FIRST + STRIDE));
   const stream = new UnsealStream(optionsOf());
   const writer = stream.writable.getWriter();
@@ -419,7 +419,7 @@ test("nothing of a segment comes out before all of it has come and is verified",
   await writer.write(file.slice(0, 127));
   await turns(3);
   assertEquals((await outcomes(first))[0]!.state, "pending");
-  // A Worker is given a segment when it is known not to be the last.
+  // A pool gets a segment when more input shows that it is not the last one.
   const enough = pool ? 129 : 128;
   await writer.write(file.slice(127, enough));
   assertEquals((await first).value, bytes(FIRST + STRIDE).slice(0, FIRST));
@@ -432,7 +432,7 @@ test("nothing of a segment comes out before all of it has come and is verified",
   assertEquals((await reader.read()).done, true);
 });
 
-/** What a sealed stream is made of, one by one, as only a writer of our own that errs could. */
+/** The header and the segments of a sealed stream, to build streams that no correct writer creates. */
 async function segmentsOf(input: Bytes): Promise<{ header: Bytes; segments: Bytes[]; vector: Vector }> {
   const salt = "00".repeat(16);
   const vector = { salt, noncePrefix: "11".repeat(7) } as Vector;
@@ -444,14 +444,14 @@ async function segmentsOf(input: Bytes): Promise<{ header: Bytes; segments: Byte
   };
 }
 
-test("a full segment that is not the last, and an empty last one, which Tink accepts and never writes, are accepted", async () => {
-  // With one byte more the first segment is not the last; the last one is then made empty by taking that byte away.
+test("a full non-final segment before an empty final one is accepted: Tink accepts it and never writes it", async () => {
+  // One more byte makes the first segment a non-final one. Then an empty final segment replaces the second one.
   const { header, segments, vector } = await segmentsOf(bytes(FIRST + 1));
   const file = concat([header, segments[0]!, emptyLast(vector, 1)]);
   assertEquals(await opened(file), bytes(FIRST + 1).slice(0, FIRST));
   using open = await openSealed(new Blob([file]), optionsOf());
   assertEquals([open.size, await open.bytes()], [FIRST, bytes(FIRST + 1).slice(0, FIRST)]);
-  // Cut so that its last piece is exactly a tag's length: verified, and refused.
+  // Truncated so that the last segment has exactly the size of a tag: it fails the verification.
   const cutShort = (await sealed(bytes(FIRST + STRIDE))).slice(0, 128 + TAG);
   await refused(opened(cutShort));
   await refused(openSealed(new Blob([cutShort]), optionsOf()));
@@ -468,10 +468,10 @@ function emptyLast({ salt, noncePrefix }: Vector, index: number): Bytes {
   return tag;
 }
 
-// ---- Memory, backpressure, ways out -----------------------------------------------------------------------------
+// ---- Memory, backpressure, ways to end --------------------------------------------------------------------------
 
-alone("Workers are given what they have room for")(
-  "a stream holds at most two segments beyond what is queued",
+alone("a pool reads ahead")(
+  "a stream buffers at most two segments beyond its queues",
   async () => {
     for (const Stream of [SealStream, UnsealStream]) {
       const input = Stream === SealStream
@@ -501,8 +501,8 @@ alone("Workers are given what they have room for")(
   },
 );
 
-alone("segments come out of Workers as units")(
-  "one chunk of many segments comes out a segment at a time, as it is asked for",
+alone("a pool outputs batches of segments")(
+  "one chunk of many segments is output segment by segment, at each read",
   async () => {
     const file = await sealed(bytes(10 * STRIDE));
     for (const stream of [new SealStream(optionsOf()), new UnsealStream(optionsOf())]) {
@@ -525,7 +525,7 @@ for (
     UnsealStream: () => new UnsealStream(optionsOf()),
   })
 ) {
-  test(`${what} releases its cipher on cancel, abort, a source that errors, and at its end`, async () => {
+  test(`${what} releases its cipher on cancel, on abort, on an error of the source, and at its end`, async () => {
     const files = openFiles();
     const input = what === "SealStream" ? bytes(1000) : await sealed(bytes(1000));
     const cancelled = make();
@@ -572,7 +572,7 @@ test("a signal ends streams, iterables and open files with its reason", async ()
   await assertReleased(files);
 });
 
-test("nothing listens to a signal after the end, whichever it was", async () => {
+test("no listener of a signal remains after any end", async () => {
   const { getEventListeners } = await import("node:events");
   const { signal } = new AbortController();
   const options = { ...optionsOf(), signal };
@@ -606,9 +606,9 @@ once("sizes of 4 GiB and of 2^32 segments", () => {
 });
 
 once(
-  "a range of a file of more than 4 GiB is found by its numbers, in a source that makes up what it is asked for",
+  "a range of a file of more than 4 GiB is found, in a source that computes its bytes",
   async () => {
-    // Segments sealed under one header, each at its place: those that are asked for, and the last.
+    // Only the requested segments and the last one are sealed, each at its position.
     const format = "AES256_CTR_HMAC_SHA256_1MB";
     const options = optionsOf(format);
     const plan = checkSealOptions(options);
@@ -647,7 +647,7 @@ once(
   },
 );
 
-once("the segment after the last number there is, is EOVERFLOW", () => {
+once("a segment after the last segment number is EOVERFLOW", () => {
   const plan = checkSealOptions(optionsOf());
   const sealer = new BatchTransform(sealRule(plan, { salt: bytes(16), prefix: bytes(7) }, 2 ** 32 - 3), false);
   sealer.write([bytes(10 * STRIDE)]);
@@ -686,7 +686,7 @@ once("ranges are those of Blob.slice(), by bytes() and by stream()", async () =>
       assertEquals(await collect(open.stream({ start, end })), expected, `${start} to ${end}`);
     }
   }
-  // As Web IDL's [Clamp] rounds, which not every runtime does.
+  // Rounds as [Clamp] of Web IDL does, which not every runtime implements.
   for (const [number, whole] of [[0.5, 0], [1.5, 2], [1.9, 2], [-0.5, 0], [-1.6, -2]] as const) {
     assertEquals(await open.bytes(number), await open.bytes(whole));
   }
@@ -695,7 +695,7 @@ once("ranges are those of Blob.slice(), by bytes() and by stream()", async () =>
 
 const AT_ONCE = times(250, 1000);
 
-once(`${AT_ONCE} ranges at once, random ones, are right`, async () => {
+once(`${AT_ONCE} random ranges at once are right`, async () => {
   const input = bytes(50_000);
   const options = optionsOf("AES128_CTR_HMAC_SHA256_4KB");
   const file = await sealed(input, options);
@@ -707,7 +707,7 @@ once(`${AT_ONCE} ranges at once, random ones, are right`, async () => {
   }));
 });
 
-once(`a source in memory leaves the event loop its turns, one read after another and ${AT_ONCE} at once`, async () => {
+once(`a source in memory does not block the event loop, with sequential reads and ${AT_ONCE} at once`, async () => {
   const options = optionsOf("AES256_CTR_HMAC_SHA256_64KB");
   const file = await sealed(bytes(4_000_000), options);
   const source = { size: file.length, read: (start: number, end: number) => Promise.resolve(file.slice(start, end)) };
@@ -725,7 +725,7 @@ once(`a source in memory leaves the event loop its turns, one read after another
   }
 });
 
-once("a byte out of a file takes the header, the last segment and its own, and no more", async () => {
+once("a read of one byte reads the header, the last segment and its own segment only", async () => {
   const file = await sealed(bytes(100 * STRIDE));
   const asked: [number, number][] = [];
   const source = {
@@ -749,7 +749,7 @@ once("a byte out of a file takes the header, the last segment and its own, and n
   await stream.cancel();
 });
 
-once("a source that gives less, more, something else, or another size is an error", async () => {
+once("a source that returns too few bytes, too many, another type or another size is an error", async () => {
   const file = await sealed(bytes(1000));
   const lies: Record<string, (start: number, end: number) => unknown> = {
     less: (start, end) => file.slice(start, end - 1),
@@ -784,7 +784,7 @@ once("a source that gives less, more, something else, or another size is an erro
   assertStrictEquals(await caught(openSealed(broken, optionsOf())), failure);
 });
 
-once("close() ends reads that wait with ECANCELED, and those to come with EBADF", async () => {
+once("close() rejects pending reads with ECANCELED and later ones with EBADF", async () => {
   const files = openFiles();
   const file = await sealed(bytes(1000));
   let isSilent = false;
@@ -809,7 +809,7 @@ once("close() ends reads that wait with ECANCELED, and those to come with EBADF"
   await assertReleased(files);
 });
 
-once("a closed file has no ranges, empty ones neither", async () => {
+once("a closed file rejects all ranges, including empty ones", async () => {
   const reason = new Error("the signal's reason");
   const abort = new AbortController();
   const file = new Blob([await sealed(bytes(10))]);
@@ -826,7 +826,7 @@ once("a closed file has no ranges, empty ones neither", async () => {
   }
 });
 
-once("a file that its source closes while it is asked opens nothing: its keys are zeros", async () => {
+once("a file that its source closes during a read verifies nothing, because its keys are zero", async () => {
   for (const format of [SMALL, SMALL_GCM]) {
     const file = await sealed(bytes(10), optionsOf(format));
     let act = (): void => {};
@@ -843,7 +843,7 @@ once("a file that its source closes while it is asked opens nothing: its keys ar
   }
 });
 
-once("a Blob that does not know its size is refused as that, not as damaged", async () => {
+once("a Blob with a wrong size gets an error about its size, not about damage", async () => {
   for (const size of [NaN, Infinity]) {
     const blob = Object.defineProperty(new Blob([await sealed(bytes(10))]), "size", { value: size });
     assertStringIncludes((await assertRejects(() => openSealed(blob, optionsOf()), TypeError)).message, `got ${size}`);
@@ -851,7 +851,7 @@ once("a Blob that does not know its size is refused as that, not as damaged", as
 });
 
 test.if(engine === "kernel", "needs the kernel engine")(
-  "a file whose cipher fails is closed: the cipher would give the next reader what it did not give, or sleep",
+  "a file whose cipher fails is closed: the next read would get output of this one, or block",
   async () => {
     const file = new Blob([await sealed(bytes(1000))]);
     for (const name of ["kcapi_cipher_stream_update_last", "kcapi_cipher_stream_op"] as const) {
@@ -871,7 +871,7 @@ test.if(engine === "kernel", "needs the kernel engine")(
 
 // ---- Bad input --------------------------------------------------------------------------------------------------
 
-once("bad options are refused by name, before anything is opened", async () => {
+once("bad options are errors that name the option, before anything is opened", async () => {
   const files = openFiles();
   const bad: [Record<string, unknown>, typeof TypeError | typeof RangeError, string][] = [
     [{ key: undefined }, TypeError, '"key"'],
@@ -923,7 +923,7 @@ once("bad options are refused by name, before anything is opened", async () => {
   await assertReleased(files);
 });
 
-test("engine tells which one runs", async () => {
+test("engine is the name of the engine that runs", async () => {
   assertEquals(new SealStream(optionsOf()).engine, engine);
   const stream = new UnsealStream(optionsOf());
   assertEquals(stream.engine, engine);
@@ -934,7 +934,7 @@ test("engine tells which one runs", async () => {
   assertEquals(open.engine, engine);
 });
 
-test("an engine that was asked for is not replaced by another", async () => {
+test("a requested engine is not replaced by another", async () => {
   const options = { ...optionsOf(), engine: "kernel" as const };
   const file = await sealed(bytes(3));
   const engineOf: (() => string | Promise<string>)[] = [
@@ -964,7 +964,7 @@ test("an engine that was asked for is not replaced by another", async () => {
   }
 });
 
-test("nothing of a key shows in what an error or an inspection tells", async () => {
+test("errors and inspection show nothing of a key", async () => {
   const { inspect } = await import("node:util");
   const secret = "5e5e".repeat(16);
   const key = fromHex(secret);

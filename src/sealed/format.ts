@@ -178,7 +178,7 @@ export function badMessage(): KcapiError {
   return new KcapiError(
     "EBADMSG",
     "unseal",
-    "what was sealed is damaged or cut, or the key or associated data is wrong",
+    "the sealed data is damaged or truncated, or the key or the associated data is wrong",
   );
 }
 
