@@ -1,6 +1,6 @@
 /**
- * WorkerPool: the same bytes as one thread's, Workers that fail at every step, every way out, what is taken ahead, and what
- * a pool does to the process around it. The contract's suites with a pool are pooled_test.ts.
+ * WorkerPool: the bytes of one thread, Workers that fail at every step, every way to end a stream, read-ahead, and the
+ * effects of a pool on the process. pooled_test.ts runs the tests of streams with a pool.
  *
  * KCAPI_SEED is another seed for the random streams.
  */
@@ -72,32 +72,32 @@ const UNIT = 1 << 20;
 const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv: IV }, input);
 const optionsWith = (pool: WorkerPool) => ({ key: KEY, iv: IV, engine, pool }) as const;
 
-/** Workers are the runtime's resources, which outlive a test until they are collected or have ended. */
+/** Without the resource check of Deno: a Worker is a resource that outlives its test until it ends or is collected. */
 const check = test.unsanitized;
 
-/** The sockets of this process, as the kernel's ciphers are. A runtime keeps other descriptors of a Worker that has ended. */
+/** Counts sockets only: kernel ciphers are sockets, and runtimes keep other descriptors of a Worker after its end. */
 function openSockets(): number {
   return readdirSync("/proc/self/fd").filter((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`).startsWith("socket:");
     } catch {
-      return false; // that of the directory
+      return false; // the descriptor of the directory
     }
   }).length;
 }
 
-/** In the test kernel, where one processor does all of it, what does not depend on the engine would only take long. */
+/** For tests that do not depend on the engine: on the test kernel, with its one processor, they are slow. */
 const once = engine === "userspace"
   ? check
-  : test.if(false, "does not depend on the engine, and is run in the userspace legs");
+  : test.if(false, "does not depend on the engine, and runs on the userspace engine");
 
-/** For all tests that leave it as it is. */
+/** For all tests that leave its Workers intact. */
 const pair = await warm(2);
 
-/** In the test kernel one processor does all of it: less of what does not depend on the engine. */
+/** The test kernel has one processor: there the tests do fewer rounds. */
 const isSlow = engine === "kernel";
 
-/** Fails if a Worker keeps what it has open. */
+/** Fails if a Worker does not close its ciphers. */
 const assertReleased = (sockets: number) => until(() => openSockets() <= sockets, `sockets are back at ${sockets}`);
 
 // ---- The same bytes ---------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ const FORMATS: readonly SealedFormat[] = [
 
 const kindOfStream = {
   direction: fc.constantFrom("encrypt", "decrypt") as fc.Arbitrary<Direction>,
-  /** Of a part of a unit, or several. */
+  /** Less than a batch, or several batches. */
   length: fc.oneof(fc.nat(100), fc.nat(70_000), fc.integer({ min: UNIT - 20, max: UNIT + 20 }), fc.nat(3 * UNIT)),
   sizes: fc.array(fc.oneof(fc.integer({ min: 64, max: 2_000 }), fc.integer({ min: 10_000, max: 2 * UNIT })), {
     minLength: 1,
@@ -144,7 +144,7 @@ const anySealed = fc.record({ ...kindOfStream, format: fc.constantFrom(...FORMAT
 type Cipher = typeof anyCipher extends fc.Arbitrary<infer T> ? T : never;
 type Sealed = typeof anySealed extends fc.Arbitrary<infer T> ? T : never;
 
-/** The chunks of a stream, in memory of their own where they are given away. */
+/** The chunks of a stream. With inPlace, each has its own memory. */
 const chunksOf = (input: Bytes, { sizes, inPlace }: Cipher | Sealed) => cut(input, sizes, { copied: inPlace });
 
 async function compareCipher(pool: WorkerPool, random: Cipher): Promise<void> {
@@ -203,7 +203,7 @@ for (const seed of SEEDS) {
     })[0]!
   ) {
     check(
-      `random ciphers, sealed formats, cuts and ends give one thread's bytes (${size} Workers, seed ${seed})`,
+      `random ciphers, sealed formats, chunk sizes and ends give the bytes of one thread (${size} Workers, seed ${seed})`,
       async () => {
         using pool = new WorkerPool(size);
         const streams = [
@@ -214,7 +214,7 @@ for (const seed of SEEDS) {
             compareSealed(pool, random)
           ),
         ];
-        // Some one after the other, and some at once.
+        // Some in sequence, and some at once.
         for (const start of streams.filter((_, i) => i % 2 === 0)) await start();
         await Promise.all(streams.filter((_, i) => i % 2 === 1).map((start) => start()));
       },
@@ -222,7 +222,7 @@ for (const seed of SEEDS) {
   }
 }
 
-check("with inPlace a chunk that is a whole ArrayBuffer is moved, and any other stays as it is", async () => {
+check("with inPlace a chunk that is a whole ArrayBuffer is transferred, and other chunks do not change", async () => {
   const input = bytes(UNIT + 50_000);
   for (const way of ["stream", "iterable"]) {
     const whole = input.slice(0, UNIT);
@@ -240,7 +240,7 @@ check("with inPlace a chunk that is a whole ArrayBuffer is moved, and any other 
   }
 });
 
-check("with inPlace, memory that cannot be moved is copied, beside what can", async () => {
+check("with inPlace, memory that cannot be transferred is copied", async () => {
   const immovable = {
     "marked as untransferable": () => {
       const chunk = bytes(65_536);
@@ -258,7 +258,7 @@ check("with inPlace, memory that cannot be moved is copied, beside what can", as
   }
 });
 
-check("with inPlace, a chunk that is given away twice is an error at both ends, and the pool goes on", async () => {
+check("with inPlace, a chunk that is written twice fails both sides, and the pool continues", async () => {
   for (const size of [16 * 1024, 20_000]) { // smaller ones are copied
     const stream = new EncryptionStream("ctr(aes)", { ...optionsWith(pair), inPlace: true });
     const writer = stream.writable.getWriter();
@@ -271,7 +271,7 @@ check("with inPlace, a chunk that is given away twice is an error at both ends, 
   }
 });
 
-check("what comes out has its memory for itself, a window at most of it, and a unit of what is sealed", async () => {
+check("each output has its own memory: at most a window, or a batch of a sealed stream", async () => {
   const input = bytes(2 * UNIT + 1000);
   const options = optionsWith(pair);
   const sealing = { key: KEY, engine, pool: pair } as const;
@@ -291,7 +291,7 @@ check("what comes out has its memory for itself, a window at most of it, and a u
   }
 });
 
-check("memory that is shared with Workers does not come out, and holds nothing when no stream is left", async () => {
+check("memory that is shared with Workers is not output, and is zeroed when no stream is left", async () => {
   const blocks = new Set<ArrayBuffer>();
   hooks.change = (_, __, message) => {
     for (const block of (message as { buffers?: readonly ArrayBuffer[] }).buffers ?? []) blocks.add(block);
@@ -308,7 +308,7 @@ check("memory that is shared with Workers does not come out, and holds nothing w
     assert(pieces.every(({ buffer }) => buffer instanceof ArrayBuffer));
     assertEmpty();
   }
-  if (opens("chacha20")) { // whose counter ends where the second unit begins, which is gathered by then
+  if (opens("chacha20")) { // its counter ends at the start of the second batch, which is buffered by then
     const iv = bytes(16, 3);
     new DataView(iv.buffer).setUint32(0, 2 ** 32 - UNIT / 64, true);
     const failing = encrypt("chacha20", { key: KEY, iv, engine, pool }, input);
@@ -328,10 +328,10 @@ check("memory that is shared with Workers does not come out, and holds nothing w
   assertEmpty();
 
   delete hooks.change;
-  assert(blocks.size > 0, "Workers were told of none");
+  assert(blocks.size > 0, "Workers got no shared memory");
 });
 
-check("in the memory of what comes out is nothing else: of input that comes in bits, too", async () => {
+check("the memory of an output contains nothing else, also for small chunks", async () => {
   const input = new Uint8Array(300_000).fill(0x5a);
   for (
     const make of [
@@ -347,7 +347,7 @@ check("in the memory of what comes out is nothing else: of input that comes in b
     for (const part of cut(input, [100_001, 33])) {
       await writer.write(part.slice());
       await turns(3); // what has come is sent to a Worker that has nothing else to do
-      await until(() => underWay() === 0, "Workers have done what they have");
+      await until(() => underWay() === 0, "Workers have done all batches");
     }
     await writer.close();
     for (const { buffer, byteOffset, length } of await reading) {
@@ -359,7 +359,7 @@ check("in the memory of what comes out is nothing else: of input that comes in b
 
 const MANY = times(250, 1000);
 
-check(`${MANY} streams share a pool, and each has its own bytes`, async () => {
+check(`${MANY} streams share a pool, and each gets its own bytes`, async () => {
   const sockets = openSockets();
   using pool = await warm(2);
   const warmed = openSockets();
@@ -374,7 +374,7 @@ check(`${MANY} streams share a pool, and each has its own bytes`, async () => {
   await assertReleased(sockets);
 });
 
-check("streams of different ciphers, and what is sealed, share a pool at once", async () => {
+check("streams of different ciphers and sealed streams share a pool", async () => {
   const input = bytes(2 * UNIT);
   const key = { key: KEY, iv: IV };
   const tests = [
@@ -399,9 +399,9 @@ check("streams of different ciphers, and what is sealed, share a pool at once", 
   await Promise.all([...tests.map(round), sealed(), sealed()]);
 });
 
-// ---- Turns ------------------------------------------------------------------------------------------------------
+// ---- Scheduling -------------------------------------------------------------------------------------------------
 
-once("a stream with a large backlog does not keep a small one waiting for its end", async () => {
+once("a stream with a large backlog does not block a small one", async () => {
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     using pool = await warm(1);
     const ends: string[] = [];
@@ -414,7 +414,7 @@ once("a stream with a large backlog does not keep a small one waiting for its en
   }
 });
 
-once("a stream that nobody reads does not keep others from their turns", async () => {
+once("a stream without a reader does not block others", async () => {
   using pool = await warm(1);
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     const stuck = new EncryptionStream(algorithm, optionsWith(pool));
@@ -427,14 +427,14 @@ once("a stream that nobody reads does not keep others from their turns", async (
   }
 });
 
-/** How many units a new stream has under way with nothing answered; fails if there are not that many. */
+/** Fails unless a new stream gets `most` batches pending while no batch is answered. */
 async function assertTakesAhead(pool: WorkerPool, most: number): Promise<void> {
   const held: (() => void)[] = [];
   hooks.deliver = (kind, deliver) => void (kind === "batch" ? held.push(deliver) : deliver());
   const input = bytes((most + 2) * UNIT);
   const output = collect(encrypt("ctr(aes)", optionsWith(pool), input));
   try {
-    await until(() => held.length === most, `${most} units are under way`);
+    await until(() => held.length === most, `${most} batches are pending`);
   } finally {
     delete hooks.deliver;
     for (const deliver of held) deliver();
@@ -442,17 +442,17 @@ async function assertTakesAhead(pool: WorkerPool, most: number): Promise<void> {
   assertEquals(await output, ctrOf(input));
 }
 
-once("a stream that has failed, and is left, keeps no room with a Worker", async () => {
+once("a failed stream that is abandoned occupies no Worker", async () => {
   using pool = await warm(2);
   const damaged = await collect(seal({ key: KEY, engine }, bytes(2 * UNIT)));
   damaged[500_000]! ^= 1;
-  let late: (() => void) | undefined; // so that one Worker seems busy, and what is left of the stream waits for that
+  let late: (() => void) | undefined; // keeps one Worker busy, for which the rest of the stream waits
   hooks.deliver = (kind, deliver) => {
     if (kind === "batch" && !late) late = deliver;
     else deliver();
   };
   const other = collect(encrypt("cbc(aes)", { ...optionsWith(pool), padding: "none" }, bytes(UNIT)));
-  await until(() => late !== undefined, "another stream's unit is done");
+  await until(() => late !== undefined, "the batch of another stream is done");
   const stream = new UnsealStream({ key: KEY, engine, pool });
   void caught(stream.writable.getWriter().write(damaged.slice(0, UNIT + 100_000)));
   const reader = stream.readable.getReader();
@@ -464,7 +464,7 @@ once("a stream that has failed, and is left, keeps no room with a Worker", async
   reader.releaseLock();
 });
 
-once("streams whose readers stand still take no Worker from one that is read", async () => {
+once("streams without an active reader take no Worker from one with a reader", async () => {
   using pool = await warm(4);
   const stalled = Array.from({ length: 8 }, () => new EncryptionStream("ctr(aes)", optionsWith(pool)));
   await Promise.all(stalled.map(async ({ readable, writable }) => {
@@ -473,11 +473,11 @@ once("streams whose readers stand still take no Worker from one that is read", a
     void caught(writer.write(new Uint8Array(3 * UNIT)));
     await readable.getReader().read();
   }));
-  await until(() => underWay() === 0, "Workers have done what they have");
+  await until(() => underWay() === 0, "Workers have done all batches");
   await assertTakesAhead(pool, 8);
 });
 
-once("Workers start when they are needed, one in a turn of the event loop", async () => {
+once("Workers start on demand, one in each turn of the event loop", async () => {
   const before = started.length;
   using pool = new WorkerPool(4);
   const output = collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(16 * UNIT)));
@@ -525,7 +525,7 @@ check("with inPlace small chunks are sent together, not one by one", async () =>
   assert(pieces < 500, `${pieces} pieces of memory`);
 });
 
-check("a kernel key that cannot be used fails in a pool as without one", async () => {
+check("a kernel key that cannot be used gives the same error with a pool and without one", async () => {
   const key = { type: "logon", description: "kcapi-streams: no such key" } as const;
   const failures = await Promise.all(
     [undefined, pair].map((pool) => caught(collect(encrypt("ctr(aes)", { key, iv: IV, pool }, bytes(5))))),
@@ -535,7 +535,7 @@ check("a kernel key that cannot be used fails in a pool as without one", async (
   assertEquals([pooled.code, pooled.message], [alone.code, alone.message]);
 });
 
-once("iterables that were left half-finished, and collected, take no share from others", async () => {
+once("unfinished iterables that were collected occupy no Worker", async () => {
   using pool = await warm(2);
   let collected = 0;
   const registry = new FinalizationRegistry(() => collected++);
@@ -545,14 +545,14 @@ once("iterables that were left half-finished, and collected, take no share from 
     await left.next();
   };
   for (let i = 0; i < 3; i++) await leave();
-  await until(() => underWay() === 0, "Workers have done what they have");
+  await until(() => underWay() === 0, "Workers have done all batches");
   for (let i = 0; i < 50 && collected < 3; i++) await collectGarbage(() => collected === 3);
   assertEquals(collected, 3);
-  await collectGarbage(); // what they had
+  await collectGarbage(); // and their batches
   await assertTakesAhead(pool, 4);
 });
 
-check("a write that busy Workers take over later is answered, though nothing comes out before the end", async () => {
+check("a write that waits for busy Workers settles, though its output comes at the end", async () => {
   using pool = await warm(1);
   const busy = [1, 2].map(() => collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(4 * UNIT))));
   const options = { key: bytes(20), iv: bytes(8), engine };
@@ -578,7 +578,7 @@ for (
     ["a sealed stream", 2, (pool) => new SealStream({ key: KEY, engine, pool })],
   ] as [what: string, size: number, make: (pool: WorkerPool) => EncryptionStream | SealStream][]
 ) {
-  once(`with nobody reading, ${what} takes two units for each of ${size} Workers, and a chunk`, async () => {
+  once(`without a reader, ${what} accepts two batches for each of ${size} Workers, and a chunk`, async () => {
     using pool = await warm(size);
     const chunk = 100_000;
     let taken = 0;
@@ -589,12 +589,12 @@ for (
       },
     }, { highWaterMark: 0 });
     const reader = source.pipeThrough(make(pool)).getReader();
-    await reader.read(); // before that nothing is taken
+    await reader.read(); // before the first read, the stream accepts nothing
     let before = -1;
     while (before !== taken) {
       before = taken;
       await turns(20);
-      await until(() => underWay() === 0, "Workers have done what they have");
+      await until(() => underWay() === 0, "Workers have done all batches");
       await turns(20);
     }
     assert(taken <= 2 * size * UNIT + UNIT + 3 * chunk, `${taken} bytes`);
@@ -602,7 +602,7 @@ for (
   });
 }
 
-once("while a unit takes long, no more is taken than two for each Worker, and a chunk", async () => {
+once("while a batch is slow, a stream accepts two batches for each Worker, and a chunk", async () => {
   let late: (() => void) | undefined;
   hooks.deliver = (kind, deliver) => {
     if (kind === "batch" && !late) late = deliver;
@@ -624,21 +624,21 @@ once("while a unit takes long, no more is taken than two for each Worker, and a 
     }
     return concat(pieces);
   })();
-  await until(() => late !== undefined && taken > 3 * UNIT, "units go on beside it");
+  await until(() => late !== undefined && taken > 3 * UNIT, "the other Worker continues");
   for (let before = -1; before !== taken;) {
     before = taken;
     await turns(20);
-    await until(() => underWay() === 0, "Workers have done what they have");
+    await until(() => underWay() === 0, "Workers have done all batches");
     await turns(20);
   }
-  // Either of the first two: what came out before it counts no more.
+  // Either of the first two batches is late. Output before the late one is not pending any more.
   assert(received <= UNIT && taken - received <= 4 * UNIT + 300_000, `${taken} bytes, ${received} out`);
   delete hooks.deliver;
   late!();
   assertEquals(await output, ctrOf(input));
 });
 
-once("bytes written one by one come out right", async () => {
+once("single bytes give the right output", async () => {
   const input = bytes(3_000);
   for (const waits of [true, false]) {
     const stream = new EncryptionStream("cbc(aes)", optionsWith(pair));
@@ -655,7 +655,7 @@ once("bytes written one by one come out right", async () => {
 
 // ---- Workers that fail ------------------------------------------------------------------------------------------
 
-/** What becomes of a stream of `units` units whose Worker fails. */
+/** The error of a stream whose Worker fails. */
 async function ends(stream: EncryptionStream | DecryptionStream | SealStream, input: Bytes): Promise<unknown> {
   const writer = stream.writable.getWriter();
   const written = (async () => {
@@ -667,29 +667,29 @@ async function ends(stream: EncryptionStream | DecryptionStream | SealStream, in
     caught(written),
     caught(writer.closed),
   ]);
-  if (read) assertStrictEquals(closed, read, "both ends have one reason");
+  if (read) assertStrictEquals(closed, read, "both sides have the same reason");
   if (wrote && read) assertStrictEquals(wrote, read);
   return read;
 }
 
-/** What a Worker is made to do, when a message was sent to it or before that. */
+/** The faults of a Worker, and whether the fault comes after a message was sent or before. */
 const FAULTS: Record<string, [when: "sent" | "change", fail: (to: Started) => void]> = {
   "is killed": ["sent", ({ worker }) => void worker.terminate()],
-  // Its own code throws where it takes this apart.
+  // The code of the Worker throws when it parses this message.
   "throws": ["change", ({ worker }) => worker.postMessage(0 as unknown as object)],
 };
 
-/** The message upon which the fault comes, the how manieth of its kind, and whether Workers have started before. */
+/** The message that triggers the fault: its kind, its number, and whether the Workers are started before. */
 const STEPS: Record<string, [kind: string, count: number, isWarm: boolean]> = {
   "before it is ready": ["batch", 1, false],
-  "when it is told of a stream": ["open", 1, true],
-  "with the first unit": ["batch", 1, true],
-  "with a later unit": ["batch", 3, true],
+  "when it opens a stream": ["open", 1, true],
+  "with the first batch": ["batch", 1, true],
+  "with a later batch": ["batch", 3, true],
 };
 
 for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
   for (const [step, [kind, count, isWarm]] of Object.entries(STEPS)) {
-    check(`a Worker that ${fault} ${step}: one error at both ends, and the pool goes on`, async () => {
+    check(`a Worker that ${fault} ${step}: both sides get one error, and the pool continues`, async () => {
       using pool = isWarm ? await warm(2) : new WorkerPool(2);
       for (const algorithm of isSlow ? ["cbc(aes)"] : ["ctr(aes)", "cbc(aes)"]) {
         let seen = 0;
@@ -699,16 +699,16 @@ for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
           failed = to;
           fail(to);
         };
-        // It may have answered before it was dead: then it was killed a moment later than this is about.
+        // The Worker may answer before it ends. This test drops that answer.
         hooks.deliver = (kind, deliver, from) => void (from === failed && kind === "batch" || deliver());
         const error = await ends(new EncryptionStream(algorithm, optionsWith(pool)), new Uint8Array(4 * UNIT));
         delete hooks[when];
         delete hooks.deliver;
         assertInstanceOf(error, KcapiError, `${algorithm}: ${error}`);
-        // Whether it was loaded before that is known is another race.
+        // A Worker that did not start may report EIO or ENOENT: which one is a race.
         const codes = isWarm ? ["EIO"] : ["EIO", "ENOENT"];
         assert(error.operation === "Worker" && codes.includes(error.code), error.message);
-        await until(() => failed!.hasExited, "the Worker is gone");
+        await until(() => failed!.hasExited, "the Worker has ended");
         assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pool), bytes(UNIT + 5))), ctrOf(bytes(UNIT + 5)));
         if (!isWarm) break; // now it is
       }
@@ -716,18 +716,18 @@ for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
   }
 }
 
-once("a Worker that is killed while it has nothing to do is replaced, and nobody hears of it", async () => {
+once("an idle Worker that is killed is replaced without an error", async () => {
   const before = started.length;
   using pool = await warm(2);
   const idle = started.slice(before);
   for (const { worker } of idle) void worker.terminate();
-  await until(() => idle.every(({ hasExited }) => hasExited), "they are gone");
+  await until(() => idle.every(({ hasExited }) => hasExited), "they have ended");
   const input = bytes(3 * UNIT);
   assertEquals(await collect(encrypt("ctr(aes)", optionsWith(pool), input)), ctrOf(input));
   assert(started.length > before + 2);
 });
 
-check("a Worker that is killed between two units of a chain ends that chain, and no other stream", async () => {
+check("a Worker that is killed between two batches of a chained stream fails that stream only", async () => {
   const before = started.length;
   using pool = await warm(2);
   const [one, other] = [
@@ -749,11 +749,11 @@ check("a Worker that is killed between two units of a chain ends that chain, and
   };
   await Promise.all([readUnit(), lost.write(input), left.write(input)]);
   assertEquals(concat(pieces), expected.slice(0, UNIT));
-  await until(() => underWay() === 0, "both first units are done");
+  await until(() => underWay() === 0, "both first batches are done");
   delete hooks.sent;
   assertEquals(new Set(of).size, 2);
   void of[0]!.worker.terminate();
-  await until(() => of[0]!.hasExited, "it is gone");
+  await until(() => of[0]!.hasExited, "it has ended");
   const writing = caught(lost.write(input));
   const error = await caught(reader.read());
   assertInstanceOf(error, KcapiError);
@@ -766,7 +766,7 @@ check("a Worker that is killed between two units of a chain ends that chain, and
   assertEquals(started.length - before, 2);
 });
 
-once("a stream whose Worker is killed ends at once, though others keep the pool busy", async () => {
+once("a stream whose Worker is killed fails at once while others keep the pool busy", async () => {
   using pool = await warm(2);
   const input = bytes(4 * UNIT);
   const expected = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, input);
@@ -789,10 +789,10 @@ once("a stream whose Worker is killed ends at once, though others keep the pool 
   assertEquals([...touched], ["EIO"]);
 });
 
-check("a key that only the Worker refuses: its error at both ends, and the pool goes on", async () => {
+check("a key that only the Worker rejects: both sides get its error, and the pool continues", async () => {
   using pool = await warm(1);
   const sockets = openSockets();
-  // A fault that is not real: the key is cut on the way.
+  // A simulated fault: the message to the Worker has a truncated key.
   hooks.change = (_, __, message) => {
     if ("open" in message) (message as { key?: ArrayBuffer }).key = new ArrayBuffer(5);
   };
@@ -805,7 +805,7 @@ check("a key that only the Worker refuses: its error at both ends, and the pool 
   await assertReleased(sockets);
 });
 
-check("what is damaged fails in its Worker as in one thread, after the output before it", async () => {
+check("damaged data fails with a pool as in one thread, after the output before it", async () => {
   const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_64KB" } as const;
   const input = bytes(3 * UNIT);
   const file = await collect(seal(options, input));
@@ -815,13 +815,16 @@ check("what is damaged fails in its Worker as in one thread, after the output be
     for await (const piece of unseal({ ...options, pool: pair }, file)) pieces.push(piece);
   }, KcapiError);
   assertEquals(error.code, "EBADMSG");
-  const whole = 33 * (65_536 - 32) - 40; // those in front of the damage
+  const whole = 33 * (65_536 - 32) - 40; // the bytes before the damage
   assertEquals(concat(pieces), input.slice(0, whole));
-  assert(pieces.every(({ buffer, length }) => buffer.byteLength === length), "more memory comes out than was written");
+  assert(
+    pieces.every(({ buffer, length }) => buffer.byteLength === length),
+    "an output has more memory than its bytes",
+  );
 });
 
 check(
-  "what was verified in front of damage comes out of an UnsealStream, though its writer has closed by then",
+  "an UnsealStream outputs the verified segments before the damage, even after its writer has closed",
   async () => {
     const input = bytes(4 * UNIT);
     const file = await collect(seal({ key: KEY, engine }, input));
@@ -836,7 +839,7 @@ check(
         for await (const piece of stream.readable) {
           pieces.push(piece);
           await turns(3); // a slow reader
-          await until(() => underWay() === 0, "Workers have done what they have");
+          await until(() => underWay() === 0, "Workers have done all batches");
         }
       })());
       assertEquals((error as KcapiError)?.code, "EBADMSG");
@@ -847,7 +850,7 @@ check(
 );
 
 check(
-  "openSealed() with a pool gives the same ranges, several batches at once, and what is verified before damage",
+  "openSealed() with a pool reads the same ranges, several batches at once, and the verified bytes before damage",
   async () => {
     using pool = await warm(2);
     const options = { key: KEY, engine, pool };
@@ -864,7 +867,7 @@ check(
     const held: (() => void)[] = [];
     hooks.deliver = (kind, deliver) => void (kind === "batch" ? held.push(deliver) : deliver());
     const whole = open.bytes();
-    await until(() => held.length === 4, "four batches are under way");
+    await until(() => held.length === 4, "four batches are pending");
     delete hooks.deliver;
     for (const deliver of held) deliver();
     assertEquals(await whole, input);
@@ -890,7 +893,7 @@ check(
   },
 );
 
-check("what is cut at a segment's end comes out, and fails then, as in one thread", async () => {
+check("data that is truncated at the end of a segment is output, and then fails, as in one thread", async () => {
   const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_4KB" } as const;
   const input = bytes(3 * UNIT);
   const file = await collect(seal(options, input));
@@ -905,9 +908,9 @@ check("what is cut at a segment's end comes out, and fails then, as in one threa
   }
 });
 
-// ---- Every way out ----------------------------------------------------------------------------------------------
+// ---- Every way to end -------------------------------------------------------------------------------------------
 
-/** `count` microtasks, or turns of the event loop. */
+/** Waits for a number of microtasks or turns of the event loop. */
 async function wait(moment: { microtasks: number } | { turns: number }): Promise<void> {
   if ("turns" in moment) return await turns(moment.turns);
   for (let i = 0; i < moment.microtasks; i++) await undefined;
@@ -929,7 +932,7 @@ interface Life {
   readonly controller: AbortController;
   readonly writer: WritableStreamDefaultWriter<Bytes>;
   readonly reader: ReadableStreamDefaultReader<Bytes>;
-  /** Settles when both ends have: with the error of each, if there is one. */
+  /** Resolves when both sides have ended, to the error of each, if there is one. */
   readonly over: Promise<unknown[]>;
 }
 
@@ -951,7 +954,7 @@ function live(pool: WorkerPool, algorithm: string): Life {
 }
 
 for (const [way, leave] of Object.entries(WAYS)) {
-  check(`${way} at each microtask and each turn of a stream's life ends it, and leaves nothing`, async () => {
+  check(`${way} at each microtask and each turn of a stream ends it and releases everything`, async () => {
     const sockets = openSockets();
     for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
       for (const moment of MOMENTS) {
@@ -971,7 +974,7 @@ for (const [way, leave] of Object.entries(WAYS)) {
   });
 }
 
-check("return() and break at each microtask and each turn end an iterable, and leave nothing", async () => {
+check("return() and break at each microtask and each turn end an iterable and release everything", async () => {
   const sockets = openSockets();
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     for (const moment of MOMENTS) {
@@ -1016,7 +1019,7 @@ check("close() of the pool at each microtask and each turn ends its streams with
   await assertReleased(sockets);
 });
 
-check("after close() and dispose, streams that wait and later ones fail with ECANCELED", async () => {
+check("after close() and dispose, pending and later streams fail with ECANCELED", async () => {
   for (
     const end of [(pool: WorkerPool) => pool.close(), (pool: WorkerPool) => pool[Symbol.dispose]()]
   ) {
@@ -1046,7 +1049,7 @@ check("after close() and dispose, streams that wait and later ones fail with ECA
   }
 });
 
-once("a pool that nobody holds is collected, and its Workers end", async () => {
+once("an unreferenced pool is collected, and its Workers end", async () => {
   const before = started.length;
   await (async () => {
     const pool = await warm(2);
@@ -1057,7 +1060,7 @@ once("a pool that nobody holds is collected, and its Workers end", async () => {
   assert(isOver());
 });
 
-once("a stream keeps its pool, which nobody else holds", async () => {
+once("a stream keeps its pool alive", async () => {
   const stream = await (async () => new EncryptionStream("ctr(aes)", optionsWith(await warm(1))))();
   await collectGarbage();
   const output = collect(stream.readable);
@@ -1069,7 +1072,7 @@ once("a stream keeps its pool, which nobody else holds", async () => {
 });
 
 test.if(opens("chacha20"), "this system has no chacha20")(
-  "the counter is used up to its last block, and past it EOVERFLOW comes, behind all that is right",
+  "the counter is used up to its last block, and the next block is EOVERFLOW after all output",
   async () => {
     using pool = await warm(2);
     const iv = bytes(16, 3);
@@ -1089,8 +1092,8 @@ test.if(opens("chacha20"), "this system has no chacha20")(
 );
 
 /**
- * Fake, for no runtime's messages come in microtasks each time: work of a millisecond a piece, done elsewhere, of which news
- * comes at once.
+ * A fake transform with an output per millisecond, whose progress always resolves at once. It is a fake because the
+ * messages of a real Worker never all arrive in microtasks.
  */
 class FakeUnits implements Transform {
   readonly engine = "userspace";
@@ -1124,7 +1127,7 @@ class FakeUnits implements Transform {
   }
 }
 
-test("where news of what is done elsewhere comes at once, the event loop has its turns all the same", async () => {
+test("a transform whose progress resolves at once does not block the event loop", async () => {
   const pair = new StreamPair({ signals: [], inPlace: false, open: () => new FakeUnits(100), discard() {} });
   const writer = pair.writable.getWriter();
   const reader = pair.readable.getReader();
@@ -1142,9 +1145,9 @@ test("where news of what is done elsewhere comes at once, the event loop has its
   assert(had >= 5, `${had} turns`);
 });
 
-// ---- What is given ----------------------------------------------------------------------------------------------
+// ---- Arguments --------------------------------------------------------------------------------------------------
 
-test("a size that is none is refused, and none is the number of processors", () => {
+test("a bad size is an error, and the default is the number of processors", () => {
   for (const size of ["2", null, {}, true, 2n]) {
     assertStringIncludes(assertThrows(() => new WorkerPool(size as number), TypeError).message, '"size"');
   }
@@ -1155,10 +1158,10 @@ test("a size that is none is refused, and none is the number of processors", () 
   assertEquals(pool.size, navigator.hardwareConcurrency);
 });
 
-test("what is no WorkerPool is refused as such, and one with a handle", () => {
-  // @ts-expect-error: what looks like a pool is none
+test("a value that is not a WorkerPool is a TypeError, and so is a pool with a handle", () => {
+  // @ts-expect-error: an object with the properties of a pool is not a pool
   assertThrows(() => new SealStream({ key: KEY, pool: { size: 2 } }), TypeError, '"pool"');
-  // @ts-expect-error: nor is what has its methods
+  // @ts-expect-error: nor is an object with its methods
   assertThrows(() => new SealStream({ key: KEY, pool: { size: 2, async ready() {}, close() {} } }), TypeError);
   const before = started.length;
   for (const bad of [{}, null, 42, "2", { size: 2 }, Object.create(WorkerPool.prototype)]) {
@@ -1181,14 +1184,14 @@ test("what is no WorkerPool is refused as such, and one with a handle", () => {
   using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
   const parameters = { iv: IV, pool } as { iv: Bytes };
   assertStringIncludes(assertThrows(() => new EncryptionStream(handle, parameters), TypeError).message, '"pool"');
-  assertEquals(started.length, before, "no Worker is started for nothing");
+  assertEquals(started.length, before, "no Worker is started");
 });
 
-// ---- The process around it --------------------------------------------------------------------------------------
+// ---- Effects on the process -------------------------------------------------------------------------------------
 
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
-once("a process that is done ends, though its pool is open and streams wait", async () => {
+once("a process ends though its pool is open and streams are pending", async () => {
   const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child("unread"), "workers"]);
   assertEquals([code, signal, stdout], [0, null, "ended\n"], stderr);
 });
@@ -1199,7 +1202,7 @@ once("a process that only waits for Workers does not end before they answer", as
 });
 
 test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
-  "in Node a pool works where the program is no file",
+  "in Node a pool works if the program is not a file",
   async () => {
     const program = `
     const { WorkerPool, encrypt } = await import(${JSON.stringify(new URL("../mod.ts", import.meta.url).href)});
@@ -1213,7 +1216,7 @@ test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
 );
 
 test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
-  "in Node the default size needs no navigator, and many streams at once no larger table of listeners",
+  "in Node the default size needs no navigator, and many streams cause no MaxListenersExceededWarning",
   async () => {
     const program = `
     const { EncryptionStream, WorkerPool } = await import(${
@@ -1230,7 +1233,7 @@ test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
   },
 );
 
-once("where descriptors are short, no Worker is started, and EMFILE says so", async () => {
+once("with too few descriptors no Worker starts, and the error is EMFILE", async () => {
   const command = [...runtimeArgv, child("short_of_descriptors")];
   for (const free of [0, 3, 12]) {
     const { code, stdout, stderr } = await spawn([
@@ -1247,7 +1250,7 @@ once("where descriptors are short, no Worker is started, and EMFILE says so", as
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** What the program with a pool prints under these flags: in Deno with no permission but them, in Node with `--permission`. */
+/** The output of a program with a pool under these flags, with no other permission (in Node with `--permission`). */
 async function permitted(flags: readonly string[]): Promise<Record<string, string>> {
   const command = runtime === "deno"
     ? [process.execPath, "run", "--no-check", "--no-prompt", `--allow-env=KCAPI_TEST_ENGINE`, ...flags]
@@ -1260,7 +1263,7 @@ async function permitted(flags: readonly string[]): Promise<Record<string, strin
 const library = engine === "kernel" ? [`--allow-ffi=${load().path}`, ...LIBRARY_FLAGS] : [];
 
 test.if(runtime === "deno", "permissions of Deno")(
-  "in Deno a pool needs to read the module, and for the kernel the one library; without it is EACCES, with the flag as a hint",
+  "in Deno a pool needs to read the module, and for the kernel libkcapi; otherwise EACCES names the flag",
   async () => {
     assertEquals(
       await permitted([`--allow-read=${root}src,${root}ffi`, ...library]),
@@ -1273,7 +1276,7 @@ test.if(runtime === "deno", "permissions of Deno")(
 );
 
 test.if(runtime === "node", "permissions of Node")(
-  "in Node a pool needs --allow-worker; without it is EACCES, with the flag as a hint",
+  "in Node a pool needs --allow-worker; otherwise EACCES names the flag",
   async () => {
     const ffi = engine === "kernel" ? ["--allow-ffi"] : [];
     assertEquals(await permitted(["--allow-worker", ...ffi]), { engine, length: 3_000_000 } as never);
