@@ -1,6 +1,6 @@
 /**
- * The shortest possible Worker (B10). It does the work of one batch in memory that is moved to it, and moves the output
- * back.
+ * The shortest possible Worker (B10). It does the work of one batch in memory that is transferred to it, and transfers
+ * the output back.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import type { LocalSession, Position } from "../src/executors/executor.ts";
 import { openSegments, type SealedJob } from "../src/sealed/batches.ts";
 import { Secret } from "../src/secret.ts";
 
-/** To a bare Worker: first what its units are, then each of them. */
+/** The messages to a bare Worker: first the kind of work, then each batch. */
 export type BareRequest =
   | { readonly job: CipherJob | SealedJob; readonly key: Uint8Array; readonly position: Position }
   | ArrayBuffer;

@@ -1,8 +1,8 @@
 /**
  * The bars: what is measured, and which values pass.
  *
- * A bar must only fail because of this module. Where no program on that runtime can reach a figure, the bar is what is
- * within reach in the same run. Figures are stored without their bars; the bars are computed when they are shown.
+ * A bar must only fail because of this module. If no program on a runtime can reach a figure, the bar is the best that
+ * a program reaches in the same run. Figures are stored without their bars; the bars are computed when they are shown.
  *
  * @module
  */

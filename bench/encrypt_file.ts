@@ -8,7 +8,7 @@
 
 import { EncryptionStream } from "../mod.ts";
 
-/** The calls that are used of a file. */
+/** The part of the file API that this script uses. */
 interface File {
   /** Returns the bytes read; 0 or null at the end. */
   readSync(buffer: Uint8Array): number | null;
@@ -19,7 +19,7 @@ const isDeno = "Deno" in globalThis;
 const args = isDeno ? Deno.args : process.argv.slice(2);
 const [algorithm, key, iv, input, output] = args as [string, string, string, string, string];
 
-// Node's file system module would take Deno a tenth of its start-up time.
+// Not node:fs, which costs Deno a tenth of its start-up time.
 function open(path: string, forWriting: boolean): File {
   if (isDeno) return Deno.openSync(path, forWriting ? { write: true, create: true, truncate: true } : { read: true });
   const { openSync, readSync, writeSync } = process.getBuiltinModule("node:fs");
@@ -35,7 +35,7 @@ const stream = new EncryptionStream(algorithm, {
   inPlace: true,
 });
 
-// As much as the kernel takes at once. More buffers than are ever on their way: one in each of source, stream and sink.
+// The size of a window of the kernel. There are more buffers than are ever in use: one each in source, stream and sink.
 const buffers = Array.from({ length: 4 }, () => new Uint8Array(212_992));
 let reads = 0;
 const chunks = new ReadableStream<Uint8Array>({

@@ -41,8 +41,8 @@ export function timed(action: () => unknown): Contender {
 /**
  * Runs the contenders in turns (A B C, B C A, …), so that drift affects all of them.
  *
- * The `warmUp` rounds come first and do not count. Where a round is a few calls, a runtime needs tens of rounds until
- * it has compiled the code.
+ * The `warmUp` rounds come first and do not count. If a round is a few calls, a runtime compiles the code only
+ * after tens of rounds.
  */
 export async function takeTurns<Name extends string>(
   contenders: Record<Name, Contender>,
@@ -66,8 +66,8 @@ const FLAGS = { Bun: ["run"], Deno: ["run", "-A", "--no-check"], Node: ["--disab
 /**
  * Runs contenders in turns, each in a process of its own with its own heap and garbage.
  *
- * @param script The script that this runtime runs, with the arguments `contender`, `work` and the contender's name. Its last
- * line of output is a JSON array of samples.
+ * @param script The script that this runtime runs, with the arguments `contender`, `work` and the contender's name. The
+ * last line of its output is a JSON array of samples.
  * @param environment Added to its environment.
  */
 export async function takeProcesses<Sample, Name extends string>(
@@ -89,7 +89,7 @@ export async function takeProcesses<Sample, Name extends string>(
   return samples;
 }
 
-/** Runs this runtime. In the emulated machine V8 crashes now and then; it is run again there. */
+/** Runs this runtime. In the emulated machine V8 sometimes crashes, so it is run again there. */
 async function execute(args: readonly string[], env: NodeJS.ProcessEnv): Promise<{ stdout: string }> {
   for (let again = 0;; again++) {
     try {
@@ -171,7 +171,7 @@ function show(value: number, unit: string): string {
   return value < 1e-3 ? `${(value * 1e6).toFixed(2)}µ` : value < 1 ? `${(value * 1e3).toFixed(2)}m` : value.toFixed(2);
 }
 
-/** How often a timer of 10 ms fires while `action` runs, again and again for at least a second. */
+/** Counts how often a timer of 10 ms fires while `action` repeats for at least a second. */
 export async function ticksPerSecond(action: () => Promise<unknown>): Promise<number> {
   let ticks = 0;
   const timer = setInterval(() => ticks++, 10);
@@ -189,7 +189,7 @@ export function sizeName(bytes: number): string {
 
 /**
  * Chunks for a source that reuses them. There are more than a pipeline ever holds, so that with `inPlace` none is
- * written again before its output was read.
+ * reused before its output was read.
  */
 export function chunksOf(size: number): Uint8Array[] {
   const gathered = size < 64 * KiB ? Math.ceil(2 * 64 * KiB / size) : 0;
@@ -207,7 +207,7 @@ export function memorySource(chunks: readonly Uint8Array[], count: number): Read
   });
 }
 
-/** What `pipeThrough` takes. */
+/** The argument of `pipeThrough()`. */
 export type ByteTransform = { readable: ReadableStream<Uint8Array>; writable: WritableStream<Uint8Array> };
 
 /** Sends `count` chunks through a stream into a sink that counts bytes. */
@@ -234,7 +234,7 @@ export const freshStream = (): ByteTransform =>
     transform: (chunk, controller) => controller.enqueue(new Uint8Array(chunk.length)),
   });
 
-/** The C loops, in a process that waits while it is not asked. */
+/** The C loops, in a process that waits for requests. */
 export class Baseline {
   readonly #child = spawn(process.env.KCAPI_BENCH_BASELINE!, { stdio: ["pipe", "pipe", "inherit"] });
   readonly #lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();

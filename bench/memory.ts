@@ -32,7 +32,7 @@ await mostResident(16 * KiB, 256 * MiB);
 const before = process.memoryUsage().rss;
 console.log(await mostResident(64 * KiB, TOTAL) - before);
 
-/** Sends `total` bytes through a stream; resolves with the most resident memory there ever was, looked at each MiB. */
+/** Sends `total` bytes through a stream; resolves to the peak of the resident memory, sampled at each MiB. */
 async function mostResident(size: number, total: number): Promise<number> {
   let [received, most] = [0, 0];
   const sink = new WritableStream<Uint8Array>({
@@ -53,7 +53,7 @@ function makeStream(): ByteTransform {
   return new EncryptionStream(algorithm, { key, iv, engine, inPlace: contender === "inPlace" });
 }
 
-/** The runtime's own cipher, whose output is freed at once: what no stream over it can avoid. */
+/** `node:crypto` with output that is freed at once: the least memory of a stream over it. */
 function cipherStream(): ByteTransform {
   const cipher = createCipheriv(`aes-256-${algorithm.slice(0, 3)}`, key, iv);
   return new TransformStream<Uint8Array, Uint8Array>({

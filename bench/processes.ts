@@ -1,5 +1,5 @@
 /**
- * What is measured on whole processes: B3, files against `kcapi-enc`, and B7, memory. Run by Bun, for both runtimes.
+ * Measures whole processes: files against `kcapi-enc` (B3), and memory (B7). Bun runs it for both runtimes.
  *
  * @module
  */

@@ -40,7 +40,7 @@ encrypter.setPassphrase("of no importance");
 const chunks = chunksOf(SIZE);
 const [CTR, GCM] = ["AES256_CTR_HMAC_SHA256_64KB", "AES256_GCM_HKDF_64KB"] as const;
 
-/** What there is to measure, made once. */
+/** The inputs, created once. */
 const CONTENDERS: Record<string, () => Contender | Promise<Contender>> = {
   seal: sealing(CTR),
   unseal: unsealing(CTR),

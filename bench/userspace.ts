@@ -35,17 +35,16 @@ const COUNT = 1000;
 const chunks = chunksOf(SIZE);
 
 /**
- * glibc gives the end of the heap back to the system whenever the garbage collector has freed it, and each page of what
- * is fresh costs a fault: in a process that does nothing else that is half the time of the fastest ciphers, and no
- * stream's doing. Where the one threshold is set, the other no longer adapts itself: large blocks would be fresh each
- * time.
+ * glibc returns the end of the heap to the system each time the garbage collector frees it, and each new page then
+ * costs a page fault. In this process, that is half the time of the fastest ciphers, and independent of streams. Both
+ * thresholds must be set: if one is set, glibc no longer adapts the other (mallopt(3)), and maps each large block anew.
  */
 const KEEPS_MEMORY = {
   MALLOC_TRIM_THRESHOLD_: String(256 * MiB),
   MALLOC_MMAP_THRESHOLD_: String(32 * MiB),
 };
 
-/** What each does with the chunks, in a mode. */
+/** The contenders, each with the chunks and a mode. */
 const CONTENDERS: Record<string, (mode: string) => unknown> = {
   "raw cipher.update": (mode) => updateLoop(cipherOf(mode)),
   identity: () => pump(chunks, COUNT, identityStream()),
@@ -78,7 +77,7 @@ function cipherOf(mode: string): ReturnType<typeof createCipheriv> {
   return createCipheriv(`aes-256-${mode}`, key, mode === "ecb" ? null : iv);
 }
 
-/** The least that a stream over `cipher` can do: its output as plain arrays, and nothing of the heap behind them. */
+/** The least work of a stream over `cipher`: it outputs plain arrays with memory of their own. */
 function transformer(cipher: ReturnType<typeof createCipheriv>): ByteTransform {
   return new TransformStream<Uint8Array, Uint8Array>({
     transform(chunk, controller) {

@@ -5,9 +5,9 @@
 import { runtime, test } from "../tests/support/deps.ts";
 
 const IN_FLIGHT = [1, 2, 4, 8, 16];
-/** The values of `IN_FLIGHT` are measured one after another in each round, so that other load meets all of them. */
+/** The values of `IN_FLIGHT` are measured one after another in each round, so that other load affects all of them. */
 const ROUNDS = 3;
-/** Milliseconds that a measurement takes, about. */
+/** The approximate milliseconds of a measurement. */
 const TARGET = 200;
 const TAG = { "AES-GCM-HKDF": 16, "AES-CTR-HMAC": 32 };
 
@@ -47,7 +47,7 @@ async function measure(work: Work, size: number): Promise<Record<number, number[
 
 /** Milliseconds that `count` segments take with `inFlight` of them at once. */
 async function run(work: Work, count: number, inFlight: number): Promise<number> {
-  // In workerd time stands still but for what comes from outside, of which a timer is one.
+  // In workerd, the clock advances only at I/O, such as a timer.
   const now = async () => {
     await new Promise((resolve) => setTimeout(resolve, 0));
     return performance.now();

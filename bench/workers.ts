@@ -1,6 +1,6 @@
 /**
- * Streams over Workers (B10): against one thread, and beside a timer. Each contender is a process of its own: this
- * script with the contender's name.
+ * Streams over Workers (B10): against one thread, and with a timer at the same time. Each contender is a process of its
+ * own: this script with the contender's name.
  *
  * @module
  */
@@ -42,26 +42,23 @@ import {
 const COUNT = 64; // MiB
 const chunks = [new Uint8Array(MiB).fill(7)];
 const engine = (process.env.KCAPI_BENCH_ENGINE ?? "userspace") as EngineChoice & EngineName;
-/**
- * In the emulated machine a round takes seconds, and the third is faster than the first by a fifth: the code is
- * compiled.
- */
+/** In the emulated machine a round takes seconds, and the third is a fifth faster than the first: it runs compiled. */
 const [TURNS, WARM_UP, ROUNDS] = engine === "kernel" ? [1, 3, roundsOr(5)] : [3, 60, roundsOr(10)];
 
 const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
 type Contender = (typeof CONTENDERS)[number];
 
-/** A whole unit in the middle of a stream. */
+/** A full batch from the middle of a stream. */
 const position: Position = { isLast: false, index: 1, iv, sector: 0n };
 const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
 
 interface Work {
-  /** A stream of it, made anew for each round. */
+  /** Creates a stream, for each round. */
   readonly make: (options: { pool?: WorkerPool }) => ByteTransform;
   readonly source?: () => Promise<readonly Uint8Array[]>;
-  /** So many streams at once. */
+  /** The number of concurrent streams. */
   readonly streams?: number;
-  /** What bare Workers do instead, to which bytes. */
+  /** The work of bare Workers for comparison, and its input. */
   readonly order: () => Pick<Exclude<BareRequest, ArrayBuffer>, "job" | "key">;
   readonly unit?: () => Uint8Array<ArrayBuffer>;
 }
@@ -138,7 +135,7 @@ function startBare({ order }: Work): Worker[] {
   });
 }
 
-/** COUNT copies of a unit through streams over bare Workers, of which each has two under way. */
+/** Sends COUNT copies of a batch through streams over bare Workers, each with two pending batches. */
 async function runBare(bareWorkers: readonly Worker[], unit: Uint8Array<ArrayBuffer>, streams: number): Promise<void> {
   const answers: ((memory: ArrayBuffer) => void)[][] = bareWorkers.map(() => []);
   bareWorkers.forEach((worker, i) => worker.on("message", (memory: ArrayBuffer) => answers[i]!.shift()!(memory)));
@@ -161,7 +158,7 @@ async function runBare(bareWorkers: readonly Worker[], unit: Uint8Array<ArrayBuf
   for (const worker of bareWorkers) worker.removeAllListeners("message");
 }
 
-/** As short as it can be: in order, so many units at once. */
+/** The shortest possible stream over bare Workers: outputs in order, `most` batches at once. */
 function bareStream(work: (memory: ArrayBuffer) => Promise<ArrayBuffer>, most: number): ByteTransform {
   const underWay: Promise<ArrayBuffer>[] = [];
   return new TransformStream<Uint8Array, Uint8Array>({
@@ -189,13 +186,13 @@ function cipherJob(algorithm: string, sectorSize?: number): CipherJob {
   return { kind: "cipher", algorithm, engine, ...plan, sectors };
 }
 
-/** What bare Workers seal: to whole segments, 1 MiB together. */
+/** The input that bare Workers seal: full segments, together 1 MiB. */
 function plaintextUnit(): Uint8Array<ArrayBuffer> {
   const { segmentSize, tagSize } = checkFormat();
   return new Uint8Array(MiB - MiB / segmentSize * tagSize);
 }
 
-/** What they unseal. */
+/** The input that bare Workers unseal. */
 function sealedUnit(): Uint8Array<ArrayBuffer> {
   const session = openSegments(sealedJob("seal"), Secret.from(derived));
   const { outputs } = session.run([plaintextUnit()], position, false);
@@ -203,7 +200,7 @@ function sealedUnit(): Uint8Array<ArrayBuffer> {
   return outputs[0]!;
 }
 
-/** A timer of 10 ms beside a stream that runs flat out. */
+/** A timer of 10 ms while a stream runs at full speed. */
 async function measureTimer(run: () => Promise<void>): Promise<void> {
   const idle: number[] = [];
   const busy: number[] = [];
