@@ -1,7 +1,28 @@
 /**
- * Linux's kernel ciphers as web streams, for Deno, Bun and Node.
+ * Encryption of streams, for Deno, Bun and Node.
  *
- * @example Usage
+ * For new data, use sealed streams: {@linkcode SealStream} and {@linkcode UnsealStream}, {@linkcode seal} and
+ * {@linkcode unseal}, and {@linkcode openSealed} for random access. They encrypt and authenticate, in the format of
+ * Tink's streaming AEAD.
+ *
+ * For existing formats, use bare ciphers, such as `"cbc(aes)"` and `"xts(aes)"`: {@linkcode EncryptionStream},
+ * {@linkcode encrypt} and {@linkcode CipherHandle}. They do not authenticate. {@linkcode OpenSSLDecryptionStream} reads
+ * the files of `openssl enc`.
+ *
+ * The ciphers run in the Linux kernel (AF_ALG, through libkcapi) or in `node:crypto` of the runtime.
+ *
+ * @example Seal a stream and unseal it
+ * ```ts
+ * import { SealStream, UnsealStream } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const key = crypto.getRandomValues(new Uint8Array(32)); // store it: it opens the data again
+ * const sealed = new Blob(["attack at dawn"]).stream().pipeThrough(new SealStream({ key }));
+ * const text = sealed.pipeThrough(new UnsealStream({ key }));
+ * assertEquals(await new Response(text).text(), "attack at dawn");
+ * ```
+ *
+ * @example Encrypt a stream with a bare cipher
  * ```ts
  * import { EncryptionStream } from "@kcapi/streams";
  *
