@@ -71,7 +71,7 @@ async function perform({ readable, writable }: Pair, acts: readonly Act[], input
 
 /**
  * Outputs nothing before the end, like a stream that buffers small chunks or waits for the rest of a segment. Its high
- * water mark is larger than all chunks: at a full queue, abort() of a native stream waits for a reader, and ours does not.
+ * water mark exceeds all chunks: with a full queue, abort() of a native stream waits for a reader, and ours does not.
  */
 function nativePair(): Pair {
   const held: Uint8Array[] = [];
