@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type Scatter, viewOf } from "./bytes.ts";
+import { type Bytes, type IovCursor, viewOf } from "./bytes.ts";
 import { allocUnsafe } from "./runtime/mod.ts";
 
 const LEAST = 1024;
@@ -65,7 +65,7 @@ export class ByteQueue {
    *
    * @throws {TypeError} If a chunk of them was given away twice.
    */
-  add(input: Scatter, length: number): void {
+  add(input: IovCursor, length: number): void {
     const total = this.length + length;
     const list = input.peek(length);
     input.advance(length); // first, because moved memory has no length any more

@@ -141,8 +141,8 @@ export function scatter(from: Uint8Array, list: readonly Bytes[]): void {
   }
 }
 
-/** A scatter/gather list that is used up from its front. */
-export class Scatter {
+/** A position in a list of buffers, from front to end. */
+export class IovCursor {
   /** Bytes left. */
   remaining: number;
   readonly #list: readonly Bytes[];

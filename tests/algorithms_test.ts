@@ -7,11 +7,11 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { load } from "../ffi/mod.ts";
 import { CipherHandle, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
 import { type Kind, parseAlgorithm } from "../src/algorithms.ts";
-import { type Bytes, Scatter } from "../src/bytes.ts";
+import { type Bytes, IovCursor } from "../src/bytes.ts";
 import type { Direction, Engine } from "../src/engines/engine.ts";
 import { chooseEngine, openEngine } from "../src/engines/mod.ts";
 import { userspaceNames } from "../src/engines/userspace.ts";
-import { Flow } from "../src/cipher/flow.ts";
+import { EngineStream } from "../src/cipher/engine_stream.ts";
 import {
   assert,
   assertEquals,
@@ -344,13 +344,13 @@ async function assertSectors(name: string, key: Bytes, task: Task, sectorSize: n
 /** The core with an algorithm taken for one that carries on, in ops of 64 bytes. */
 function naively(name: string, key: Bytes, iv: Bytes | null, input: Bytes): Bytes {
   const algorithm = parseAlgorithm(name);
-  const flow = new Flow(openEngine(algorithm, Secret.from(key), engine), { ...algorithm, kind: "stream" });
+  const flow = new EngineStream(openEngine(algorithm, Secret.from(key), engine), { ...algorithm, kind: "stream" });
   try {
     flow.start({ direction: "encrypt", iv });
     const output: Bytes[] = [];
     for (const piece of cut(input, [64])) {
       const last = piece.byteOffset + piece.length === input.byteOffset + input.length;
-      flow.send(new Scatter([piece]), last);
+      flow.send(new IovCursor([piece]), last);
       output.push(flow.take(flow.ready));
     }
     return concat(output);

@@ -8,8 +8,8 @@ import { load } from "../ffi/mod.ts";
 import { denoAdapter } from "../ffi/deno.ts";
 import { CipherHandle, encrypt, EncryptionStream, KcapiError, UnsealStream } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
-import { Scatter } from "../src/bytes.ts";
-import { Flow } from "../src/cipher/flow.ts";
+import { IovCursor } from "../src/bytes.ts";
+import { EngineStream } from "../src/cipher/engine_stream.ts";
 import { openKernel } from "../src/engines/kernel.ts";
 import { openEngine } from "../src/engines/mod.ts";
 import {
@@ -435,7 +435,7 @@ watchedOnKernel(
 // ---- what is kept back -------------------------------------------------------------------------------------------
 
 /** A flow over the engine of this run, and the memory in which its engine was given the tail. */
-function flowWithTails(algorithm: string, key: Bytes): { flow: Flow; tails: Bytes[] } {
+function flowWithTails(algorithm: string, key: Bytes): { flow: EngineStream; tails: Bytes[] } {
   const parsed = parseAlgorithm(algorithm);
   const real = openEngine(parsed, Secret.from(key), engine);
   const update = real.update.bind(real);
@@ -444,7 +444,7 @@ function flowWithTails(algorithm: string, key: Bytes): { flow: Flow; tails: Byte
     if (list.length > 1) tails.push(new Uint8Array(list[0]!.buffer));
     update(list, last);
   };
-  return { flow: new Flow(real, parsed), tails };
+  return { flow: new EngineStream(real, parsed), tails };
 }
 
 test("input bytes kept back for the next unit are zeroed when the flow is closed, and where they need more room", () => {
@@ -452,7 +452,7 @@ test("input bytes kept back for the next unit are zeroed when the flow is closed
   const { flow, tails } = flowWithTails("xts(aes)", bytes(64, 2));
   flow.start(sectors);
   const send = (length: number) => {
-    flow.send(new Scatter([new Uint8Array(length).fill(7)]), false);
+    flow.send(new IovCursor([new Uint8Array(length).fill(7)]), false);
     while (flow.ready > 0) flow.take(flow.ready);
   };
   send(10);

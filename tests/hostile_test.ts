@@ -12,7 +12,7 @@ import { CipherHandle, decrypt, DecryptionStream, encrypt, EncryptionStream, Kca
 import type { Library } from "../ffi/adapter.ts";
 import { loadIfGranted } from "../ffi/mod.ts";
 import type { Engine } from "../src/engines/engine.ts";
-import { Flow } from "../src/cipher/flow.ts";
+import { EngineStream } from "../src/cipher/engine_stream.ts";
 import {
   assert,
   assertEquals,
@@ -118,8 +118,8 @@ function watchMemory(): Disposable {
     };
   }
 
-  const { start } = Flow.prototype;
-  Flow.prototype.start = function (layout) {
+  const { start } = EngineStream.prototype;
+  EngineStream.prototype.start = function (layout) {
     watch(this.engine);
     start.call(this, layout);
   };
@@ -127,7 +127,7 @@ function watchMemory(): Disposable {
   const watched = library instanceof KcapiError ? undefined : watchLibrary(library);
   return {
     [Symbol.dispose]() {
-      Flow.prototype.start = start;
+      EngineStream.prototype.start = start;
       watched?.[Symbol.dispose]();
       assertEquals(violations, []);
     },

@@ -15,7 +15,7 @@ import {
   KcapiError,
 } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
-import type { CipherPlan } from "../src/cipher/cryptor.ts";
+import type { CipherPlan } from "../src/cipher/cipher_transform.ts";
 import { withIVPrefix } from "../src/cipher/iv_prefix.ts";
 import {
   assert,

@@ -18,7 +18,7 @@ import { BatchTransform } from "../src/executors/batch_transform.ts";
 import { unsealRule } from "../src/sealed/batches.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { deriveKeys, openSegmentCipher } from "../src/sealed/segment_cipher.ts";
-import { Scatter } from "../src/bytes.ts";
+import { IovCursor } from "../src/bytes.ts";
 import { assert, assertEquals, assertRejects, assertThrows, engine, test } from "./support/deps.ts";
 import { type Bytes, bytes, caught, collect, concat, streamOf, turns } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
@@ -230,7 +230,7 @@ test("options are copied at the call", async () => {
 
 test("buffered plaintext is zeroed when it moves and at the end, and takes at most the memory of a segment", () => {
   const held = new ByteQueue(5000);
-  const take = (length: number) => held.add(new Scatter([bytes(length)]), length);
+  const take = (length: number) => held.add(new IovCursor([bytes(length)]), length);
   take(1000);
   const first = held.bytes;
   take(4000);

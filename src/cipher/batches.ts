@@ -13,7 +13,7 @@ import { type Executor, type Job, type LocalSession, localSession, type SplitRul
 import { cloneKey, disposeKey, type Key } from "../keyring/kernel_key.ts";
 import { ivAt, sectorAt, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
-import { type CipherPlan, Cryptor } from "./cryptor.ts";
+import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import type { Padding } from "./options.ts";
 
 /** A bare cipher, as plain values. */
@@ -99,7 +99,7 @@ function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): EngineName
   try {
     const isChecked = algorithm.keySizes && algorithm.ivSize !== undefined && !sectors;
     if (isChecked && key instanceof Secret) return chooseEngine(algorithm, key.length, choice);
-    const trial = new Cryptor({ ...plan, open: () => openEngine(algorithm, cloneKey(key), choice) });
+    const trial = new CipherTransform({ ...plan, open: () => openEngine(algorithm, cloneKey(key), choice) });
     trial.close();
     return trial.engine;
   } catch (error) {
@@ -158,38 +158,38 @@ export function openCipher(job: CipherJob, key: Key): LocalSession {
   const plan = { direction, algorithm, inPlace };
   if (isChain) {
     const open = () => openEngine(algorithm, key, name);
-    const cryptor = new Cryptor({ ...plan, iv: job.iv, padding, sectors: undefined, open });
+    const transform = new CipherTransform({ ...plan, iv: job.iv, padding, sectors: undefined, open });
     return localSession(
       name,
-      (list, { isLast }, outputs) => runThrough(cryptor, list, isLast, outputs),
-      () => cryptor.close(),
+      (list, { isLast }, outputs) => runThrough(transform, list, isLast, outputs),
+      () => transform.close(),
     );
   }
   const engine = openEngine(algorithm, key, name);
   return localSession(name, (list, { isLast, iv, sector }, outputs) => {
-    const cryptor = new Cryptor({
+    const transform = new CipherTransform({
       ...plan,
       iv,
       padding: isLast ? padding : "none",
       sectors: sectors && { ...sectors, sector: sector! },
       open: () => withoutClose(engine),
     });
-    runThrough(cryptor, list, true, outputs);
+    runThrough(transform, list, true, outputs);
   }, () => engine.close());
 }
 
 /** Writes `list` to a cipher and reads what comes out. */
-function runThrough(cryptor: Cryptor, list: readonly Bytes[], isEnd: boolean, outputs: Bytes[]): void {
+function runThrough(transform: CipherTransform, list: readonly Bytes[], isEnd: boolean, outputs: Bytes[]): void {
   const read = () => {
-    while (cryptor.pending) {
-      const output = cryptor.read();
+    while (transform.pending) {
+      const output = transform.read();
       if (output) addOutput(outputs, output);
     }
   };
-  if (list.length > 0) cryptor.write(list);
+  if (list.length > 0) transform.write(list);
   read();
   if (!isEnd) return;
-  cryptor.end();
+  transform.end();
   read();
 }
 

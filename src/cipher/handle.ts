@@ -6,13 +6,13 @@
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streams/byte_iterator.ts";
-import { type Bytes, type BytesLike, bytesOf, copyOf, Scatter, sizeOf, viewOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, copyOf, IovCursor, sizeOf, viewOf } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import type { KernelKey } from "../keyring/kernel_key.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
-import { Flow } from "./flow.ts";
+import { EngineStream } from "./engine_stream.ts";
 import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";
 
 /** Options of {@linkcode CipherHandle.open}. */
@@ -36,7 +36,7 @@ export interface StreamOpOptions {
 
 /** An update that waits for room. */
 interface PendingUpdate {
-  readonly input: Scatter;
+  readonly input: IovCursor;
   readonly last: boolean;
   readonly total: number;
   readonly resolve: (total: number) => void;
@@ -90,7 +90,7 @@ const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: 
 export class CipherHandle implements Disposable {
   readonly #algorithm: Algorithm;
   readonly #engine: Engine;
-  readonly #flow: Flow;
+  readonly #flow: EngineStream;
   readonly #updates: PendingUpdate[] = [];
   #receiver: Receiver | undefined;
   /** Bytes of this stream given to updates, and whether the last one was. */
@@ -110,7 +110,7 @@ export class CipherHandle implements Disposable {
     if (token !== CONSTRUCT) throw new TypeError("CipherHandle has no public constructor: use CipherHandle.open()");
     this.#algorithm = algorithm;
     this.#engine = engine;
-    this.#flow = new Flow(engine, algorithm);
+    this.#flow = new EngineStream(engine, algorithm);
   }
 
   /**
@@ -250,7 +250,7 @@ export class CipherHandle implements Disposable {
     }
     const length = flow.fit(room);
     if (length === 0) return 0;
-    this.#receive(() => flow.receive(length === room ? list : new Scatter(list).peek(length)));
+    this.#receive(() => flow.receive(length === room ? list : new IovCursor(list).peek(length)));
     return length;
   }
 
@@ -297,7 +297,7 @@ export class CipherHandle implements Disposable {
   }
 
   #update(operation: string, buffers: BytesLike[], last: boolean): number | Promise<number> {
-    const input = new Scatter(this.#listOf(operation, buffers));
+    const input = new IovCursor(this.#listOf(operation, buffers));
     if (this.#lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
     const total = input.remaining;
     if (last) this.#checkBlocks(total);

@@ -7,11 +7,11 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import { ByteQueue } from "../byte_queue.ts";
-import { type Bytes, copyOf, describe, Scatter } from "../bytes.ts";
+import { type Bytes, copyOf, describe, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Transform } from "../streams/transform.ts";
-import { badMessage, type CipherPlan } from "./cryptor.ts";
+import { type CipherPlan, createBadMessageError } from "./cipher_transform.ts";
 
 /** A cipher that is open, but has no IV yet. */
 export interface CipherWithoutIV {
@@ -123,7 +123,7 @@ class IVReader implements Transform {
   /** Until it has been started. */
   #cipher: CipherWithoutIV | undefined;
   #inner: Transform | undefined;
-  #input: Scatter | undefined;
+  #input: IovCursor | undefined;
 
   constructor(cipher: CipherWithoutIV) {
     this.engine = cipher.engine;
@@ -145,13 +145,13 @@ class IVReader implements Transform {
 
   write(list: readonly Bytes[]): void {
     if (this.#inner) this.#inner.write(list);
-    else this.#input = new Scatter(list);
+    else this.#input = new IovCursor(list);
   }
 
   end(): void {
     if (this.#inner) return this.#inner.end();
     this.close();
-    throw badMessage();
+    throw createBadMessageError();
   }
 
   read(): Bytes | undefined {
@@ -170,7 +170,7 @@ class IVReader implements Transform {
     this.#cipher = undefined;
   }
 
-  #readIV(input: Scatter, cipher: CipherWithoutIV): void {
+  #readIV(input: IovCursor, cipher: CipherWithoutIV): void {
     input.verify();
     this.#front.add(input, Math.min(cipher.ivSize - this.#front.length, input.remaining));
     this.#input = undefined;

@@ -6,15 +6,15 @@
 
 import type { Bytes } from "../bytes.ts";
 
-/** The padding that follows `rest` bytes of the last block: 1 to `blockSize` bytes, each their count. */
+/** The padding after `rest` bytes of the last block: 1 to `blockSize` bytes, each of which is their number. */
 export function pad(blockSize: number, rest: number): Bytes {
   const length = blockSize - rest;
   return new Uint8Array(length).fill(length);
 }
 
 /**
- * The length of `bytes`, whose last block is padded, without the padding; undefined where that is not valid. Looks at
- * the whole block whatever it finds, so that the time it takes tells nothing of it.
+ * The length of `bytes` without the padding of the last block; undefined if the padding is not valid. Always reads the
+ * whole block, so that the time does not depend on its content.
  */
 export function unpad(bytes: Bytes, blockSize: number): number | undefined {
   const length = bytes[bytes.length - 1]!;

@@ -15,7 +15,7 @@ import { disposeKey, type KernelKey, type Key } from "../keyring/kernel_key.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { cipherRule, tryCipher } from "./batches.ts";
-import { type CipherPlan, Cryptor } from "./cryptor.ts";
+import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import { checkIVPrefix, withIVPrefix } from "./iv_prefix.ts";
 import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
@@ -138,12 +138,12 @@ export function prepare(
 
 /** Opens a stream in this thread. */
 function openHere(plan: CipherPlan, hasIVPrefix: boolean, open: () => Engine): Transform {
-  if (!hasIVPrefix) return new Cryptor({ ...plan, open });
+  if (!hasIVPrefix) return new CipherTransform({ ...plan, open });
   const engine = open();
   return withIVPrefix(plan, {
     engine: engine.name,
     ivSize: engine.ivSize,
-    start: (iv) => new Cryptor({ ...plan, iv, open: () => engine }),
+    start: (iv) => new CipherTransform({ ...plan, iv, open: () => engine }),
     close: () => engine.close(),
   });
 }

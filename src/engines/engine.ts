@@ -1,5 +1,5 @@
 /**
- * What an engine is: libkcapi's stream calls on one keyed cipher, and nothing more.
+ * The interface of an engine: libkcapi's stream calls on one keyed cipher.
  *
  * @module
  */
@@ -20,8 +20,8 @@ export type Direction = "encrypt" | "decrypt";
 
 /**
  * One keyed cipher with at most one stream in progress. All calls are synchronous and none may sleep:
- * the caller (`flow.ts`) never sends more than {@linkcode Engine.capacity} nor asks for more than is
- * there. After {@linkcode Engine.close} no other member is used.
+ * the caller (`engine_stream.ts`) never sends more than {@linkcode Engine.capacity} and never asks for more than
+ * is there. After {@linkcode Engine.close} no other member is used.
  */
 export interface Engine {
   readonly name: EngineName;
@@ -30,27 +30,27 @@ export interface Engine {
   /** The IV's length in bytes; 0 where there is none. */
   readonly ivSize: number;
   /**
-   * The most bytes that may be in the engine at once, and that one {@linkcode Engine.op} may return; settled by the
+   * The most bytes that may be in the engine at once, and that one {@linkcode Engine.op} may return. Known after the
    * first {@linkcode Engine.init}.
    */
   readonly window: number;
   /** Starts a stream, or a new message of it. `iv` has `ivSize` bytes, or is null where that is 0. */
   init(direction: Direction, iv: Bytes | null): void;
-  /** Sends all bytes of the scatter list; `last` ends the message. The engine keeps no reference to them. */
+  /** Sends all bytes of the input buffers. `last` ends the message. The engine keeps no reference to the buffers. */
   update(list: readonly Bytes[], last: boolean): void;
-  /** Fills the gather list, all of it, with processed bytes. Entries may be the memory just sent. */
+  /** Fills all output buffers with processed bytes. They may be the memory that was just sent. */
   op(list: readonly Bytes[]): void;
-  /** The same into memory of its own choice, of `length` bytes, that becomes the caller's. */
+  /** Returns `length` processed bytes in memory that becomes the caller's. */
   take(length: number): Bytes;
   /**
-   * {@linkcode Engine.update} and {@linkcode Engine.op} for one piece of whole chunks, with nothing else in the engine.
+   * {@linkcode Engine.update} and {@linkcode Engine.op} for one buffer of whole chunks. Only if the engine is empty.
    *
    * @returns The output: `bytes` itself with `inPlace`, else new memory that becomes the caller's.
    */
   pass(bytes: Bytes, inPlace: boolean): Bytes;
-  /** How many bytes one update may carry while `queued` bytes are in the engine. */
+  /** The number of bytes that one update may send while `queued` bytes are in the engine. */
   capacity(queued: number): number;
-  /** The same key, an independent stream. */
+  /** Opens another engine with the same key. */
   reinit(): Engine;
   /** Releases everything. Called once. */
   close(): void;

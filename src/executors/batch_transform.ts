@@ -5,7 +5,7 @@
  */
 
 import { ByteQueue } from "../byte_queue.ts";
-import { type Bytes, Scatter } from "../bytes.ts";
+import { type Bytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { setImmediate } from "../runtime/mod.ts";
@@ -52,7 +52,7 @@ export class BatchTransform implements Transform {
   readonly #resources: Resources;
   #queue: ByteQueue;
   #session: Session | undefined;
-  #input: Scatter | undefined;
+  #input: IovCursor | undefined;
   /** The number of the first unit that no batch has. */
   #index: number;
   #unitsPerBatch = 1;
@@ -91,11 +91,11 @@ export class BatchTransform implements Transform {
   }
 
   write(list: readonly Bytes[]): void {
-    this.#input = new Scatter(list);
+    this.#input = new IovCursor(list);
   }
 
   end(): void {
-    this.#input = new Scatter([]);
+    this.#input = new IovCursor([]);
     this.#isEnding = true;
   }
 
@@ -155,7 +155,7 @@ export class BatchTransform implements Transform {
   }
 
   /** Reads the head, and opens the session. Returns whether it is open. */
-  #readHead(input: Scatter): boolean {
+  #readHead(input: IovCursor): boolean {
     const { headSize } = this.#rule;
     this.#queue.add(input, Math.min(headSize - this.#queue.length, input.remaining));
     if (this.#queue.length < headSize && !this.#isEnding) {
@@ -178,7 +178,7 @@ export class BatchTransform implements Transform {
   }
 
   /** Runs the next batch, if it is whole or the last one. Returns whether there may be another. */
-  #runNext(input: Scatter): boolean {
+  #runNext(input: IovCursor): boolean {
     const total = this.#queue.length + input.remaining;
     const whole = this.#rule.lengthOf(this.#index, this.#unitsPerBatch);
     if (this.#isEnding && total <= whole) {
@@ -201,7 +201,7 @@ export class BatchTransform implements Transform {
   }
 
   /** Returns whether the batch was handed over. */
-  #run(input: Scatter, length: number, isLast: boolean): boolean {
+  #run(input: IovCursor, length: number, isLast: boolean): boolean {
     const session = this.#session!;
     const mayOverwrite = this.#inPlace && this.#queue.length === 0;
     const list = session.isSynchronous ? this.#peek(input, length) : this.#take(input, length);
@@ -237,7 +237,7 @@ export class BatchTransform implements Transform {
   }
 
   /** The next `length` bytes, which stay in the queue and in the caller's memory. */
-  #peek(input: Scatter, length: number): readonly Bytes[] {
+  #peek(input: IovCursor, length: number): readonly Bytes[] {
     const queue = this.#queue;
     const missing = length - queue.length;
     if (queue.length === 0) return input.peek(missing);
@@ -246,7 +246,7 @@ export class BatchTransform implements Transform {
     return [queue.bytes];
   }
 
-  #take(input: Scatter, length: number): readonly Bytes[] {
+  #take(input: IovCursor, length: number): readonly Bytes[] {
     this.#queue.add(input, Math.max(0, length - this.#queue.length));
     return this.#queue.take(length);
   }
@@ -264,7 +264,7 @@ export class BatchTransform implements Transform {
   }
 
   /** Takes over what is left of the input, unless it makes a batch for which there is no room yet. */
-  #takeRest(input: Scatter): void {
+  #takeRest(input: IovCursor): void {
     if (this.#isEnding) {
       if (this.#isEndSent) this.#input = undefined;
       return;
@@ -317,4 +317,4 @@ export class BatchTransform implements Transform {
   }
 }
 
-const NO_INPUT = new Scatter([]);
+const NO_INPUT = new IovCursor([]);

@@ -6,7 +6,7 @@
  * them. There are two:
  *
  * - This thread. `run` returns the result at once: no promise is on the path of a chunk. A batch is one segment.
- *   (Bare ciphers do without batches here: `src/cipher/cryptor.ts`.)
+ *   (Bare ciphers do without batches here: `src/cipher/cipher_transform.ts`.)
  * - `WorkerPool`. `run` returns a promise. The pool is a queue of tasks, first come, first served, with at most two
  *   tasks at each Worker. A batch is about 1 MiB.
  *

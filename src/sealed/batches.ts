@@ -6,7 +6,7 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, Scatter, sizeOf, viewOf } from "../bytes.ts";
+import { type Bytes, IovCursor, sizeOf, viewOf } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
@@ -172,7 +172,7 @@ function sealBatch(
   { index: first = 0, isLast }: Position,
   outputs: Bytes[],
 ): void {
-  const input = new Scatter(list);
+  const input = new IovCursor(list);
   const count = layout.plaintext.countOf(first, input.remaining - 1) + 1;
   if (first > 0 && count === 1) return void outputs.push(cipher.seal(list, { index: checkIndex(first), isLast }));
   const start = first === 0 ? front.length : 0;

@@ -5,7 +5,7 @@
  */
 
 import { ByteQueue } from "../byte_queue.ts";
-import { type Bytes, Scatter } from "../bytes.ts";
+import { type Bytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { engineFor, unsealFactory } from "./batches.ts";
@@ -75,7 +75,7 @@ class RotatingUnsealer implements Transform {
   readonly #plans: readonly SealPlan[];
   readonly #size: number;
   readonly #front: ByteQueue;
-  #input: Scatter | undefined;
+  #input: IovCursor | undefined;
   #isEnding = false;
   #inner: Transform | undefined;
   #isClosed = false;
@@ -97,7 +97,7 @@ class RotatingUnsealer implements Transform {
 
   write(list: readonly Bytes[]): void {
     if (this.#inner) this.#inner.write(list);
-    else this.#input = new Scatter(list);
+    else this.#input = new IovCursor(list);
   }
 
   end(): void {

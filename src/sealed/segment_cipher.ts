@@ -5,8 +5,8 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, Scatter, sizeOf } from "../bytes.ts";
-import { Flow } from "../cipher/flow.ts";
+import { type Bytes, IovCursor, sizeOf } from "../bytes.ts";
+import { EngineStream } from "../cipher/engine_stream.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { discard, owned } from "../engines/scratch.ts";
@@ -125,7 +125,7 @@ function nonceOf(prefix: Bytes, length: number): Bytes {
 /** AES-CTR and HMAC over the nonce and the ciphertext. */
 class CtrHmacCipher implements SegmentCipher {
   readonly engine: EngineName;
-  readonly #flow: Flow;
+  readonly #stream: EngineStream;
   readonly #macKey: Secret;
   readonly #macName: string;
   /** An input buffer of the size of a tag: {@linkcode seal} reserves space for the tag with it. */
@@ -136,8 +136,8 @@ class CtrHmacCipher implements SegmentCipher {
   constructor(format: Format, derived: Secret, prefix: Bytes, choice: EngineChoice) {
     const { keySize, macHash, tagSize } = format;
     const algorithm = parseAlgorithm("ctr(aes)");
-    this.#flow = new Flow(openEngine(algorithm, derived.clone(0, keySize), choice), algorithm);
-    this.engine = this.#flow.engine.name;
+    this.#stream = new EngineStream(openEngine(algorithm, derived.clone(0, keySize), choice), algorithm);
+    this.engine = this.#stream.engine.name;
     this.#macKey = derived.clone(keySize);
     this.#macName = hashName(macHash!);
     this.#tagSpace = new Uint8Array(tagSize);
@@ -164,7 +164,7 @@ class CtrHmacCipher implements SegmentCipher {
 
   close(): void {
     this.#macKey.dispose();
-    this.#flow.close();
+    this.#stream.close();
   }
 
   #tagOf(ciphertext: Bytes): Uint8Array {
@@ -174,18 +174,18 @@ class CtrHmacCipher implements SegmentCipher {
 
   /** Encrypts or decrypts a segment as a stream of its own, in windows. */
   #crypt(direction: "encrypt" | "decrypt", list: readonly Bytes[], target?: Bytes): Bytes {
-    const flow = this.#flow;
-    const input = new Scatter(list);
+    const stream = this.#stream;
+    const input = new IovCursor(list);
     const length = input.remaining;
     if (length === 0) return target ?? new Uint8Array(0);
-    flow.start({ direction, iv: this.#nonce });
-    if (flow.send(input, true) && !target) return flow.take(length);
+    stream.start({ direction, iv: this.#nonce });
+    if (stream.send(input, true) && !target) return stream.take(length);
     const output = target ?? new Uint8Array(length);
     for (let at = 0;;) {
-      const { ready } = flow;
-      flow.receive([output.subarray(at, at += ready)]);
+      const { ready } = stream;
+      stream.receive([output.subarray(at, at += ready)]);
       if (at === length) return output;
-      flow.send(input, true);
+      stream.send(input, true);
     }
   }
 }

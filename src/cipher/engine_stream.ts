@@ -1,50 +1,51 @@
 /**
  * Flow control: one stream over one engine, in calls that never sleep.
  *
- * The rules of the kernel hold here by construction, for every user of the engines:
+ * The rules of the kernel that this class keeps for every user of an engine:
  *
- * - F1 Only bytes that are there are asked for: {@linkcode Flow.ready} counts them.
- * - F2 Only bytes that fit are sent: {@linkcode Engine.capacity} counts the room.
- * - F3 Only whole chunks are sent before the end; what is left of one is the tail, kept here.
- * - F5 What does not carry on from one op to the next is cut into rounds: an init, its bytes, and one op for all.
+ * - F1 It asks only for bytes that are there: {@linkcode EngineStream.ready} counts them.
+ * - F2 It sends only bytes that fit: {@linkcode Engine.capacity} counts the room.
+ * - F3 It sends only whole units before the end, and keeps the rest: the tail.
+ * - F5 A mode that does not continue from one op to the next is cut into rounds: an init, the bytes, and one op for all
+ *   of them.
  *
- * (F4 and F6 are the kernel engine's, F7 is that every call is synchronous.)
+ * The kernel engine keeps F4 and F6. F7 is that every call is synchronous.
  *
  * @module
  */
 
 import type { Algorithm } from "../algorithms.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
-import { type Bytes, type Scatter, scatter, sizeOf } from "../bytes.ts";
+import { type Bytes, type IovCursor, scatter, sizeOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { checkCounter, ivAt, ivOfSector, sectorAt, type Sectors } from "../position.ts";
 
-/** How a stream is laid out; all fields but `direction` and `iv` are for the streams of `cryptor.ts`. */
+/** How a stream is processed. */
 export interface StreamLayout {
   readonly direction: Direction;
-  /** `ivSize` bytes; null where there is none, and with sectors. */
+  /** `ivSize` bytes; null if the mode has no IV, and with sectors. */
   readonly iv: Bytes | null;
-  /** Makes the IV of each sector its number. */
+  /** The stream consists of sectors. The IV of each is its number. */
   readonly sectors?: Sectors | undefined;
-  /** Hold back at least so many bytes until the end: 1 for the block of PKCS#7. */
-  readonly hold?: 0 | 1 | undefined;
+  /** Bytes to keep back until the end: 1 for decryption with PKCS#7, whose last block needs its padding removed. */
+  readonly reserve?: 0 | 1 | undefined;
 }
 
 /** One stream at a time over one engine. */
-export class Flow {
+export class EngineStream {
   readonly engine: Engine;
   readonly algorithm: Algorithm;
-  /** Input goes to the engine in multiples of this, but for the end. */
+  /** Input goes to the engine in multiples of this many bytes, except at the end. */
   unit: number;
   #layout: StreamLayout | undefined;
   #tail: Bytes = new Uint8Array(0);
   #tailLength = 0;
   /** Bytes in the engine, not yet received. */
   #queued = 0;
-  /** Output of a round that its receiver had no room for, and how much of it is gone. */
-  #held: Bytes | undefined;
-  #heldOffset = 0;
-  /** Rounds: bytes (sectors: sectors) of the rounds that are over, and whether one is begun. */
+  /** Output of a round that was larger than its receiver, and how much of it was received. */
+  #leftoverOutput: Bytes | undefined;
+  #leftoverOffset = 0;
+  /** The bytes, or the sectors, of the rounds that are complete; and whether a round was begun. */
   #position = 0;
   #roundOpen = false;
   #ended = false;
@@ -55,38 +56,38 @@ export class Flow {
     this.unit = algorithm.chunkSize;
   }
 
-  /** Whether a stream has been started and not everything of it been received. */
+  /** Whether a stream was started and not yet received to its end. */
   get busy(): boolean {
     return this.#layout !== undefined && !this.done;
   }
 
-  /** Whether a stream has been started. */
+  /** Whether a stream was started. */
   get started(): boolean {
     return this.#layout !== undefined;
   }
 
-  /** Whether everything has been sent and received. */
+  /** Whether everything was sent and received. */
   get done(): boolean {
-    return this.#ended && this.#queued === 0 && this.#held === undefined;
+    return this.#ended && this.#queued === 0 && this.#leftoverOutput === undefined;
   }
 
-  /** Input bytes kept back here. */
+  /** The bytes of the tail. */
   get tailLength(): number {
     return this.#tailLength;
   }
 
-  /** The most bytes that are ever in the engine: whole units of its window. */
+  /** The most bytes that may be in the engine: whole units of its window. */
   get window(): number {
     return wholeUnits(this.engine.window, this.unit);
   }
 
   /** Bytes that can be received now (rule F1). */
   get ready(): number {
-    return this.#heldLength + this.#queued;
+    return this.#leftoverLength + this.#queued;
   }
 
   /**
-   * Starts a stream, and its first round, which settles the engine's window. The caller has checked that none is in
+   * Starts a stream and its first round, which determines the engine's window. The caller checks that none is in
    * progress.
    */
   start(layout: StreamLayout): void {
@@ -99,14 +100,15 @@ export class Flow {
   }
 
   /**
-   * Sends what fits of `input`, and keeps what is left of a unit.
+   * Sends as much of `input` as fits, and keeps the tail.
    *
-   * @returns Whether all of `input` was taken, and with `last` the stream ended.
-   * @throws {KcapiError} EMSGSIZE where a message is too long for one op, EOVERFLOW at the end of a counter; both
+   * @param last Whether `input` ends the stream.
+   * @returns Whether all of `input` was taken.
+   * @throws {KcapiError} EMSGSIZE if a message is too long for one op, EOVERFLOW at the end of a counter. Both come
    * before any byte of `input` is sent.
    */
-  send(input: Scatter, last: boolean): boolean {
-    const hold = last ? 0 : this.#layout!.hold ?? 0;
+  send(input: IovCursor, last: boolean): boolean {
+    const reserve = last ? 0 : this.#layout!.reserve ?? 0;
     for (;;) {
       const total = this.#tailLength + input.remaining;
       const room = this.#room(total, last);
@@ -115,80 +117,81 @@ export class Flow {
         this.#ended = true;
         return true;
       }
-      const length = wholeUnits(Math.min(total - hold, room), this.unit);
+      const length = wholeUnits(Math.min(total - reserve, room), this.unit);
       if (length <= 0) break;
       this.#deliver(length, input, false);
     }
-    if (last || (!this.isMessage && this.#tailLength + input.remaining >= this.unit + hold)) return false;
-    this.#keep(input);
+    if (last || (!this.isMessage && this.#tailLength + input.remaining >= this.unit + reserve)) return false;
+    this.#saveTail(input);
     return true;
   }
 
   /**
-   * Sends `bytes` and receives their output: what `send` and `take` would do, for the most frequent case.
+   * Sends `bytes` and receives their output, as `send` and `take` do, in fewer steps.
    *
-   * @returns Undefined, and nothing is done, unless they are whole units that carry on, with nothing in front of them.
+   * @returns Undefined, without any effect, unless `bytes` are whole units of a mode that continues, and no bytes
+   * precede them.
    */
   pass(bytes: Bytes, inPlace: boolean): Bytes | undefined {
     const { length } = bytes;
     const isUsual = this.#tailLength === 0 && this.#queued === 0 && length % this.unit === 0 && length > 0 &&
-      length <= this.engine.window && this.algorithm.kind === "stream" && this.#layout!.hold !== 1;
+      length <= this.engine.window && this.algorithm.kind === "stream" && this.#layout!.reserve !== 1;
     return isUsual ? this.engine.pass(bytes, inPlace) : undefined;
   }
 
   /**
-   * How many bytes a gather list of `room` bytes receives now: whole chunks, but for the stream's last ones.
+   * The number of bytes that output buffers of `room` bytes receive now: whole chunks, except at the end.
    */
   fit(room: number): number {
     const length = Math.min(room, this.ready);
-    const isRest = this.#ended && length === this.ready;
-    return isRest ? length : wholeUnits(length, this.algorithm.chunkSize);
+    const isEnd = this.#ended && length === this.ready;
+    return isEnd ? length : wholeUnits(length, this.algorithm.chunkSize);
   }
 
-  /** Receives bytes into all of `list`, whose size is one that {@linkcode fit} gave. */
+  /** Fills the output buffers, whose total length {@linkcode fit} returned. */
   receive(list: readonly Bytes[]): void {
     const length = sizeOf(list);
     if (this.#mayOp(length)) {
       this.engine.op(list);
       this.#received(length);
     } else {
-      scatter(this.#fromHeld(length), list);
+      scatter(this.#takeLeftover(length), list);
     }
   }
 
-  /** Receives `length` bytes, one that {@linkcode fit} gave, into new memory. */
+  /** Receives `length` bytes, which {@linkcode fit} returned, in new memory. */
   take(length: number): Bytes {
-    if (!this.#mayOp(length)) return this.#fromHeld(length).slice();
+    if (!this.#mayOp(length)) return this.#takeLeftover(length).slice();
     const bytes = this.engine.take(length);
     this.#received(length);
     return bytes;
   }
 
-  /** Ends the use of the engine. */
+  /** Zeroes the tail and closes the engine. */
   close(): void {
     this.#tail.fill(0);
     this.engine.close();
   }
 
-  /** Whether the stream is one op: nothing is ready before its end. */
+  /** Whether the stream is one op, so that nothing is ready before its end. */
   get isMessage(): boolean {
     const { kind } = this.algorithm;
     return kind === "message" || (kind === "sector" && this.#layout!.sectors === undefined);
   }
 
-  /** How many bytes may be sent now, of `total` at hand (rules F2 and F5). */
+  /** The number of bytes that may be sent now, of `total` available (rules F2 and F5). */
   #room(total: number, last: boolean): number {
     const { engine } = this;
     if (this.algorithm.kind === "stream") return engine.capacity(this.#queued);
     if (this.isMessage) {
-      if (total > engine.window) throw this.#tooLong();
+      if (total > engine.window) throw this.#createTooLongError();
       return last ? total : 0;
     }
     if (this.algorithm.kind === "counter") return engine.capacity(this.ready);
     return this.ready > 0 ? 0 : this.unit;
   }
 
-  #deliver(length: number, input: Scatter, last: boolean): void {
+  #deliver(length: number, input: IovCursor, last: boolean): void {
     const { kind } = this.algorithm;
     const fromInput = length - this.#tailLength;
     const rest = input.peek(fromInput);
@@ -212,7 +215,7 @@ export class Flow {
     this.#roundOpen = true;
   }
 
-  #keep(input: Scatter): void {
+  #saveTail(input: IovCursor): void {
     const { remaining } = input;
     const needed = this.#tailLength + remaining;
     if (needed > this.#tail.length) {
@@ -228,9 +231,9 @@ export class Flow {
     input.advance(remaining);
   }
 
-  /** Whether one op gives exactly what is asked for: a round is never cut in two (rule F5). */
+  /** Whether one op may return `length` bytes: it must return all of a round (rule F5). */
   #mayOp(length: number): boolean {
-    return this.#held === undefined && (this.algorithm.kind === "stream" || length === this.#queued);
+    return this.#leftoverOutput === undefined && (this.algorithm.kind === "stream" || length === this.#queued);
   }
 
   #received(length: number): void {
@@ -240,34 +243,34 @@ export class Flow {
     this.#roundOpen = false;
   }
 
-  #fromHeld(length: number): Bytes {
-    if (length > this.#heldLength) this.#holdRound();
-    const held = this.#held!;
-    const bytes = held.subarray(this.#heldOffset, this.#heldOffset + length);
-    this.#heldOffset += length;
-    if (this.#heldOffset === held.length) this.#held = undefined;
+  #takeLeftover(length: number): Bytes {
+    if (length > this.#leftoverLength) this.#keepRound();
+    const leftover = this.#leftoverOutput!;
+    const bytes = leftover.subarray(this.#leftoverOffset, this.#leftoverOffset + length);
+    this.#leftoverOffset += length;
+    if (this.#leftoverOffset === leftover.length) this.#leftoverOutput = undefined;
     return bytes;
   }
 
-  /** Takes the round from the engine, behind what is left of the ones before. */
-  #holdRound(): void {
-    const rest = this.#held?.subarray(this.#heldOffset);
+  /** Receives all of the round, and appends it to the leftover output. */
+  #keepRound(): void {
+    const rest = this.#leftoverOutput?.subarray(this.#leftoverOffset);
     const queued = this.#queued;
     const round = this.engine.take(queued);
     this.#received(queued);
-    this.#heldOffset = 0;
-    this.#held = round;
+    this.#leftoverOffset = 0;
+    this.#leftoverOutput = round;
     if (!rest) return;
-    this.#held = new Uint8Array(rest.length + queued);
-    this.#held.set(rest);
-    this.#held.set(round, rest.length);
+    this.#leftoverOutput = new Uint8Array(rest.length + queued);
+    this.#leftoverOutput.set(rest);
+    this.#leftoverOutput.set(round, rest.length);
   }
 
-  get #heldLength(): number {
-    return this.#held ? this.#held.length - this.#heldOffset : 0;
+  get #leftoverLength(): number {
+    return this.#leftoverOutput ? this.#leftoverOutput.length - this.#leftoverOffset : 0;
   }
 
-  /** The IV with which the next round continues the stream. */
+  /** The IV of the next round. */
   #roundIV(): Bytes | null {
     const { iv, sectors } = this.#layout!;
     if (sectors) return ivOfSector(sectorAt(sectors, this.#position), this.engine.ivSize);
@@ -275,7 +278,7 @@ export class Flow {
     return ivAt(this.algorithm, iv!, this.#position);
   }
 
-  #tooLong(): KcapiError {
+  #createTooLongError(): KcapiError {
     const { name, kind } = this.algorithm;
     return new KcapiError(
       "EMSGSIZE",

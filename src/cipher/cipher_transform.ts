@@ -1,21 +1,21 @@
 /**
- * One whole encryption or decryption in memory-sized steps: padding, sectors and buffers in place over a flow.
+ * One encryption or decryption, in outputs of at most a window: padding, sectors and output in place.
  *
  * @module
  */
 
 import type { Algorithm } from "../algorithms.ts";
-import { type Bytes, Scatter } from "../bytes.ts";
+import { type Bytes, IovCursor } from "../bytes.ts";
 import type { Direction, Engine, EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Sectors } from "../position.ts";
-import { Flow } from "./flow.ts";
+import { EngineStream } from "./engine_stream.ts";
 import type { Transform } from "../streams/transform.ts";
 import { checkIV, type Padding } from "./options.ts";
 import { pad, unpad } from "./padding.ts";
 
-/** The most sectors of one output. A window of the smallest ones would take the thread for tens of milliseconds. */
-const ROUNDS_AT_ONCE = 64;
+/** The most sectors of one output. A window of the smallest sectors would block the thread for tens of milliseconds. */
+const MAX_SECTORS = 64;
 
 /** The checked options of one encryption or decryption. */
 export interface CipherPlan {
@@ -31,16 +31,16 @@ interface Plan extends CipherPlan {
   readonly open: () => Engine;
 }
 
-/** One encryption or decryption: `write` input, `read` until there is nothing, …, `end`, `read` until there is nothing. */
-export class Cryptor implements Transform {
+/** One encryption or decryption: `write`, `read` until nothing is pending, …, `end`, `read` until nothing is pending. */
+export class CipherTransform implements Transform {
   readonly engine: EngineName;
   readonly #plan: Plan;
-  readonly #flow: Flow;
+  readonly #stream: EngineStream;
   readonly #blockSize: number;
-  readonly #hold: 0 | 1;
-  #input: Scatter | undefined;
+  readonly #reserve: 0 | 1;
+  #input: IovCursor | undefined;
   #last = false;
-  /** Outputs of the last round, and which of them comes next. */
+  /** The outputs of the last round, and the index of the next one. */
   #outputs: readonly Bytes[] = [];
   #nextOutput = 0;
   #closed = false;
@@ -50,12 +50,12 @@ export class Cryptor implements Transform {
     const engine = plan.open();
     this.engine = engine.name;
     this.#plan = plan;
-    this.#flow = new Flow(engine, algorithm);
+    this.#stream = new EngineStream(engine, algorithm);
     this.#blockSize = algorithm.blockSize ?? engine.blockSize;
-    this.#hold = padding === "pkcs7" && direction === "decrypt" ? 1 : 0;
+    this.#reserve = padding === "pkcs7" && direction === "decrypt" ? 1 : 0;
     try {
       const checkedIV = sectors ? null : checkIV(algorithm, iv, engine.ivSize, "stream_init");
-      this.#flow.start({ direction, iv: checkedIV, hold: this.#hold, sectors });
+      this.#stream.start({ direction, iv: checkedIV, reserve: this.#reserve, sectors });
       if (sectors && sectors.sectorSize > engine.window) {
         throw new RangeError(`"sectorSize" expected at most ${engine.window} bytes, got ${sectors.sectorSize}`);
       }
@@ -65,38 +65,39 @@ export class Cryptor implements Transform {
     }
   }
 
-  /** Whether {@linkcode read} has more to give, or more input to take. */
+  /** Whether {@linkcode read} has more output, or takes more input. */
   get pending(): boolean {
     return this.#input !== undefined || this.#nextOutput < this.#outputs.length;
   }
 
   /**
-   * The output of `bytes`, for the most frequent case: only when nothing is {@linkcode pending}.
+   * The output of `bytes`, in fewer steps than {@linkcode write} and {@linkcode read}. Only when nothing is
+   * {@linkcode pending}.
    *
-   * @returns Undefined, and nothing is done, where it takes {@linkcode write} and {@linkcode read}.
+   * @returns Undefined, without any effect, if `bytes` need those steps.
    */
   pass(bytes: Bytes): Bytes | undefined {
     try {
-      return this.#flow.pass(bytes, this.#plan.inPlace);
+      return this.#stream.pass(bytes, this.#plan.inPlace);
     } catch (error) {
       throw this.#closeWith(error);
     }
   }
 
-  /** Hands over input; only when nothing is {@linkcode pending}. The memory is in use until that is so again. */
+  /** Takes input. Only when nothing is {@linkcode pending}. The memory is in use until nothing is pending again. */
   write(list: readonly Bytes[]): void {
-    this.#input = new Scatter(list);
+    this.#input = new IovCursor(list);
   }
 
   /**
-   * Hands over the end.
+   * Ends the input.
    *
-   * @throws {RangeError} If an encryption is left with a partial block.
-   * @throws {KcapiError} EBADMSG if a decryption is.
+   * @throws {RangeError} If the input of an encryption ends with a partial block.
+   * @throws {KcapiError} EBADMSG if that of a decryption does.
    */
   end(): void {
     const { direction, padding, sectors } = this.#plan;
-    const tail = this.#flow.tailLength;
+    const tail = this.#stream.tailLength;
     const rest = tail % this.#blockSize;
     const isPadded = padding === "pkcs7";
     if (sectors) this.#checkLastSector(tail);
@@ -105,16 +106,16 @@ export class Cryptor implements Transform {
         new RangeError(`The input expected whole blocks of ${this.#blockSize} bytes, got ${rest} bytes too many`),
       );
     } else if (direction === "decrypt" && (isPadded && tail === 0 || this.#needsBlocks && rest > 0)) {
-      throw this.#closeWith(badMessage());
+      throw this.#closeWith(createBadMessageError());
     }
-    this.#input = new Scatter(isPadded && direction === "encrypt" ? [pad(this.#blockSize, rest)] : []);
+    this.#input = new IovCursor(isPadded && direction === "encrypt" ? [pad(this.#blockSize, rest)] : []);
     this.#last = true;
   }
 
   /**
    * The next output, of at most a window.
    *
-   * @returns Undefined where more input is needed, or after the end.
+   * @returns Undefined if more input is needed, and after the end.
    */
   read(): Bytes | undefined {
     if (this.#nextOutput < this.#outputs.length) return this.#outputs[this.#nextOutput++];
@@ -122,19 +123,19 @@ export class Cryptor implements Transform {
     try {
       this.#input.verify();
       const { inPlace, sectors } = this.#plan;
-      const output = sectors || inPlace && !this.#flow.isMessage ? this.#readLists() : this.#readFresh();
-      if (this.#flow.done) this.close();
+      const output = sectors || inPlace && !this.#stream.isMessage ? this.#readIntoBuffers() : this.#readNew();
+      if (this.#stream.done) this.close();
       return output;
     } catch (error) {
-      throw this.#closeWith(this.#last && this.#isRefusal(error) ? badMessage() : error);
+      throw this.#closeWith(this.#last && this.#isLengthError(error) ? createBadMessageError() : error);
     }
   }
 
-  /** Releases the engine, now. */
+  /** Closes the engine. Closing again does nothing. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#flow.close();
+    this.#stream.close();
   }
 
   get #needsBlocks(): boolean {
@@ -144,13 +145,13 @@ export class Cryptor implements Transform {
   #checkLastSector(tail: number): void {
     const { algorithm: { shortestSector, name }, direction } = this.#plan;
     if (tail === 0 || (shortestSector > 0 && tail >= shortestSector)) return;
-    if (direction === "decrypt") throw this.#closeWith(badMessage());
+    if (direction === "decrypt") throw this.#closeWith(createBadMessageError());
     const least = shortestSector > 0 ? `at least ${shortestSector} bytes` : "no less";
     throw this.#closeWith(new RangeError(`The last sector expected ${least} for ${name}, got ${tail} bytes`));
   }
 
-  /** The engine refuses a ciphertext of a length it cannot have. */
-  #isRefusal(error: unknown): boolean {
+  /** Whether the engine refused a ciphertext because of its length. */
+  #isLengthError(error: unknown): boolean {
     return this.#plan.direction === "decrypt" && error instanceof KcapiError && error.code === "EINVAL";
   }
 
@@ -159,73 +160,73 @@ export class Cryptor implements Transform {
     return error;
   }
 
-  #readFresh(): Bytes | undefined {
-    const flow = this.#flow;
-    if (flow.send(this.#input!, this.#last)) this.#input = undefined;
-    const length = flow.ready;
-    return length > 0 ? this.#unpadded(flow.take(length)) : undefined;
+  #readNew(): Bytes | undefined {
+    const stream = this.#stream;
+    if (stream.send(this.#input!, this.#last)) this.#input = undefined;
+    const length = stream.ready;
+    return length > 0 ? this.#removePadding(stream.take(length)) : undefined;
   }
 
-  /** Output into memory of our choice: in place, or one buffer for many sectors. */
-  #readLists(): Bytes | undefined {
-    const flow = this.#flow;
+  /** Output in place, or in one buffer for many sectors. */
+  #readIntoBuffers(): Bytes | undefined {
+    const stream = this.#stream;
     const input = this.#input!;
     const length = this.#roundLength(input);
-    const outputs = length === 0 ? [] : this.#outputMemory(length, input);
-    if (flow.send(input, this.#last)) this.#input = undefined;
-    if (flow.ready === length) {
-      if (length > 0) flow.receive(outputs);
+    const outputs = length === 0 ? [] : this.#outputBuffers(length, input);
+    if (stream.send(input, this.#last)) this.#input = undefined;
+    if (stream.ready === length) {
+      if (length > 0) stream.receive(outputs);
     } else {
       this.#receiveRounds(outputs, input);
     }
     this.#outputs = outputs;
     this.#nextOutput = 1;
-    return outputs[0] && this.#unpadded(outputs[0]);
+    return outputs[0] && this.#removePadding(outputs[0]);
   }
 
-  /** Sectors: several rounds fill one output. */
-  #receiveRounds(outputs: readonly Bytes[], input: Scatter): void {
-    const flow = this.#flow;
-    const memory = new Scatter(outputs);
+  /** Fills one output from several rounds, one for each sector. */
+  #receiveRounds(outputs: readonly Bytes[], input: IovCursor): void {
+    const stream = this.#stream;
+    const memory = new IovCursor(outputs);
     for (;;) {
-      const { ready } = flow;
-      flow.receive(memory.peek(ready));
+      const { ready } = stream;
+      stream.receive(memory.peek(ready));
       memory.advance(ready);
       if (memory.remaining === 0) return;
-      if (flow.send(input, this.#last)) this.#input = undefined;
+      if (stream.send(input, this.#last)) this.#input = undefined;
     }
   }
 
-  #roundLength(input: Scatter): number {
-    const { unit, window, tailLength } = this.#flow;
-    const most = this.#plan.sectors ? Math.min(ROUNDS_AT_ONCE * unit, window) : window;
+  #roundLength(input: IovCursor): number {
+    const { unit, window, tailLength } = this.#stream;
+    const most = this.#plan.sectors ? Math.min(MAX_SECTORS * unit, window) : window;
     const total = tailLength + input.remaining;
     if (this.#last && total <= most) return total;
-    const length = Math.min(total - (this.#last ? 0 : this.#hold), most);
+    const length = Math.min(total - (this.#last ? 0 : this.#reserve), most);
     return length > 0 ? length - length % unit : 0;
   }
 
   /**
-   * In place, each output byte goes where its input byte was. The unit that completes the tail has no such place: it
-   * gets a buffer of its own, in front, so that no output ever passes input that was not read.
+   * In place, each output byte goes where its input byte was. The unit that completes the tail gets a buffer of its own
+   * in front, so that output never overwrites input that was not read.
    */
-  #outputMemory(length: number, input: Scatter): readonly Bytes[] {
+  #outputBuffers(length: number, input: IovCursor): readonly Bytes[] {
     if (!this.#plan.inPlace) return [new Uint8Array(length)];
-    const { unit, tailLength } = this.#flow;
+    const { unit, tailLength } = this.#stream;
     if (tailLength === 0) return input.peek(length);
     const first = new Uint8Array(Math.min(unit, length));
     return [first, ...input.peek(length - first.length, first.length - tailLength)];
   }
 
-  #unpadded(output: Bytes): Bytes | undefined {
-    if (this.#hold === 0 || !this.#flow.done) return output;
+  #removePadding(output: Bytes): Bytes | undefined {
+    if (this.#reserve === 0 || !this.#stream.done) return output;
     const length = unpad(output, this.#blockSize);
-    if (length === undefined) throw badMessage();
+    if (length === undefined) throw createBadMessageError();
     return length > 0 ? output.subarray(0, length) : undefined;
   }
 }
 
-/** One error for all that can be wrong with a ciphertext: telling the cases apart would help who forges them. */
-export function badMessage(): KcapiError {
+/** The same error for every defect of a ciphertext: to tell them apart would help an attacker. */
+export function createBadMessageError(): KcapiError {
   return new KcapiError("EBADMSG", "decrypt", "the ciphertext is damaged, or the key or the IV is wrong");
 }
