@@ -234,17 +234,16 @@ const sealed = new Blob(await Array.fromAsync(seal({ key, format, engine }, chun
 
 /** Objects that are left open without a reference. */
 const ABANDONED: Record<string, () => Promise<unknown>> = {
-  "a stream that nobody reads": () => encryption().writable.getWriter().write(bytes(20)),
-  "a stream that nobody reads any more": () => endless().pipeThrough(encryption()).getReader().read(),
-  "encrypt() that nobody asks any more": () => encrypt("cbc(aes)", options, endlessly()).next(),
-  "a handle that nobody closed": async () => {
+  "an unread stream": () => encryption().writable.getWriter().write(bytes(20)),
+  "a stream that is no longer read": () => endless().pipeThrough(encryption()).getReader().read(),
+  "an encrypt() that is no longer read": () => encrypt("cbc(aes)", options, endlessly()).next(),
+  "an unclosed handle": async () => {
     const handle = openHandle();
     await handle.streamUpdate(chunk);
     await handle.streamOp().next();
   },
-  "a sealed stream that nobody reads": () =>
-    watch(new SealStream({ key, format, engine })).writable.getWriter().write(bytes(20)),
-  "a sealed file that nobody closed, though its signal lives": async () => {
+  "an unread sealed stream": () => watch(new SealStream({ key, format, engine })).writable.getWriter().write(bytes(20)),
+  "an unclosed sealed file with a live signal": async () => {
     const source = watch({
       size: sealed.size,
       read: (start: number, end: number) => sealed.slice(start, end).arrayBuffer(),
