@@ -46,7 +46,7 @@ export interface SealedJob extends Omit<Job, "engine"> {
 /**
  * A stream that seals.
  *
- * @param header The header: for tests, because nobody else may choose a salt.
+ * @param header The header. Only tests pass one: a salt must be random.
  */
 export function sealFactory(plan: SealPlan, header: Header = randomHeader(plan.format)): TransformFactory {
   return factoryOf(plan, () => sealRule(plan, header));

@@ -46,20 +46,20 @@ export function rangeOf(source: SealedSource): Range {
   return { size: () => sizeOf(source), read: async (start, end) => await source.read(start, end) };
 }
 
-/** A Blob may lie, too: one runtime has some whose size it does not know, and says so by NaN or Infinity. */
+/** A Blob may have no size: in Bun 1.4, that of `Bun.stdin` is Infinity, and that of a file on S3 is NaN. */
 function sizeOf({ size }: SealedSource): number {
   if (Number.isSafeInteger(size) && size >= 0) return size;
   const got = typeof size === "number" ? size : describe(size);
   throw new TypeError(`"source" expected a size that is a number of bytes, got ${got}`);
 }
 
-/** Larger than any file of Linux. Bun says 2^52 - 1 less the start for a slice of a file whose size it has not read. */
+/** Larger than any file on Linux. If Bun has not read the size of a file, a slice of it has 2^52 - 1 less the start. */
 const LARGEST_SIZE = 2 ** 50;
 
-/** @throws Always: what reading the Blob throws, or why its size is impossible. */
+/** @throws Always: the error of reading the Blob, or an error that tells why its size is impossible. */
 export async function rejectSize(source: SealedSource, size: number): Promise<never> {
   if (source instanceof Blob && (size === 0 || size > LARGEST_SIZE)) {
-    // In Bun, a file that is missing has a size, too; reading it rejects. By a stream, for it may be endless.
+    // In Bun, a missing file has a size, and reading it rejects. A stream, because a file such as /dev/zero has no end.
     const reader = source.stream().getReader();
     await reader.read();
     await reader.cancel();
