@@ -7,7 +7,7 @@ import process from "node:process";
 import { inspect } from "node:util";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import type { Engine } from "../src/engines/engine.ts";
-import { masked, masks } from "../src/engines/scratch.ts";
+import { inputMemory, maskMemory } from "../src/engines/scratch.ts";
 import { openUserspace, userspaceHas, userspaceNames } from "../src/engines/userspace.ts";
 import { KcapiError } from "../src/errors.ts";
 import {
@@ -569,6 +569,6 @@ test("nothing of a stream is left in the memory that ciphers share when it has e
     stream.init("encrypt", bytes(ivSize!, 6));
     stream.update([input.subarray(0, 16), input.subarray(16, 96_016)], false);
     stream.close();
-    for (const { bytes } of [masked(), masks()]) assert(bytes.every((byte) => byte === 0), name);
+    for (const { bytes } of [inputMemory(), maskMemory()]) assert(bytes.every((byte) => byte === 0), name);
   }
 });

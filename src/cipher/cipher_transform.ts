@@ -31,7 +31,7 @@ interface Plan extends CipherPlan {
   readonly open: () => Engine;
 }
 
-/** One encryption or decryption: `write`, `read` until nothing is pending, …, `end`, `read` until nothing is pending. */
+/** One encryption or decryption: `write`, then `read` until nothing is pending; …; `end`, then `read` again. */
 export class CipherTransform implements Transform {
   readonly engine: EngineName;
   readonly #plan: Plan;

@@ -102,7 +102,7 @@ class KernelEngine implements Engine {
   }
 
   init(direction: Direction, iv: Bytes | null): void {
-    if (this.#isUsed && this.#algorithm.oneStreamPerKey) throw this.#usedUp("stream_init");
+    if (this.#isUsed && this.#algorithm.oneStreamPerKey) throw this.#createUsedUpError("stream_init");
     this.#isUsed = true;
     const handle = this.#handle;
     const none = this.#library.word(0);
@@ -153,7 +153,7 @@ class KernelEngine implements Engine {
       // Rule F6: a signal came before anything was taken, or only a part was.
       if (sent === -ERRNO.EINTR) continue;
       const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
-      if (this.#check(sent, operation) === 0) throw this.#broken(operation, sent);
+      if (this.#check(sent, operation) === 0) throw this.#createCountError(operation, sent);
       iovecs.advance(sent);
     }
   }
@@ -206,7 +206,7 @@ class KernelEngine implements Engine {
       // Rule F6. A mode that restarts at every op must not be continued by another one.
       if (got === -ERRNO.EINTR) continue;
       this.#check(got, "kcapi_cipher_stream_op");
-      if (got === 0 || this.#algorithm.kind !== "stream") throw this.#broken("kcapi_cipher_stream_op", got);
+      if (got === 0 || this.#algorithm.kind !== "stream") throw this.#createCountError("kcapi_cipher_stream_op", got);
       iovecs.advance(got);
     }
   }
@@ -218,7 +218,7 @@ class KernelEngine implements Engine {
   }
 
   reinit(): Engine {
-    if (this.#algorithm.oneStreamPerKey) throw this.#usedUp("kcapi_handle_reinit");
+    if (this.#algorithm.oneStreamPerKey) throw this.#createUsedUpError("kcapi_handle_reinit");
     const cell = new Uint8Array(new ArrayBuffer(8));
     this.#check(this.#call.kcapi_handle_reinit(cell, this.#handle, 0), "kcapi_handle_reinit");
     const native = { call: this.#call, handle: this.#library.cells(cell.buffer).get(0) };
@@ -243,14 +243,14 @@ class KernelEngine implements Engine {
     return this.#native.handle;
   }
 
-  #usedUp(operation: string): KcapiError {
+  #createUsedUpError(operation: string): KcapiError {
     const { name } = this.#algorithm;
     return new KcapiError("EOPNOTSUPP", operation, `${name} has one stream per key`, {
       hint: "open another handle: the kernel keeps the state of the keystream with the key",
     });
   }
 
-  #broken(operation: string, count: number): KcapiError {
+  #createCountError(operation: string, count: number): KcapiError {
     const { left } = this.#iovecs;
     this.#iovecs.clear();
     return new KcapiError("EIO", operation, `${count} bytes went through where ${left} were due`);

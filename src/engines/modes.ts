@@ -1,6 +1,6 @@
 /**
- * The modes of the userspace engine: `node:crypto`'s, and what is built over them where that is small: xts over ECB, rfc3686
- * over CTR, cbc over ECB, cfb and ofb over CBC.
+ * The modes of the userspace engine: those of `node:crypto`, and those built from them: xts and cbc from ECB, rfc3686
+ * from CTR, cfb and ofb from CBC.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { type Bytes, viewOf } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { addBlocks } from "../position.ts";
 import type { Direction } from "./engine.ts";
-import { masked, masks, type Memory, memory, once, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
+import { inputMemory, maskMemory, type Memory, memory, once, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
 
 /** For modes without one. */
 export const NO_IV: Bytes = new Uint8Array(0);
@@ -21,18 +21,18 @@ export interface Mode {
   /** Starts a message. */
   start(direction: Direction, iv: Bytes): void;
   /**
-   * Processes whole chunks, or the end of the message. Gives as many bytes in fresh memory, maybe as a Buffer. The input may
-   * be the caller's own object, in front of whose members others stand.
+   * Processes whole chunks, or the end of the message. Returns as many bytes in new memory, which may be a Buffer. The
+   * input may be an object of the caller whose methods were replaced.
    */
   run(input: Bytes): Uint8Array;
   /** Frees what the runtime holds for the message. */
   end(): void;
 }
 
-/** Makes a mode over a block cipher; undefined where the runtime lacks what that takes. */
+/** Makes a mode of a block cipher; undefined if the runtime does not support it. */
 type Maker = (cipher: string, key: Bytes) => Mode | undefined;
 
-/** By generic name. A driver's name is not here, for it insists on that driver. */
+/** By generic name. Names of drivers are for the kernel engine only. */
 export const MAKERS: Readonly<Record<string, Maker>> = {
   "cbc(*)": cbc,
   "cfb(*)": cfb,
@@ -54,27 +54,27 @@ export const CIPHERS: Readonly<Record<string, readonly [stem: string, block: num
   sm4: ["sm4", 16],
 };
 
-/** The mode of an algorithm under a key; undefined where the runtime lacks what it takes. */
+/** The mode of an algorithm with a key; undefined if the runtime does not support it. */
 export function make({ name, cipher = "" }: Algorithm, key: Bytes): Mode | undefined {
   if (cipher && !Object.hasOwn(CIPHERS, cipher)) return undefined;
   return MAKERS[name.replace(`(${cipher})`, "(*)")]?.(cipher, key);
 }
 
-/** What the kernel says of a length that a mode does not take. */
-export function unfit(name: string, expected: string): KcapiError {
+/** The error of the kernel for a length that a mode does not accept. */
+export function createLengthError(name: string, expected: string): KcapiError {
   return new KcapiError("EINVAL", "update", `${name} expects ${expected}`);
 }
 
 const works = new Map<string, boolean>();
 
-/** A cipher of `node:crypto`; undefined where this runtime does not have it. */
+/** A cipher of `node:crypto`; undefined if the runtime does not have it. */
 function native(name: string, key: Bytes, ivSize: number): Mode | undefined {
-  if (!works.has(name)) works.set(name, tried(name, key.length, ivSize));
-  return works.get(name) ? keyed(name, key, ivSize) : undefined;
+  if (!works.has(name)) works.set(name, isSupported(name, key.length, ivSize));
+  return works.get(name) ? createNative(name, key, ivSize) : undefined;
 }
 
-function tried(name: string, keySize: number, ivSize: number): boolean {
-  const trial = keyed(name, new Uint8Array(keySize), ivSize);
+function isSupported(name: string, keySize: number, ivSize: number): boolean {
+  const trial = createNative(name, new Uint8Array(keySize), ivSize);
   try {
     trial.start("encrypt", new Uint8Array(ivSize));
     trial.end();
@@ -84,21 +84,21 @@ function tried(name: string, keySize: number, ivSize: number): boolean {
   }
 }
 
-function keyed(name: string, key: Bytes, ivSize: number): Mode {
+function createNative(name: string, key: Bytes, ivSize: number): Mode {
   let cipher: ReturnType<ReturnType<typeof nodeCrypto>["createCipheriv"]> | undefined;
   let running: Direction;
   function start(direction: Direction, iv: Bytes): void {
-    // Without an IV there is no state, and the cipher at hand does for every message.
+    // Without an IV there is no state, and one cipher serves every message.
     if (ivSize === 0 && cipher && running === direction) return;
     end();
     const create = direction === "encrypt" ? nodeCrypto().createCipheriv : nodeCrypto().createDecipheriv;
     cipher = create(name, key, ivSize > 0 ? iv : null);
-    // At once: switched off after the first update, it costs one runtime a block in decryption.
+    // Before the first update: later, decryption in some runtimes keeps back a block.
     cipher.setAutoPadding(false);
     running = direction;
   }
   function end(): void {
-    // Without final(), one runtime keeps the cipher and its key for ever, others until garbage collection.
+    // Without final(), Deno keeps the cipher and its key forever, Bun and Node until garbage collection.
     cipher?.final();
     cipher = undefined;
   }
@@ -112,14 +112,14 @@ function blockSize(cipher: string): number {
 function block(mode: string, cipher: string, key: Bytes): Mode | undefined {
   const [stem, size] = CIPHERS[cipher]!;
   const name = `${stem.replace("#", `${8 * key.length}`)}-${mode}`;
-  // Not every runtime knows this one by its mode.
+  // Not every runtime knows des-ede3-ecb by this name.
   return native(name === "des-ede3-ecb" ? "des-ede3" : name, key, mode === "ecb" ? 0 : size);
 }
 
 /**
- * Where ECB and the work around it are faster than the mode that `node:crypto` has, with AES at 64 KiB. Measured
- * (bench/modes.ts): RustCrypto's ctr 115 µs against 34, its cbc decryption 168 against 30; OpenSSL's 17 and 10, BoringSSL's 9
- * and 9, where ECB alone takes about as long.
+ * Whether AES over ECB with an XOR is faster than the mode of `node:crypto`. Measured at 64 KiB (bench/modes.ts):
+ * RustCrypto (Deno) takes 115 µs for ctr and 168 µs for cbc decryption, and over ECB 34 and 30. OpenSSL (Node) takes 17
+ * and 10, BoringSSL (Bun) 9 and 9, about as long as ECB alone.
  */
 const isOverEcb = once(() => cryptoBackend() === "rustcrypto");
 
@@ -129,10 +129,10 @@ function ctr(cipher: string, key: Bytes): Mode | undefined {
   return ready && ecb ? bySize(ready, ctrOverEcb(ecb)) : ready;
 }
 
-/** Below so many bytes, the work around ECB costs more than it gains. */
+/** Below this length, ECB with an XOR is not faster. */
 const LEAST_OVER_ECB = 1024;
 
-/** One mode for messages that begin with few bytes, another for the others: most go on as they begin. */
+/** One mode for messages whose first input is short, another for the rest. */
 function bySize(short: Mode, long: Mode): Mode {
   let running: Mode | undefined;
   let startShort = (): void => {};
@@ -171,7 +171,7 @@ function ctrOverEcb(ecb: Mode): Mode {
   }
   function run(given: Bytes): Uint8Array {
     const input = viewOf(given, 0, given.length);
-    const { bytes, words } = masks();
+    const { bytes, words } = maskMemory();
     const rest = used;
     if (rest > 0) bytes.set(before.bytes);
     const first = rest > 0 ? 1 : 0;
@@ -252,7 +252,7 @@ function byDirection(encrypting: Mode, decrypting: Mode): Mode {
   };
 }
 
-/** Decryption is one call of ECB; encryption one per block, for each needs the one before: slow, but right. */
+/** Decryption is one call of ECB. Encryption is one call per block, because each needs the block before. */
 function cbcOverEcb(ecb: Mode, size: number): Mode {
   let run: Mode["run"];
   /** The ciphertext block before the next. */
@@ -282,7 +282,7 @@ function cbcOverEcb(ecb: Mode, size: number): Mode {
   return { start, run: (input) => run(input), end: ecb.end };
 }
 
-/** CFB's key stream is E(IV), then E of each ciphertext block; in encryption, that is CBC over E(IV) and the plaintext. */
+/** CFB's keystream is E(IV), then E of each ciphertext block. Encryption is CBC over E(IV) and the plaintext. */
 function cfb(cipher: string, key: Bytes): Mode | undefined {
   const chain = cbc(cipher, key);
   const ecb = block("ecb", cipher, key);
@@ -313,8 +313,8 @@ function feedback(
   }
   function run(input: Uint8Array): Uint8Array {
     const whole = Math.ceil(input.length / size) * size;
-    const blocks = masked().bytes.subarray(0, whole);
-    const keyStream = masks().bytes;
+    const blocks = inputMemory().bytes.subarray(0, whole);
+    const keyStream = maskMemory().bytes;
     feed(blocks, input);
     keyStream.set(next);
     keyStream.set(source.run(blocks), size);
@@ -348,8 +348,8 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
     decrypts = direction === "decrypt";
   }
   function run(input: Uint8Array): Uint8Array {
-    if (input.length < 16) throw unfit("xts", "at least one block");
-    const mask = masks().words;
+    if (input.length < 16) throw createLengthError("xts", "at least one block");
+    const mask = maskMemory().words;
     double(tweak.words, mask, Math.ceil(input.length / 16));
     const tail = input.length % 16;
     if (tail === 0) return between(mask, input);
@@ -362,7 +362,7 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
   /** ECB between two XORs with the mask. */
   function between(mask: Words, input: Uint8Array): Uint8Array {
     const count = input.length / 4;
-    const inner = masked();
+    const inner = inputMemory();
     inner.bytes.set(input);
     xorWords(inner.words, mask, count);
     const output = data.run(inner.bytes.subarray(0, input.length));

@@ -1,5 +1,5 @@
 /**
- * The runtime's own `node:crypto` behind the engine interface: the same bytes where AF_ALG is not to be had.
+ * The userspace engine: the runtime's own `node:crypto`, with the same output as AF_ALG.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import { KcapiError } from "../errors.ts";
 import type { Secret } from "../secret.ts";
 import { nearestAlgorithm } from "../system/nearest.ts";
 import { type Direction, type Engine, MAX_WINDOW } from "./engine.ts";
-import { CIPHERS, make, MAKERS, type Mode, NO_IV, unfit } from "./modes.ts";
-import { discard, gather, once, owned, wipeScratch } from "./scratch.ts";
+import { CIPHERS, createLengthError, make, MAKERS, type Mode, NO_IV } from "./modes.ts";
+import { discard, gather, once, toOwned, wipeScratch } from "./scratch.ts";
 
-/** The names of the algorithms that {@linkcode openUserspace} has in this runtime: tried, once. */
+/** The names of the algorithms that {@linkcode openUserspace} supports in this runtime. Each is tried once. */
 export const userspaceNames: () => readonly string[] = once(() => {
   const ciphers = Object.keys(CIPHERS);
   const names = Object.keys(MAKERS).flatMap((template) =>
@@ -22,7 +22,7 @@ export const userspaceNames: () => readonly string[] = once(() => {
   return names.filter((name) => userspaceHas(parseAlgorithm(name)));
 });
 
-/** Whether {@linkcode openUserspace} has this algorithm in this runtime, with some length of key at least. */
+/** Whether {@linkcode openUserspace} supports this algorithm in this runtime, with a key of at least one length. */
 export function userspaceHas(algorithm: Algorithm): boolean {
   return algorithm.keySizes?.some((size) => make(algorithm, new Uint8Array(size))) ?? false;
 }
@@ -37,7 +37,7 @@ export function userspaceHas(algorithm: Algorithm): boolean {
  */
 export function openUserspace(algorithm: Algorithm, key: Secret): Engine {
   try {
-    if (!userspaceHas(algorithm)) throw missing(algorithm.name);
+    if (!userspaceHas(algorithm)) throw createMissingError(algorithm.name);
     checkKeySize(algorithm, key);
     return new UserspaceEngine(algorithm, key);
   } catch (error) {
@@ -51,7 +51,7 @@ function checkKeySize({ name, keySizes }: Algorithm, { length }: Secret): void {
   throw new KcapiError("EINVAL", "setkey", `${name} expects a key of ${keySizes!.join(" or ")} bytes, got ${length}`);
 }
 
-function missing(name: string, key = ""): KcapiError {
+function createMissingError(name: string, key = ""): KcapiError {
   const nearest = nearestAlgorithm(name);
   return new KcapiError("ENOENT", "createCipheriv", `the userspace engine of this runtime has no ${name}${key}`, {
     hint: nearest
@@ -60,7 +60,7 @@ function missing(name: string, key = ""): KcapiError {
   });
 }
 
-/** What an engine that was never closed leaves behind; may not refer to the engine itself. */
+/** What the finalizer releases if an engine was not closed. It must not refer to the engine. */
 interface FinalizerState {
   readonly mode: Mode;
   readonly key: Secret;
@@ -72,7 +72,7 @@ const finalizer = new FinalizationRegistry<FinalizerState>(({ mode, key }) => {
   key.dispose();
 });
 
-/** Processes bytes when they are sent, so that nothing refers to the sender's memory afterwards. */
+/** Processes bytes when they are sent, so that it keeps no reference to the input buffers. */
 class UserspaceEngine implements Engine {
   readonly name = "userspace";
   readonly blockSize: number;
@@ -81,14 +81,14 @@ class UserspaceEngine implements Engine {
   readonly #algorithm: Algorithm;
   readonly #key: Secret;
   readonly #mode: Mode;
-  /** What is not yet received, behind the first `#received` bytes. */
+  /** Output that was not received, after the first `#received` bytes. */
   #output: Uint8Array[] = [];
   #received = 0;
   #isClosed = false;
 
   constructor(algorithm: Algorithm, key: Secret) {
     const mode = make(algorithm, key.bytes);
-    if (!mode) throw missing(algorithm.name, ` with a key of ${key.length} bytes`);
+    if (!mode) throw createMissingError(algorithm.name, ` with a key of ${key.length} bytes`);
     // A sector mode's shortest sector is a block.
     this.blockSize = algorithm.blockSize ?? (algorithm.shortestSector || 1);
     this.ivSize = algorithm.ivSize!;
@@ -99,14 +99,16 @@ class UserspaceEngine implements Engine {
   }
 
   init(direction: Direction, iv: Bytes | null): void {
-    if (this.#isClosed) throw closed();
+    if (this.#isClosed) throw createClosedError();
     this.#drop();
     this.#mode.start(direction, iv ?? NO_IV);
   }
 
   update(list: readonly Bytes[]): void {
     const input = gather(list);
-    if (input.length % (this.#algorithm.blockSize ?? 1) > 0) throw unfit(this.#algorithm.name, "whole blocks");
+    if (input.length % (this.#algorithm.blockSize ?? 1) > 0) {
+      throw createLengthError(this.#algorithm.name, "whole blocks");
+    }
     if (input.length > 0) this.#output.push(this.#mode.run(input));
   }
 
@@ -115,7 +117,7 @@ class UserspaceEngine implements Engine {
   }
 
   take(length: number): Bytes {
-    if (this.#received === 0 && this.#output[0]?.length === length) return owned(this.#output.shift()!);
+    if (this.#received === 0 && this.#output[0]?.length === length) return toOwned(this.#output.shift()!);
     const target = new Uint8Array(length);
     this.#fill(target);
     return target;
@@ -123,7 +125,7 @@ class UserspaceEngine implements Engine {
 
   pass(bytes: Bytes, inPlace: boolean): Bytes {
     const output = this.#mode.run(bytes);
-    if (!inPlace) return owned(output);
+    if (!inPlace) return toOwned(output);
     scatter(output, [bytes]);
     discard(output);
     return bytes;
@@ -134,7 +136,7 @@ class UserspaceEngine implements Engine {
   }
 
   reinit(): Engine {
-    if (this.#isClosed) throw closed();
+    if (this.#isClosed) throw createClosedError();
     return new UserspaceEngine(this.#algorithm, this.#key.clone());
   }
 
@@ -168,7 +170,7 @@ class UserspaceEngine implements Engine {
   }
 }
 
-/** Its key is zeroed: nothing may be encrypted with what is left. */
-function closed(): KcapiError {
+/** A closed engine refuses work, because its key is zeroed. */
+function createClosedError(): KcapiError {
   return new KcapiError("EBADF", "userspace", "the cipher is closed");
 }

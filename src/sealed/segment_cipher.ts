@@ -9,7 +9,7 @@ import { type Bytes, IovCursor, sizeOf } from "../bytes.ts";
 import { EngineStream } from "../cipher/engine_stream.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
-import { discard, owned } from "../engines/scratch.ts";
+import { discard, toOwned } from "../engines/scratch.ts";
 import { nodeCrypto } from "../runtime/mod.ts";
 import { Secret } from "../secret.ts";
 import { type Format, type Header, PREFIX_SIZE } from "./format.ts";
@@ -233,7 +233,7 @@ class GcmCipher implements SegmentCipher {
       plaintext.fill(0); // unverified plaintext must not leave this function
       return undefined;
     }
-    if (!target) return owned(plaintext);
+    if (!target) return toOwned(plaintext);
     target.set(plaintext);
     discard(plaintext);
     return target;
