@@ -776,7 +776,11 @@ for (const [what, use] of Object.entries(USES)) {
       await turns(2);
       assertEquals(watch.live, 0);
     }
-    assert(watch.names.filter((name) => name === "kcapi_cipher_destroy").length >= 24);
+    const count = (call: string) => watch.names.filter((name) => name === call).length;
+    const opened = count("kcapi_cipher_init");
+    // encrypt() opens its cipher a microtask later, so the first of its moments opens none.
+    assert(opened >= (what === "encrypt()" ? 23 : 24), `${opened}`);
+    assertEquals(count("kcapi_cipher_destroy"), opened + count("kcapi_handle_reinit"));
   });
 }
 
