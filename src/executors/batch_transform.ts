@@ -17,20 +17,11 @@ interface Batch {
   result?: BatchResult;
 }
 
-/** What is released when a stream is collected that nobody closed. Does not refer to the stream. */
-interface Resources {
-  readonly rule: SplitRule;
-  queue: ByteQueue;
-  session: Session | undefined;
-}
-
-const finalizer = new FinalizationRegistry<Resources>(release);
-
-function release({ rule, queue, session }: Resources): void {
-  queue.wipe();
-  if (session) session.close();
-  else rule.discard();
-}
+/**
+ * Wipes the input of a stream that nobody closed. Keys and sessions have finalizers of their own. They may not be held
+ * here: the rule refers to the signals of the stream, and those to the stream while a write waits.
+ */
+const finalizer = new FinalizationRegistry<{ readonly queue: ByteQueue }>(({ queue }) => queue.wipe());
 
 /**
  * Cuts its input into batches, has them run by the session of an executor, and gives their outputs in order.
@@ -49,7 +40,8 @@ export class BatchTransform implements Transform {
   readonly engine: EngineName;
   readonly #rule: SplitRule;
   readonly #inPlace: boolean;
-  readonly #resources: Resources;
+  /** What the finalizer wipes. */
+  readonly #held: { queue: ByteQueue };
   #queue: ByteQueue;
   #session: Session | undefined;
   #input: IovCursor | undefined;
@@ -73,8 +65,8 @@ export class BatchTransform implements Transform {
     this.#inPlace = inPlace;
     this.#index = rule.first;
     this.#queue = new ByteQueue(rule.headSize);
-    this.#resources = { rule, queue: this.#queue, session: undefined };
-    finalizer.register(this, this.#resources, this);
+    this.#held = { queue: this.#queue };
+    finalizer.register(this, this.#held, this);
     if (rule.headSize === 0) this.#open(new Uint8Array(0));
     this.engine = this.#session?.engine ?? rule.engine!;
   }
@@ -122,7 +114,9 @@ export class BatchTransform implements Transform {
     finalizer.unregister(this);
     this.#input = undefined;
     this.#batches.length = 0;
-    release(this.#resources);
+    this.#queue.wipe();
+    if (this.#session) this.#session.close();
+    else this.#rule.discard();
     this.#tellProgress();
   }
 
@@ -169,12 +163,12 @@ export class BatchTransform implements Transform {
   #open(head: Bytes): void {
     const { first, hold } = this.#rule;
     const session = this.#rule.open(head);
-    this.#session = this.#resources.session = session;
+    this.#session = session;
     this.#unitsPerBatch = Math.max(1, this.#rule.countOf(first + 1, session.batchSize));
     const most = this.#rule.lengthOf(first + 1, this.#unitsPerBatch) + hold;
     // Output in place goes into memory that is moved, never into shared memory.
     const moves = this.#inPlace && !session.isSynchronous;
-    this.#queue = this.#resources.queue = new ByteQueue(most, { moves, memory: moves ? undefined : session.memory });
+    this.#queue = this.#held.queue = new ByteQueue(most, { moves, memory: moves ? undefined : session.memory });
   }
 
   /** Runs the next batch, if it is whole or the last one. Returns whether there may be another. */
