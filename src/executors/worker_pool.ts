@@ -24,8 +24,8 @@ const TASKS_PER_WORKER = 2;
  */
 const BATCH_SIZE = 1024 * 1024;
 
-/** A pool that nobody holds is closed. */
-const poolFinalizer = new FinalizationRegistry<Scheduler>((scheduler) => scheduler.close());
+/** Ends the Workers of a pool that nobody holds. It has no streams: each of them holds it. */
+const poolFinalizer = new FinalizationRegistry<Scheduler>((scheduler) => scheduler.close(closedError()));
 
 const sessionFinalizer = new FinalizationRegistry<() => void>((close) => close());
 
@@ -66,6 +66,8 @@ export class WorkerPool implements Disposable {
   /** The number of Workers that the pool may start. */
   readonly size: number;
   readonly #scheduler: Scheduler;
+  /** Not of the scheduler, which its Workers hold: the signal holds each stream whose writer or reader waits. */
+  readonly #closing = new AbortController();
 
   /**
    * Makes a pool. No Worker is started yet.
@@ -83,8 +85,11 @@ export class WorkerPool implements Disposable {
     const scheduler = new Scheduler(size);
     this.#scheduler = scheduler;
     poolFinalizer.register(this, scheduler, this);
+    const { signal } = this.#closing;
+    // Node 22 warns of eleven listeners. Each stream is one.
+    process.getBuiltinModule("node:events").setMaxListeners(0, signal);
     registerExecutor(this, {
-      signal: scheduler.signal,
+      signal,
       open: (job, key) => new PoolSession(this, scheduler, job, key),
     });
   }
@@ -110,13 +115,19 @@ export class WorkerPool implements Disposable {
   /** Ends the Workers. Streams that have not ended fail with KcapiError ECANCELED. Closing again does nothing. */
   close(): void {
     poolFinalizer.unregister(this);
-    this.#scheduler.close();
+    const reason = closedError();
+    this.#scheduler.close(reason); // which listeners of the signal may not use any more
+    this.#closing.abort(reason);
   }
 
   /** The same as {@linkcode close}. */
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+function closedError(): KcapiError {
+  return new KcapiError("ECANCELED", "close", "the pool of Workers was closed");
 }
 
 /** Node has no `navigator` with `--no-experimental-global-navigator`. */
@@ -165,7 +176,6 @@ class PoolSession implements Session {
 class Scheduler {
   readonly buffers = new SharedBufferPool();
   readonly #size: number;
-  readonly #closing = new AbortController();
   #workers: PoolWorker[] = [];
   #queue: Task[] = [];
   #streams = 0;
@@ -174,16 +184,10 @@ class Scheduler {
   /** A Worker was started, or could not be, in this turn of the event loop. */
   #hasStarted = false;
   #startError: unknown;
+  #closed: KcapiError | undefined;
 
   constructor(size: number) {
     this.#size = size;
-    // Node 22 warns of eleven listeners. Each stream is one.
-    process.getBuiltinModule("node:events").setMaxListeners(0, this.signal);
-  }
-
-  /** Aborted when the pool is closed. */
-  get signal(): AbortSignal {
-    return this.#closing.signal;
   }
 
   /** Tasks that one stream may have: all there can be at Workers, divided by the streams that have some. */
@@ -192,9 +196,9 @@ class Scheduler {
   }
 
   join(job: Job, key: Key): StreamRegistration {
-    if (this.signal.aborted) {
+    if (this.#closed) {
       disposeKey(key);
-      throw this.signal.reason;
+      throw this.#closed;
     }
     this.buffers.join();
     return { id: this.#streams++, job, key, workers: [], tasks: 0, isClosed: false };
@@ -225,7 +229,7 @@ class Scheduler {
     let failure: { readonly error: unknown } | undefined;
     const wait = (worker: PoolWorker) => worker.started().catch((error) => void (failure ??= { error }));
     while (!failure && this.#workers.length < this.#size) {
-      this.signal.throwIfAborted();
+      if (this.#closed) throw this.#closed;
       const worker = this.#start();
       if (worker) void wait(worker);
       else if (this.#startError) throw this.#startError;
@@ -240,10 +244,9 @@ class Scheduler {
     this.#dispatch();
   }
 
-  close(): void {
-    if (this.signal.aborted) return;
-    const reason = new KcapiError("ECANCELED", "close", "the pool of Workers was closed");
-    this.#closing.abort(reason);
+  close(reason: KcapiError): void {
+    if (this.#closed) return;
+    this.#closed = reason;
     this.#drop(() => true, reason);
     for (const worker of this.#workers.splice(0)) worker.quit(reason);
   }
