@@ -13,18 +13,19 @@ const STEP = 256 * PAGE;
  */
 export function findInMemory(pid: number, needle: Uint8Array): { found: number; searched: number } {
   const pieces = Array.from({ length: needle.length / 16 }, (_, i) => needle.subarray(16 * i, 16 * i + 16));
-  const { counts, searched } = search(pid, pieces);
-  return { found: counts.reduce((sum, count) => sum + count), searched };
+  const { places, searched } = search(pid, pieces);
+  return { found: places.flat().length, searched };
 }
 
-/** Finds which of the pieces, all of the same length, are in the memory of a process. */
-export function findEach(pid: number, pieces: readonly Uint8Array[]): boolean[] {
-  return search(pid, pieces).counts.map((count) => count > 0);
+/** Finds the addresses of each piece, all of the same length, in the memory of a process. */
+export function findEach(pid: number, pieces: readonly Uint8Array[]): number[][] {
+  return search(pid, pieces).places;
 }
 
-/** Counts the chunks of memory that contain each piece, and the searched bytes. */
-function search(pid: number, pieces: readonly Uint8Array[]): { counts: number[]; searched: number } {
-  const counts = pieces.map(() => 0);
+/** Finds the addresses of each piece, and counts the searched bytes. */
+function search(pid: number, pieces: readonly Uint8Array[]): { places: number[][]; searched: number } {
+  const places: number[][] = pieces.map(() => []);
+  const byStart = groupByStart(pieces);
   const [memory, pagemap] = ["mem", "pagemap"].map((file) => openSync(`/proc/${pid}/${file}`, "r")) as [number, number];
   const chunk = Buffer.alloc(STEP + pieces[0]!.length - 1); // Chunks overlap, to find a piece across two.
   let searched = 0;
@@ -33,14 +34,39 @@ function search(pid: number, pieces: readonly Uint8Array[]): { counts: number[];
       for (let at = start; at < end; at += STEP) {
         const length = readAt(memory, chunk, Math.min(chunk.length, end - at), at);
         searched += Math.min(length, STEP);
-        pieces.forEach((piece, i) => counts[i]! += Number(chunk.subarray(0, length).includes(piece)));
+        for (const [offset, i] of matches(chunk.subarray(0, length), pieces, byStart)) places[i]!.push(at + offset);
       }
     }
   } finally {
     closeSync(memory);
     closeSync(pagemap);
   }
-  return { counts, searched };
+  return { places, searched };
+}
+
+/** The numbers of the pieces, by their first two bytes. One pass with it takes less time than a search for each. */
+function groupByStart(pieces: readonly Uint8Array[]): (number[] | undefined)[] {
+  const byStart = new Array<number[] | undefined>(65536).fill(undefined);
+  pieces.forEach((piece, i) => (byStart[piece[0]! | piece[1]! << 8] ??= []).push(i));
+  return byStart;
+}
+
+function matches(
+  bytes: Buffer,
+  pieces: readonly Uint8Array[],
+  byStart: readonly (number[] | undefined)[],
+): [offset: number, piece: number][] {
+  const found: [number, number][] = [];
+  const last = bytes.length - pieces[0]!.length;
+  for (let at = 0; at <= last; at++) {
+    const numbers = byStart[bytes[at]! | bytes[at + 1]! << 8];
+    if (numbers === undefined) continue;
+    for (const i of numbers) {
+      const piece = pieces[i]!;
+      if (bytes.compare(piece, 0, piece.length, at, at + piece.length) === 0) found.push([at, i]);
+    }
+  }
+  return found;
 }
 
 /** Yields the ranges of existing pages in all readable mappings. */
