@@ -7,11 +7,14 @@ import { hkdfSync } from "node:crypto";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals, engine, runtime, runtimeArgv, test } from "./support/deps.ts";
-import { fillKey, type KeyUse } from "./support/keys_in_memory.ts";
+import { fillKey, type KeyUse, SECRETS } from "./support/keys_in_memory.ts";
 import { findEach } from "./support/process_memory.ts";
 import { type Bytes, bytes } from "./support/support.ts";
 
-/** A key that is searched for, whole: AES itself leaves halves of keys in registers and so on stacks. */
+/**
+ * A key that is searched for, whole: AES itself leaves halves of keys in registers and so on stacks. Freed memory whose
+ * front was overwritten is not found.
+ */
 interface Needle {
   readonly what: string;
   readonly piece: Bytes;
@@ -38,7 +41,7 @@ function isLeftByDeno(what: string): boolean {
   if (runtime !== "deno") return false;
   const isDerived = !what.startsWith("the user's key");
   if (engine === "kernel") return what.startsWith("the MAC key") || isDerived && what.includes("GCM");
-  return isDerived || !/[sS]eal/.test(what); // of sealed streams, the user's key is what HMAC authenticates
+  return isDerived || !/[sS]eal|Secret/.test(what); // of sealed streams, the user's key is what HMAC authenticates
 }
 
 async function keysLeft(workers: number): Promise<string[]> {
@@ -50,8 +53,8 @@ async function keysLeft(workers: number): Promise<string[]> {
   try {
     const uses: KeyUse[] = JSON.parse(String((await lines.next()).value));
     const needles = uses.flatMap(needlesOf);
-    // Streams with 6 ends, iterables with 4, readers with 3; handles or pools with 2; and the control.
-    const given = 6 * (workers ? 6 : 7) + 4 * 6 + 3 * 2 + 2 + 1;
+    // Streams with 6 ends, iterables with 4, readers with 3; handles or pools with 2; secrets; and the control.
+    const given = 6 * (workers ? 6 : 7) + 4 * 6 + 3 * 2 + 2 + SECRETS + 1;
     const derived = (6 + 6 + 4 + 4 + 3) * (2 + 1) + (workers ? 2 * 2 : 0);
     assertEquals(needles.length, given + derived);
     const places = findEach(running.pid!, needles.map(({ piece }) => piece));

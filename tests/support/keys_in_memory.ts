@@ -1,5 +1,8 @@
 /** Keys that two processes can derive, so that no key is sent between them. */
 
+/** How many keys are used in a `Secret` alone. */
+export const SECRETS = 20;
+
 /** A key, and the other inputs of its derived keys. */
 export interface KeyUse {
   /** The stream that used it, and how the stream ended. */
