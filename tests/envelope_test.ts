@@ -418,6 +418,7 @@ test("a key that cannot be used errors the stream, and names the entry", async (
     [{ passphrase: "a", iterations: 599_999 }, "recipients[0].iterations"],
     [{ kty: "OKP", crv: "Ed25519", x: "AA" }, "X25519"],
     [{ kty: "EC", crv: "P-256", x: "AA", y: "AA" }, "recipients[0]"],
+    [{ kty: "EC", crv: "P-256", x: "A".repeat(43), y: "A".repeat(43) }, "recipients"],
     [{ kty: "oct", k: "AAAA" }, "32 bytes"],
     [{ ...X25519.recipient, alg: "ECDH-ES" }, "recipients[0].alg"],
     [await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]), "AES-KW"],

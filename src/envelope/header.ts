@@ -85,7 +85,12 @@ export async function makeHeader(
       .setUnprotectedHeader({ alg: algorithm, ...(kid !== undefined && { kid }) });
     if (iterations !== undefined) recipient.setKeyManagementParameters({ p2c: iterations });
   }
-  const bytes = new TextEncoder().encode(`${MAGIC}${JSON.stringify(await jwe.encrypt())}\n`);
+  const wrapped = await jwe.encrypt().catch((cause) => {
+    throw new TypeError('"recipients" expected keys that can be used, got a public key that is not on its curve', {
+      cause,
+    });
+  });
+  const bytes = new TextEncoder().encode(`${MAGIC}${JSON.stringify(wrapped)}\n`);
   if (bytes.length > MOST_HEADER) {
     throw new RangeError(`"recipients" expected a header of at most ${MOST_HEADER} bytes, got ${bytes.length}`);
   }

@@ -58,6 +58,8 @@ const PUBLIC_MEMBERS: Readonly<Record<string, readonly string[]>> = {
   EC: ["kty", "crv", "x", "y"],
   RSA: ["kty", "n", "e"],
 };
+/** Bytes of a coordinate, by curve. */
+const COORDINATES: Readonly<Record<string, number>> = { "X25519": 32, "P-256": 32, "P-384": 48, "P-521": 66 };
 const EC_CURVES = ["P-256", "P-384", "P-521"];
 const LEAST_RSA = 2048;
 
@@ -116,6 +118,7 @@ async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<Jo
   if (!isRecipient && kty !== "oct" && d === undefined) {
     throw new TypeError(`"${name}" expected a private key, got a public one`);
   }
+  checkCoordinates(name, jwk);
   const members = isRecipient ? PUBLIC_MEMBERS[kty!] : undefined;
   const used = members ? Object.fromEntries(members.map((member) => [member, jwk[member]])) : jwk;
   let key: CryptoKey | Uint8Array;
@@ -131,6 +134,17 @@ async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<Jo
   }
   if (kty === "RSA") checkModulus(name, key as CryptoKey);
   return { algorithm, kid, key, iterations: undefined };
+}
+
+/** Deno 2.9 imports coordinates of a wrong length, and fails when they are used. */
+function checkCoordinates(name: string, jwk: JWK): void {
+  const size = COORDINATES[jwk.crv as string];
+  if (size === undefined) return;
+  for (const member of jwk.kty === "EC" ? ["x", "y"] : ["x"]) {
+    const value = jwk[member];
+    if (typeof value === "string" && value.length === Math.ceil(size * 4 / 3)) continue;
+    throw new TypeError(`"${name}.${member}" expected ${size} bytes in base64url`);
+  }
 }
 
 function algorithmOf(name: string, { kty, crv, alg }: JWK): KeyAlgorithm {
