@@ -48,7 +48,7 @@ export type { BytesLike } from "./src/bytes.ts";
 export type { KernelKey } from "./src/keyring/kernel_key.ts";
 export type { Padding } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
-export type { EngineName } from "./src/engines/engine.ts";
+export type { CipherEngineName, EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";

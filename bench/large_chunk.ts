@@ -5,13 +5,13 @@
  */
 
 import { EncryptionStream } from "../mod.ts";
-import type { EngineName } from "../src/engines/engine.ts";
+import type { CipherEngineName } from "../src/engines/engine.ts";
 import { iv, key, KiB, MiB, pump, record, roundsOr, statistics, takeTurns, ticksPerSecond, timed } from "./measure.ts";
 
 const TOTAL = 256 * MiB;
 
 /** Measures the speed, and how often a timer fires. */
-export async function measureLargeChunk(engine: EngineName, algorithms: readonly string[]): Promise<void> {
+export async function measureLargeChunk(engine: CipherEngineName, algorithms: readonly string[]): Promise<void> {
   const large = new Uint8Array(TOTAL).fill(3);
   const small = Array.from({ length: TOTAL / (64 * KiB) }, (_, i) => large.subarray(i * 64 * KiB, (i + 1) * 64 * KiB));
   const rounds = roundsOr(9);

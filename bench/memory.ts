@@ -11,7 +11,7 @@
 import { createCipheriv } from "node:crypto";
 import process from "node:process";
 import { EncryptionStream } from "../mod.ts";
-import type { EngineName } from "../src/engines/engine.ts";
+import type { CipherEngineName } from "../src/engines/engine.ts";
 import {
   type ByteTransform,
   chunksOf,
@@ -26,7 +26,7 @@ import {
 
 const TOTAL = Number(process.env.KCAPI_BENCH_MEMORY_TOTAL ?? 4096 * MiB);
 
-const [contender, engine, algorithm] = process.argv.slice(2) as [string, EngineName, string];
+const [contender, engine, algorithm] = process.argv.slice(2) as [string, CipherEngineName, string];
 
 await mostResident(16 * KiB, 256 * MiB);
 const before = process.memoryUsage().rss;

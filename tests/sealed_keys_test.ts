@@ -4,6 +4,7 @@
  */
 import { createRequire } from "node:module";
 import {
+  type EngineChoice,
   KcapiError,
   openSealed,
   seal,
@@ -186,7 +187,7 @@ for (const format of [CTR, GCM]) {
     using watching = watchKeys();
     const size = format === CTR ? 16 + 32 : 16;
     using copies = watchCopies((_, { length }) => length === size);
-    openSegmentCipher(plan.format, deriveKeys(plan.format, plan.key, header, plan.associatedData), header, plan.engine)
+    openSegmentCipher(plan.format, deriveKeys(plan.format, plan.key, header, plan.associatedData), header, engine)
       .close();
     const digests = watching.seen.get("digest")!;
     assert(digests.length >= 2 && digests.every(isZero), "HKDF's own");
@@ -199,7 +200,7 @@ test("the derived keys are zeroed if no cipher opens", () => {
   const derived = Secret.from(bytes(5 + 32));
   const memory = derived.bytes;
   const unfit = { ...plan.format, keySize: 5 as 16 };
-  assertThrows(() => openSegmentCipher(unfit, derived, { salt: bytes(16), prefix: bytes(7) }, plan.engine));
+  assertThrows(() => openSegmentCipher(unfit, derived, { salt: bytes(16), prefix: bytes(7) }, engine));
   assert(isZero(memory));
 });
 
@@ -305,7 +306,7 @@ for (const format of [CTR, GCM]) {
       checked,
       deriveKeys(checked, key, header, associatedData),
       header,
-      options.engine!,
+      options.engine as EngineChoice,
     );
     const indexes = [0, 1, 255, 256, 2 ** 16 - 1, 2 ** 16, 2 ** 24, 2 ** 31, 2 ** 32 - 2];
     const places = indexes.flatMap((index) => [{ index, isLast: false }, { index, isLast: true }]);
@@ -373,7 +374,7 @@ function writer(options: SealOptions) {
     plan.format,
     deriveKeys(plan.format, plan.key, header, plan.associatedData),
     header,
-    options.engine!,
+    options.engine as EngineChoice,
   );
   const segment = (length: number, place: { index: number; isLast: boolean }) => {
     const output = new Uint8Array(length + plan.format.tagSize);

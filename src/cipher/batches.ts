@@ -6,7 +6,7 @@
 
 import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
-import type { Direction, Engine, EngineName } from "../engines/engine.ts";
+import type { CipherEngineName, Direction, Engine } from "../engines/engine.ts";
 import { resolveKernelKey } from "../keyring/syscalls.ts";
 import { chooseEngine, type EngineChoice, openEngine } from "../engines/mod.ts";
 import { type Executor, type Job, type LocalSession, localSession, type SplitRule } from "../executors/executor.ts";
@@ -78,7 +78,7 @@ export function tryCipher(
   algorithm: Algorithm,
   key: Key,
   choice: EngineChoice,
-): { engine: EngineName; ivSize: number } {
+): { engine: CipherEngineName; ivSize: number } {
   try {
     const engine = openEngine(algorithm, cloneKey(key), choice);
     const { name, ivSize } = engine;
@@ -94,7 +94,7 @@ export function tryCipher(
  * The engine that will run. A key, an IV or a sector size that only the engine can check is checked here, in a cipher
  * that is closed again: its error is thrown when the stream is made.
  */
-function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): EngineName {
+function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): CipherEngineName {
   const { algorithm, sectors } = plan;
   try {
     const isChecked = algorithm.keySizes && algorithm.ivSize !== undefined && !sectors;

@@ -6,7 +6,7 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, IovCursor } from "../bytes.ts";
-import type { Direction, Engine, EngineName } from "../engines/engine.ts";
+import type { CipherEngineName, Direction, Engine } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Sectors } from "../position.ts";
 import { EngineStream } from "./engine_stream.ts";
@@ -33,7 +33,7 @@ interface Plan extends CipherPlan {
 
 /** One encryption or decryption: `write`, then `read` until nothing is pending; …; `end`, then `read` again. */
 export class CipherTransform implements Transform {
-  readonly engine: EngineName;
+  readonly engine: CipherEngineName;
   readonly #plan: Plan;
   readonly #stream: EngineStream;
   readonly #blockSize: number;

@@ -7,7 +7,7 @@
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streams/byte_iterator.ts";
 import { type Bytes, type BytesLike, bytesOf, copyOf, IovCursor, sizeOf, viewOf } from "../bytes.ts";
-import type { Direction, Engine, EngineName } from "../engines/engine.ts";
+import type { CipherEngineName, Direction, Engine } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import type { KernelKey } from "../keyring/kernel_key.ts";
@@ -136,7 +136,7 @@ export class CipherHandle implements Disposable {
   }
 
   /** The engine that really runs. */
-  get engine(): EngineName {
+  get engine(): CipherEngineName {
     return this.#engine.name;
   }
 

@@ -16,9 +16,21 @@ import { Secret } from "../secret.ts";
 /** PKCS#7 (RFC 5652), or none. */
 export type Padding = "pkcs7" | "none";
 
-/** The engine asked for, `"auto"` by default. */
-export function checkEngine(engine: unknown = "auto"): EngineChoice {
-  return oneOf("engine", engine, ["auto", "kernel", "userspace"]);
+/**
+ * The engine asked for, `"auto"` by default.
+ *
+ * @param more Those of sealed streams. Bare ciphers have no other.
+ */
+export function checkEngine<T extends string = never>(
+  engine: unknown = "auto",
+  more: readonly T[] = [],
+): EngineChoice | T {
+  if (engine === "webcrypto" && more.length === 0) {
+    throw new TypeError(
+      '"engine" expected "auto", "kernel" or "userspace", got "webcrypto", which runs sealed streams only',
+    );
+  }
+  return oneOf("engine", engine, ["auto", "kernel", "userspace", ...more]);
 }
 
 /** The key, in a copy that the caller owns; a kernel key, if the engine asked for can use it. */

@@ -7,7 +7,10 @@
 import type { Bytes } from "../bytes.ts";
 
 /** `"kernel"`: AF_ALG through libkcapi. `"userspace"`: the runtime's own `node:crypto`. */
-export type EngineName = "kernel" | "userspace";
+export type CipherEngineName = "kernel" | "userspace";
+
+/** What runs a stream: an engine, or for sealed streams the runtime's WebCrypto. */
+export type EngineName = CipherEngineName | "webcrypto";
 
 /**
  * The largest window of both engines, in bytes: the kernel's default send buffer. With larger socket buffers the op
@@ -24,7 +27,7 @@ export type Direction = "encrypt" | "decrypt";
  * is there. After {@linkcode Engine.close} no other member is used.
  */
 export interface Engine {
-  readonly name: EngineName;
+  readonly name: CipherEngineName;
   /** The cipher's block size in bytes; 1 for stream ciphers. */
   readonly blockSize: number;
   /** The IV's length in bytes; 0 where there is none. */

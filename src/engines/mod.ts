@@ -10,14 +10,14 @@ import { type ErrorCode, KcapiError } from "../errors.ts";
 import type { KernelKey, Key } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
-import type { Engine, EngineName } from "./engine.ts";
+import type { CipherEngineName, Engine } from "./engine.ts";
 import { openKernel } from "./kernel.ts";
 import { openUserspace } from "./userspace.ts";
 
 /**
  * Which engine to use. `"auto"` takes the kernel engine if it can serve the algorithm, and otherwise the userspace engine.
  */
-export type EngineChoice = "auto" | EngineName;
+export type EngineChoice = "auto" | CipherEngineName;
 
 /** The kernel engine cannot serve this algorithm on this system; other errors are the caller's to know. */
 const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
@@ -56,7 +56,7 @@ export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice)
 }
 
 /** Answers of {@linkcode chooseEngine}, by its arguments. */
-const choices = new Map<string, EngineName>();
+const choices = new Map<string, CipherEngineName>();
 
 /**
  * The engine that {@linkcode openEngine} takes for keys of `keySize` bytes. Opens a cipher with a key of zeros once in
@@ -64,7 +64,7 @@ const choices = new Map<string, EngineName>();
  *
  * @throws {KcapiError} What `openEngine` throws.
  */
-export function chooseEngine(algorithm: Algorithm, keySize: number, choice: EngineChoice): EngineName {
+export function chooseEngine(algorithm: Algorithm, keySize: number, choice: EngineChoice): CipherEngineName {
   const id = `${choice} ${keySize} ${algorithm.name}`;
   const known = choices.get(id);
   if (known) return known;

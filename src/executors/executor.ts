@@ -3,14 +3,14 @@
  *
  * A stream cuts its input into batches, hands each to an executor, and gives the results in order. An executor opens
  * a stream's keys ({@linkcode Executor.open}), runs its batches ({@linkcode Session.run}) and closes
- * them. There are two:
+ * them. There are three:
  *
  * - This thread. `run` returns the result at once: no promise is on the path of a chunk. A batch is one segment.
  *   (Bare ciphers do without batches here: `src/cipher/cipher_transform.ts`.)
  * - `WorkerPool`. `run` returns a promise. The pool is a queue of tasks, first come, first served, with at most two
  *   tasks at each Worker. A batch is about 1 MiB.
- *
- * An executor over WebCrypto fits beside them: it returns promises, and its batch is one segment.
+ * - WebCrypto (`src/sealed/webcrypto.ts`), for sealed streams only. `run` returns a promise. A batch is one segment. It
+ *   derives the keys itself, so that they may come from a CryptoKey: there is no {@linkcode Executor} object.
  *
  * What holds for all of them:
  *
@@ -26,14 +26,14 @@
 
 import type { Memory } from "../byte_queue.ts";
 import { type Bytes, describe } from "../bytes.ts";
-import type { EngineName } from "../engines/engine.ts";
+import type { CipherEngineName, EngineName } from "../engines/engine.ts";
 import type { Key } from "../keyring/kernel_key.ts";
 
 /** What an executor opens for a stream, besides the key: plain values, which may be sent to another thread. */
 export interface Job {
   /** Which code runs the batches. */
   readonly kind: string;
-  readonly engine: EngineName;
+  readonly engine: CipherEngineName;
   /** Whether each batch continues the one before. One Worker runs all of them, in order. */
   readonly isChain?: boolean;
 }

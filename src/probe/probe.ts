@@ -8,7 +8,7 @@ import type { Library } from "../../ffi/adapter.ts";
 import { hasFFI, loadIfGranted } from "../../ffi/mod.ts";
 import { platformInfo } from "../runtime/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
-import type { EngineName } from "../engines/engine.ts";
+import type { CipherEngineName } from "../engines/engine.ts";
 import { measureLimits, openKernel } from "../engines/kernel.ts";
 import { userspaceNames } from "../engines/userspace.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
@@ -71,7 +71,7 @@ export interface ProbeReport {
   /**
    * The ciphers that each engine opened in this call. The kernel engine tried those in /proc/crypto and common ones.
    */
-  ciphers: Record<EngineName, string[]>;
+  ciphers: Record<CipherEngineName, string[]>;
   /** The problems, with their causes and remedies. */
   problems: Problem[];
 }
@@ -87,7 +87,7 @@ export interface CipherInfo {
    */
   kind: "stream" | "counter" | "sector" | "message";
   /** The engines that opened the algorithm in this call. */
-  engines: EngineName[];
+  engines: CipherEngineName[];
   /** The block size; 1 for stream ciphers. */
   blockSize: number;
   /** The shortest key. */
@@ -223,7 +223,7 @@ export function list({ system, library }: Target): CipherInfo[] {
   const unlisted = new Set([...opened, ...userspaceNames()]);
   for (const { name } of listed) unlisted.delete(name);
   const infos = [...listed, ...Array.from(unlisted, knownSizes)].map(({ name, ...rest }): CipherInfo => {
-    const engines: EngineName[] = [];
+    const engines: CipherEngineName[] = [];
     if (opened.includes(name)) engines.push("kernel");
     if (userspaceNames().includes(name)) engines.push("userspace");
     return { name, kind: parseAlgorithm(name).kind, engines, ...rest };

@@ -7,9 +7,8 @@
 
 import { parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, IovCursor, sizeOf, viewOf } from "../bytes.ts";
-import type { EngineName } from "../engines/engine.ts";
+import type { CipherEngineName, EngineName } from "../engines/engine.ts";
 import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
-import { KcapiError } from "../errors.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
 import {
   type Job,
@@ -24,6 +23,7 @@ import type { Secret } from "../secret.ts";
 import type { TransformFactory } from "../streams/transform.ts";
 import {
   badMessage,
+  checkIndex,
   type Format,
   type Header,
   headerBytes,
@@ -34,6 +34,7 @@ import {
 } from "./format.ts";
 import type { SealPlan } from "./options.ts";
 import { deriveKeys, openSegmentCipher, type SegmentCipher } from "./segment_cipher.ts";
+import { openWebCrypto } from "./webcrypto.ts";
 
 /** Sealing or unsealing under the keys that were derived for one stream, as plain values. */
 export interface SealedJob extends Omit<Job, "engine"> {
@@ -103,14 +104,16 @@ export function sealRule(plan: SealPlan, header: Header, first = 0): SplitRule {
  */
 export function unsealRule(plan: SealPlan, first = 0): SplitRule {
   const { format, executor } = plan;
+  const engine = engineFor(plan);
+  const isAsync = executor !== undefined || engine === "webcrypto";
   const { sealed } = new SegmentLayout(format);
   return {
-    engine: engineFor(plan),
+    engine,
     headSize: format.headerSize,
     first,
     hold: 1,
-    isEager: executor === undefined,
-    hasEnd: executor === undefined,
+    isEager: !isAsync,
+    hasEnd: !isAsync,
     isContiguous: true,
     lengthOf: (index, count) => sealed.lengthOf(index, count),
     countOf: (index, length) => sealed.countOf(index, length),
@@ -126,15 +129,20 @@ export function unsealRule(plan: SealPlan, first = 0): SplitRule {
 /** Derives the keys of one stream, and opens them where the plan says. The user's key is disposed of. */
 export function openSession(kind: "seal" | "unseal", plan: SealPlan, header: Header): Session {
   const { format, key, associatedData, engine, executor } = plan;
+  if (engine === "webcrypto") return openWebCrypto(kind, plan, header);
   using _ = key;
   const derived = deriveKeys(format, key, header, associatedData);
   if (!executor) return openSegments({ kind, format, header, engine }, derived);
-  const job = { kind, format, header, engine: engineFor(plan) };
+  const job = { kind, format, header, engine: cipherEngineFor(format, engine) };
   return executor.open(job, derived);
 }
 
 /** The engine that runs, which is told before there is a key for it. */
 export function engineFor({ format, engine }: SealPlan): EngineName {
+  return engine === "webcrypto" ? engine : cipherEngineFor(format, engine);
+}
+
+function cipherEngineFor(format: Format, engine: EngineChoice): CipherEngineName {
   if (format.cipher === "AES-GCM-HKDF") return "userspace";
   return chooseEngine(parseAlgorithm("ctr(aes)"), format.keySize, engine);
 }
@@ -226,14 +234,6 @@ function unsealBatch(
   } finally {
     if (!isOne) addWritten(outputs, opened, end);
   }
-}
-
-/** @throws {KcapiError} EOVERFLOW, so that no number is used twice. */
-function checkIndex(index: number): number {
-  if (index < MOST_SEGMENTS) return index;
-  throw new KcapiError("EOVERFLOW", "seal", `a sealed stream ends here, after ${MOST_SEGMENTS} segments`, {
-    hint: "take a format with larger segments",
-  });
 }
 
 /** Adds the first `length` bytes of new memory. If they are not all, the others may be anything. */

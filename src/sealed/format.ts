@@ -182,6 +182,14 @@ export function badMessage(): KcapiError {
   );
 }
 
+/** @throws {KcapiError} EOVERFLOW, so that no number is used twice. */
+export function checkIndex(index: number): number {
+  if (index < MOST_SEGMENTS) return index;
+  throw new KcapiError("EOVERFLOW", "seal", `a sealed stream ends here, after ${MOST_SEGMENTS} segments`, {
+    hint: "take a format with larger segments",
+  });
+}
+
 /** The positions of full segments, in the plaintext or in the sealed stream. */
 export class SegmentSide {
   readonly #step: number;

@@ -19,8 +19,9 @@ export interface SourceKey {
   /** Its position in the source, which a reader reports as `keyIndex`. */
   readonly index: number;
   readonly format: Format;
-  /** A copy, which the stream disposes of. */
+  /** A copy, which the stream disposes of. Empty if there is a `cryptoKey`. */
   readonly key: Secret;
+  readonly cryptoKey?: CryptoKey | undefined;
 }
 
 const sources = new WeakMap<KeySource, () => readonly SourceKey[]>();

@@ -19,8 +19,11 @@ import { keysOfSource, type KeySource, type SourceKey } from "./key_source.ts";
 export interface SealStreamOptions {
   /** Data to authenticate and not to store, such as the name of a file: then one file cannot replace another. */
   associatedData?: BytesLike | undefined;
-  /** Which engine runs AES-CTR, `"auto"` by default. AES-GCM is always the runtime's own. */
-  engine?: EngineChoice | undefined;
+  /**
+   * Which engine runs, `"auto"` by default. `"kernel"` and `"userspace"` run AES-CTR; AES-GCM runs in userspace only.
+   * `"webcrypto"` runs both, several segments at once.
+   */
+  engine?: EngineChoice | "webcrypto" | undefined;
   /** Aborts both sides. */
   signal?: AbortSignal | undefined;
   /**
@@ -38,9 +41,12 @@ export interface SealOptions extends SealStreamOptions {
    * The key, from which each stream derives its own: at least 16 bytes, or 32 for an AES-256 format; 32 random bytes
    * are recommended. A copy is taken, and zeroed when it is no longer needed.
    *
+   * Or a CryptoKey of the algorithm HKDF with the usage deriveBits or deriveKey. If it is not extractable, no script
+   * can read it. WebCrypto runs the stream.
+   *
    * A list has several keys, for rotation: the first one seals. To open, each is tried on the first segment.
    */
-  key: BytesLike | readonly BytesLike[];
+  key: BytesLike | CryptoKey | readonly (BytesLike | CryptoKey)[];
   /** The format, which is not stored in the stream; `"AES256_CTR_HMAC_SHA256_64KB"` by default. */
   format?: SealedFormat | undefined;
   /** Not with a `key`. */
@@ -63,10 +69,13 @@ export interface KeysetSealOptions extends SealStreamOptions {
 export interface SealPlan {
   /** The position of the key in the list or the keyset. */
   readonly index: number;
+  /** Empty if there is a {@linkcode cryptoKey}. */
   readonly key: Secret;
+  /** Then `engine` is `"webcrypto"`. */
+  readonly cryptoKey?: CryptoKey | undefined;
   readonly associatedData: Bytes;
   readonly format: Format;
-  readonly engine: EngineChoice;
+  readonly engine: EngineChoice | "webcrypto";
   readonly signals: readonly AbortSignal[];
   readonly inPlace: boolean;
   /** Undefined for this thread. */
@@ -107,10 +116,9 @@ export function checkUnsealOptions(options: SealOptions | KeysetSealOptions): re
   checkOptions("options", options, NAMES);
   const { associatedData = new Uint8Array(0), engine, signal, inPlace = false, pool } = options;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const choice = checkEngine(engine);
+  const choice = checkEngine(engine, ["webcrypto"]);
   const executor = checkPool(pool);
   const rest = {
-    engine: choice,
     signals: executor ? [...signalsOf(signal), executor.signal] : signalsOf(signal),
     inPlace,
     executor,
@@ -118,12 +126,12 @@ export function checkUnsealOptions(options: SealOptions | KeysetSealOptions): re
   };
   const keys = checkKeys(options);
   try {
-    for (const { format } of keys) checkEngineFor(format, choice);
+    const checked = checkEngineFor(keys, choice, pool);
+    return keys.map((key) => ({ ...key, ...rest, engine: checked })) as [SealPlan, ...SealPlan[]];
   } catch (error) {
     for (const { key } of keys) key.dispose();
     throw error;
   }
-  return keys.map((key) => ({ ...key, ...rest })) as [SealPlan, ...SealPlan[]];
 }
 
 function isZero(key: Bytes): boolean {
@@ -131,12 +139,26 @@ function isZero(key: Bytes): boolean {
   return key.length > 0;
 }
 
-function checkEngineFor({ cipher }: Format, choice: EngineChoice): void {
-  if (choice !== "kernel" || cipher !== "AES-GCM-HKDF") return;
-  throw new TypeError(
-    '"engine" expected "auto" or "userspace" for AES-GCM-HKDF, which is the runtime\'s own, got "kernel": ' +
-      "take a format of AES-CTR-HMAC",
-  );
+/** One CryptoKey has WebCrypto run all of a list, so that a stream knows its engine before it has chosen a key. */
+function checkEngineFor(
+  keys: readonly SourceKey[],
+  choice: SealPlan["engine"],
+  pool: unknown,
+): SealPlan["engine"] {
+  if (choice === "kernel" && keys.some(({ format }) => format.cipher === "AES-GCM-HKDF")) {
+    throw new TypeError(
+      '"engine" expected "auto", "userspace" or "webcrypto" for AES-GCM-HKDF, got "kernel": take a format of AES-CTR-HMAC',
+    );
+  }
+  const hasCryptoKey = keys.some(({ cryptoKey }) => cryptoKey);
+  if (hasCryptoKey && choice !== "auto" && choice !== "webcrypto") {
+    throw new TypeError(`"engine" expected "auto" or "webcrypto" for a CryptoKey, got "${choice}"`);
+  }
+  const engine = hasCryptoKey ? "webcrypto" : choice;
+  if (engine === "webcrypto" && pool !== undefined) {
+    throw new TypeError('"pool" expected undefined with WebCrypto, which runs in threads of its own, got a WorkerPool');
+  }
+  return engine;
 }
 
 function checkKeys({ key, format, keyset }: SealOptions | KeysetSealOptions): readonly SourceKey[] {
@@ -147,13 +169,36 @@ function checkKeys({ key, format, keyset }: SealOptions | KeysetSealOptions): re
     return keysOfSource(keyset);
   }
   const checked = checkFormat(format);
-  if (!Array.isArray(key)) return [{ index: 0, format: checked, key: Secret.from(checkKey("key", key, checked)) }];
+  if (!Array.isArray(key)) return [copyOfKey(checkKey("key", key, checked), 0, checked)];
   if (key.length === 0) throw new TypeError('"key" expected at least one key, got an empty array');
   const list = key.map((each, i) => checkKey(`key[${i}]`, each, checked));
-  return list.map((bytes, index) => ({ index, format: checked, key: Secret.from(bytes) }));
+  return list.map((each, index) => copyOfKey(each, index, checked));
 }
 
-function checkKey(name: string, value: unknown, { keySize }: Format): Bytes {
+function copyOfKey(key: Bytes | CryptoKey, index: number, format: Format): SourceKey {
+  if (isCryptoKey(key)) return { index, format, key: Secret.alloc(0), cryptoKey: key };
+  return { index, format, key: Secret.from(key) };
+}
+
+function isCryptoKey(value: unknown): value is CryptoKey {
+  return typeof CryptoKey !== "undefined" && value instanceof CryptoKey;
+}
+
+/** @throws {TypeError} If HKDF cannot use it. */
+function checkCryptoKey(name: string, { algorithm, usages }: CryptoKey): void {
+  const isUsable = usages.includes("deriveBits") || usages.includes("deriveKey");
+  if (algorithm.name === "HKDF" && isUsable) return;
+  throw new TypeError(
+    `"${name}" expected a CryptoKey of the algorithm HKDF with the usage deriveBits or deriveKey, got one of ` +
+      `${algorithm.name} with ${usages.join(", ") || "none"}`,
+  );
+}
+
+function checkKey(name: string, value: unknown, { keySize }: Format): Bytes | CryptoKey {
+  if (isCryptoKey(value)) {
+    checkCryptoKey(name, value);
+    return value;
+  }
   if (checkKernelKey(value)) {
     throw new TypeError(
       `"${name}" expected bytes: sealed streams derive their keys in this process, which never has a key of the kernel's`,

@@ -321,7 +321,7 @@ class Reader {
   async #choosePlan(plans: readonly SealPlan[]): Promise<SealPlan> {
     const length = Math.min(trialSize(plans), this.#size);
     const start = this.#checkAnswer(await this.#read(0, length), length);
-    return choosePlan(plans, start);
+    return await this.#wait(choosePlan(plans, start));
   }
 
   /**

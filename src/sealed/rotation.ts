@@ -7,11 +7,11 @@
 import { ByteQueue } from "../byte_queue.ts";
 import { type Bytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
+import { KcapiError } from "../errors.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
-import { engineFor, unsealFactory } from "./batches.ts";
+import { engineFor, openSession, unsealFactory } from "./batches.ts";
 import { badMessage, parseHeader, SegmentLayout } from "./format.ts";
 import type { SealPlan } from "./options.ts";
-import { deriveKeys, openSegmentCipher } from "./segment_cipher.ts";
 
 /** A stream that unseals with the first of several keys that fits. */
 export function rotatingFactory(plans: readonly SealPlan[]): TransformFactory {
@@ -37,31 +37,31 @@ export function trialSize(plans: readonly SealPlan[]): number {
  * @param start The first {@linkcode trialSize} bytes of the stream, or all of it.
  * @throws {KcapiError} EBADMSG if none fits.
  */
-export function choosePlan(plans: readonly SealPlan[], start: Bytes): SealPlan {
-  const chosen = plans.find((plan) => opensFirstSegment(plan, start));
-  dispose(plans.filter((plan) => plan !== chosen));
-  if (!chosen) throw badMessage();
-  return chosen;
+export async function choosePlan(plans: readonly SealPlan[], start: Bytes): Promise<SealPlan> {
+  for (const plan of plans) {
+    if (!await opensFirstSegment(plan, start)) continue;
+    dispose(plans.filter((other) => other !== plan));
+    return plan;
+  }
+  dispose(plans);
+  throw badMessage();
 }
 
-function opensFirstSegment({ format, key, associatedData, engine }: SealPlan, start: Bytes): boolean {
-  const { headerSize, tagSize } = format;
-  const end = new SegmentLayout(format).sealed.start(1);
-  const segment = start.subarray(headerSize, end);
+async function opensFirstSegment(plan: SealPlan, start: Bytes): Promise<boolean> {
+  const { headerSize, tagSize } = plan.format;
+  const end = new SegmentLayout(plan.format).sealed.start(1);
+  const segment = start.slice(headerSize, end);
   if (segment.length < tagSize || start[0] !== headerSize) return false;
-  const header = parseHeader(format, start.subarray(0, headerSize));
-  const cipher = openSegmentCipher(format, deriveKeys(format, key, header, associatedData), header, engine);
+  const header = parseHeader(plan.format, start.subarray(0, headerSize));
+  const session = openSession("unseal", { ...plan, key: plan.key.clone(), executor: undefined }, header);
   try {
-    const opens = (isLast: boolean) => {
-      const plaintext = cipher.open(segment, { index: 0, isLast });
-      plaintext?.fill(0);
-      return plaintext !== undefined;
-    };
-    if (start.length > end) return opens(false);
-    // A stream that was cut at the end of its first segment has the right key, too.
-    return opens(true) || start.length === end && opens(false);
+    const { outputs, error } = await session.run([segment], { index: 0, isLast: start.length <= end }, false);
+    for (const output of outputs) output.fill(0);
+    if (error !== undefined && !(error instanceof KcapiError && error.code === "EBADMSG")) throw error;
+    // If the stream was cut at the end of its first segment, that is verified, and comes out with the error.
+    return error === undefined || outputs.length > 0;
   } finally {
-    cipher.close();
+    session.close();
   }
 }
 
@@ -77,7 +77,10 @@ class RotatingUnsealer implements Transform {
   readonly #front: ByteQueue;
   #input: IovCursor | undefined;
   #isEnding = false;
+  /** Settles when the keys were tried: then there is an inner stream, or an error. */
+  #trial: Promise<void> | undefined;
   #inner: Transform | undefined;
+  #failure: { readonly error: unknown } | undefined;
   #isClosed = false;
 
   constructor(plans: readonly SealPlan[]) {
@@ -88,11 +91,13 @@ class RotatingUnsealer implements Transform {
   }
 
   get pending(): boolean {
-    return !this.#isClosed && (this.#input !== undefined || this.#isEnding || (this.#inner?.pending ?? false));
+    if (this.#isClosed) return false;
+    return this.#input !== undefined || this.#isEnding || this.#trial !== undefined || this.#failure !== undefined ||
+      (this.#inner?.pending ?? false);
   }
 
   get progress(): Promise<void> | undefined {
-    return this.#inner?.progress;
+    return this.#inner ? this.#inner.progress : this.#trial;
   }
 
   write(list: readonly Bytes[]): void {
@@ -107,7 +112,8 @@ class RotatingUnsealer implements Transform {
 
   read(): Bytes | undefined {
     try {
-      if (!this.#inner) this.#collect();
+      if (this.#failure) throw this.#failure.error;
+      if (!this.#inner && !this.#trial) this.#collect();
       return this.#inner ? this.#readInner(this.#inner) : undefined;
     } catch (error) {
       this.close();
@@ -134,9 +140,20 @@ class RotatingUnsealer implements Transform {
     }
     if (this.#front.length < this.#size && !this.#isEnding) return;
     const [start = new Uint8Array(0)] = this.#front.take(this.#front.length);
-    const plan = choosePlan(this.#plans, start);
-    this.#inner = unsealFactory(plan).open();
-    this.#inner.write([start]);
+    this.#trial = this.#choose(start);
+  }
+
+  async #choose(start: Bytes): Promise<void> {
+    try {
+      const plan = await choosePlan(this.#plans, start);
+      if (this.#isClosed) return;
+      this.#inner = unsealFactory(plan).open();
+      this.#inner.write([start]);
+    } catch (error) {
+      this.#failure = { error };
+    } finally {
+      this.#trial = undefined;
+    }
   }
 
   /** The front comes first, then the input that waited, then the end. */
