@@ -54,7 +54,7 @@ const FIRST = STRIDE - HEADER;
 const optionsOf = (format: SealedParameters): SealOptions => ({
   key: KEY,
   format,
-  engine: format === GCM ? "auto" : engine,
+  engine: format === GCM ? "userspace" : engine,
 });
 
 // ---- Keys -------------------------------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ const FORMATS: readonly SealedParameters[] = [
   { cipher: "AES-CTR-HMAC", keySize: 16, hkdfHash: "SHA-256", macHash: "SHA-256", tagSize: 32, segmentSize: 128 },
   { cipher: "AES-GCM-HKDF", keySize: 16, hkdfHash: "SHA-256", tagSize: 16, segmentSize: 112 },
 ];
-/** The tests do not depend on the engine. A call of WebCrypto cannot be canceled: some end after the test. */
-const once = { engine: "userspace", sanitize: false } as const;
+/** The tests do not depend on the engine. */
+const once = { engine: "userspace" } as const;
 
 const optionsOf = (format: SealedFormat): SealOptions => ({ key: KEY, associatedData: NAME, format, engine });
 
