@@ -45,7 +45,8 @@ export interface SegmentCipher {
   close(): void;
 }
 
-const MAC_KEY = 32;
+/** Bytes of the key of HMAC. */
+export const MAC_KEY = 32;
 
 /** `node:crypto`'s name of a hash. */
 function hashName(hash: string): string {

@@ -11,6 +11,7 @@ import type { BatchResult, Position, Session } from "../executors/executor.ts";
 import { Secret } from "../secret.ts";
 import { badMessage, checkIndex, type Format, type Header, headerBytes, PREFIX_SIZE, SegmentLayout } from "./format.ts";
 import type { SealPlan } from "./options.ts";
+import { deriveKeys, MAC_KEY } from "./segment_cipher.ts";
 
 /**
  * Segments of one stream under way. bench/webcrypto.jsonl has the rates of 1, 2, 4, 8 and 16 in seven runtimes.
@@ -19,8 +20,6 @@ import type { SealPlan } from "./options.ts";
 const MOST_IN_FLIGHT = 8;
 /** Bytes under way, which bounds the memory. Of 1 MiB, 4 segments give 0.67 to 1 times the best rate, 0.85. */
 const MOST_BYTES = 4 * 1024 * 1024;
-
-const MAC_KEY = 32;
 
 /** What of a plan the keys of a stream are derived from. */
 type KeyPlan = Pick<SealPlan, "format" | "key" | "cryptoKey" | "associatedData">;
@@ -115,46 +114,23 @@ function joined(list: readonly Bytes[]): Bytes {
   return whole;
 }
 
-async function deriveCrypto(plan: KeyPlan, { salt }: Header): Promise<SegmentCrypto> {
+/**
+ * Bytes are derived from by `node:crypto`: WebCrypto's HKDF takes at most 1,024 bytes of info in Node and Bun, and its
+ * HMAC leaves copies of what it authenticates, here the user's key, in Deno's memory.
+ */
+async function deriveCrypto(plan: KeyPlan, header: Header): Promise<SegmentCrypto> {
   const { format, key, cryptoKey, associatedData } = plan;
   using _ = key;
-  const { cipher, keySize, hkdfHash } = format;
-  const isGcm = cipher === "AES-GCM-HKDF";
-  const length = keySize + (isGcm ? 0 : MAC_KEY);
+  const isGcm = format.cipher === "AES-GCM-HKDF";
+  const length = format.keySize + (isGcm ? 0 : MAC_KEY);
   const derived = cryptoKey
-    ? await deriveFromKey(hkdfHash, cryptoKey, salt, associatedData, length)
-    : await deriveFromBytes(hkdfHash, key, salt, associatedData, length);
+    ? await deriveFromKey(format.hkdfHash, cryptoKey, header.salt, associatedData, length)
+    : deriveKeys(format, key, header, associatedData);
   try {
     return isGcm ? await gcmCrypto(derived) : await ctrHmacCrypto(format, derived);
   } finally {
     derived.dispose();
   }
-}
-
-/**
- * HKDF (RFC 5869) by HMAC: WebCrypto's own takes no more than 1,024 bytes of info in Node and Bun.
- */
-async function deriveFromBytes(hash: string, ikm: Secret, salt: Bytes, info: Bytes, length: number): Promise<Secret> {
-  const hmac = async (key: Bytes, data: Bytes) => {
-    const { subtle } = crypto;
-    const imported = await subtle.importKey("raw", key, { name: "HMAC", hash }, false, ["sign"]);
-    return Secret.adopt(await subtle.sign("HMAC", imported, data));
-  };
-  using pseudorandom = await hmac(salt, ikm.bytes);
-  const derived = Secret.alloc(length);
-  let block = Secret.alloc(0);
-  for (let at = 0, i = 1; at < length; i++) {
-    using input = Secret.alloc(block.length + info.length + 1);
-    input.bytes.set(block.bytes);
-    input.bytes.set(info, block.length);
-    input.bytes[input.length - 1] = i;
-    block.dispose();
-    block = await hmac(pseudorandom.bytes, input.bytes);
-    derived.bytes.set(block.bytes.subarray(0, length - at), at);
-    at += block.length;
-  }
-  block.dispose();
-  return derived;
 }
 
 /** A key that may only derive keys gives the bytes as one of HMAC. */
