@@ -1,6 +1,7 @@
 /**
  * No key is left in the memory of a process once what used it has ended or was collected: neither a copy of the user's
- * key nor a key that was derived for a sealed stream. Another process searches the memory.
+ * key nor a key that was derived for a sealed stream. The same for plaintext that a handle gave. Another process
+ * searches the memory.
  */
 import { spawn } from "node:child_process";
 import { hkdfSync } from "node:crypto";
@@ -9,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { assert, assertEquals, engine, runtime, runtimeArgv, test } from "./support/deps.ts";
 import { fillKey, type KeyUse, SECRETS } from "./support/keys_in_memory.ts";
 import { findEach } from "./support/process_memory.ts";
-import { type Bytes, bytes } from "./support/support.ts";
+import { type Bytes, bytes, cut, reference } from "./support/support.ts";
 
 /**
  * A key that is searched for, whole: AES itself leaves halves of keys in registers and so on stacks. Freed memory whose
@@ -74,3 +75,37 @@ for (const workers of [0, 2]) {
     assertEquals(left.filter((what) => what !== CONTROL && !isLeftByDeno(what)), []);
   });
 }
+
+test("no plaintext that was received and zeroed is in memory after close()", { engine: "kernel" }, async () => {
+  const size = 1_024;
+  const plaintexts = [0, 1, 2].map((i) => {
+    const plaintext = bytes(size);
+    fillKey(plaintext, 1_000 + i);
+    return plaintext;
+  });
+  const key = new Uint8Array(20).fill(1);
+  const nonce = new Uint8Array([1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 1]);
+  const ivs = [new Uint8Array(16).fill(2), nonce, new Uint8Array(16).fill(2)];
+  const messages = plaintexts.map((plaintext, i) =>
+    reference("encrypt", "ctr(aes)", { key: key.slice(0, 16), iv: ivs[i] }, plaintext).toHex()
+  );
+  const child = fileURLToPath(new URL("./children/plaintext_in_memory.ts", import.meta.url));
+  const [program, ...args] = [...runtimeArgv, child, engine, messages.join("")];
+  const running = spawn(program!, args, { stdio: ["pipe", "pipe", "inherit"] });
+  const ended = new Promise((resolve) => running.on("close", resolve));
+  try {
+    const line = await createInterface(running.stdout)[Symbol.asyncIterator]().next();
+    assertEquals(line.value, "decrypted");
+    const pieces = plaintexts.flatMap((plaintext) => [...cut(plaintext, [32])]);
+    const places = findEach(running.pid!, pieces);
+    const found = plaintexts.map((_, i) =>
+      places.slice(i * size / 32, (i + 1) * size / 32).filter((at) => at.length > 0)
+    );
+    // A list of 32 entries, a message in parts, and one that the child holds.
+    assertEquals(found.map(({ length }) => length), [0, 0, size / 32]);
+    running.stdin.end();
+  } finally {
+    running.kill("SIGKILL");
+    await ended;
+  }
+});

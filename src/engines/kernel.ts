@@ -192,8 +192,12 @@ class KernelEngine implements Engine {
 
   #opCopied(list: readonly Bytes[]): void {
     const whole = this.#iovecs.scratch(sizeOf(list));
-    this.op([whole]);
-    scatter(whole, list);
+    try {
+      this.op([whole]);
+      scatter(whole, list);
+    } finally {
+      whole.fill(0); // it outlives the stream, and may be plaintext
+    }
   }
 
   /** Fills all of the list, of `length` entries. */
@@ -332,7 +336,7 @@ class Iovecs {
     this.#small = Array.from({ length: SENDMSG_ENTRIES + 1 }, (_, n) => library.word(n));
   }
 
-  /** Memory for the output of a list too long for one op: used again and again, never handed out. */
+  /** Memory for the output of a list too long for one op: all engines of the thread share it, and wipe it after use. */
   scratch(length: number): Bytes {
     this.#scratch ??= new Uint8Array(MAX_WINDOW);
     return this.#scratch.subarray(0, length);
