@@ -132,6 +132,20 @@ export function sizeOf(list: readonly Bytes[]): number {
   return size;
 }
 
+/** @throws {RangeError} If entries of a list of several share memory. */
+export function checkOverlap(list: readonly Bytes[]): void {
+  const views = list.filter(({ length }) => length > 0).map((entry) => viewOf(entry, 0, entry.length));
+  const byBuffer = Map.groupBy(views, ({ buffer }) => buffer);
+  for (const entries of byBuffer.values()) {
+    entries.sort((a, b) => a.byteOffset - b.byteOffset);
+    for (let i = 1; i < entries.length; i++) {
+      if (entries[i - 1]!.byteOffset + entries[i - 1]!.length > entries[i]!.byteOffset) {
+        throw new RangeError('"buffers" expected entries that do not overlap');
+      }
+    }
+  }
+}
+
 /** Copies `from` over the entries of `list`, in order. */
 export function scatter(from: Uint8Array, list: readonly Bytes[]): void {
   let offset = 0;

@@ -2,6 +2,7 @@
  * CipherHandle, member by member: the effect and the order of calls, and how a stream can be left, fail or be closed.
  * Bad arguments are in arguments_test.ts, the flow rules in flow_test.ts.
  */
+import { fileURLToPath } from "node:url";
 import { CipherHandle, KcapiError } from "../mod.ts";
 import {
   assert,
@@ -12,6 +13,8 @@ import {
   assertThrows,
   engine,
   openFiles,
+  runtimeArgv,
+  spawn,
   test,
 } from "./support/deps.ts";
 import {
@@ -558,6 +561,116 @@ test("streamOpInto() with a buffer detached while it waits rejects with TypeErro
   assertEquals(await collect(handle.streamOp()), expected(bytes(48)));
 });
 
+// ---- turns of the event loop ---------------------------------------------------------------------------------------
+
+/** Ways to encrypt a window in memory over and over, until `isEnough()`: no step waits for anything but the handle. */
+const LOOPS: Record<string, (handle: CipherHandle, isEnough: () => boolean) => Promise<void>> = {
+  "streamOp()": async (handle, isEnough) => {
+    const input = new Uint8Array(WINDOW);
+    background((async () => {
+      while (!isEnough()) await handle.streamUpdate(input);
+      await handle.streamUpdateLast();
+    })());
+    for await (const _ of handle.streamOp());
+  },
+  "streamOpInto()": async (handle, isEnough) => {
+    const [input, output] = [new Uint8Array(WINDOW), new Uint8Array(WINDOW)];
+    while (!isEnough()) {
+      const sent = handle.streamUpdate(input);
+      await handle.streamOpInto(output);
+      await sent;
+    }
+  },
+  "a stream for each sector": async (handle, isEnough) => {
+    const [input, output] = [new Uint8Array(4_096), new Uint8Array(4_096)];
+    await handle.streamUpdateLast();
+    while (!isEnough()) {
+      init(handle);
+      await handle.streamUpdateLast(input);
+      await handle.streamOpInto(output);
+    }
+  },
+};
+
+for (const [loop, run] of Object.entries(LOOPS)) {
+  test(`${loop} over memory gives the event loop its turns`, async () => {
+    using handle = started();
+    let hadTurns = 0;
+    let steps = 0;
+    const timer = setInterval(() => hadTurns++, 0);
+    // Without turns this ends after 850 MB (16 MB in sectors), with them after three.
+    await run(handle, () => hadTurns === 3 || ++steps > 4_000).finally(() => clearInterval(timer));
+    assertEquals(hadTurns, 3);
+  });
+}
+
+test("a signal that a timer aborts ends a streamOp() over memory without an end", async () => {
+  const handle = started();
+  const input = new Uint8Array(WINDOW);
+  const sent = caught((async () => {
+    for (let i = 0; i < 4_000; i++) await handle.streamUpdate(input);
+    await handle.streamUpdateLast();
+  })());
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), 0);
+  const loop = async () => {
+    for await (const _ of handle.streamOp({ signal: controller.signal }));
+  };
+  assertStrictEquals(await caught(loop()), controller.signal.reason);
+  assert(controller.signal.aborted, "the timer had no turn");
+  handle.close();
+  assertCode(await sent, "ECANCELED");
+});
+
+test("close() and return() while a receiver has given up its turn: no freed memory, no lost bytes", async () => {
+  for (const way of ["close", "return"]) {
+    const handle = started();
+    const input = new Uint8Array(WINDOW);
+    const sent = background((async () => {
+      for (let i = 0; i < 4_000; i++) await handle.streamUpdate(input);
+      await handle.streamUpdateLast();
+    })());
+    const iterator = handle.streamOp();
+    let received = 0;
+    let ended = false;
+    // In another turn than the loop's own: it is in one that it gave up.
+    setTimeout(() => {
+      ended = true;
+      if (way === "close") handle.close();
+      else iterator.return!();
+    }, 0);
+    const loop = async () => {
+      for (;;) {
+        const { done, value } = await iterator.next();
+        if (done) return;
+        assert(!ended, "received after the end");
+        received += value.length;
+      }
+    };
+    const error = await caught(loop());
+    assert(ended, "the timer had no turn");
+    if (way === "close") assertCode(error, "ECANCELED");
+    else {
+      assertEquals(error, undefined);
+      const next = new Uint8Array(64);
+      assertEquals(await handle.streamOpInto(next), 64);
+      assertEquals(next, expected(new Uint8Array(64), "ctr(aes)", "encrypt", counterAt(received / 16)));
+      handle.close();
+    }
+    await caught(sent);
+  }
+});
+
+/** The IV of the block after so many. */
+function counterAt(blocks: number): Bytes {
+  const counter = IV.slice();
+  const view = new DataView(counter.buffer);
+  const sum = view.getBigUint64(8) + BigInt(blocks);
+  view.setBigUint64(0, view.getBigUint64(0) + (sum >> 64n));
+  view.setBigUint64(8, sum);
+  return counter;
+}
+
 // ---- wrong state -------------------------------------------------------------------------------------------------
 
 test("a second receiver fails with EBUSY, and the first continues", async () => {
@@ -657,6 +770,146 @@ test("the async methods reject and never throw", async () => {
   for (const call of calls()) assertInstanceOf(await caught(call), Error);
   handle.close();
   for (const call of calls()) assertCode(await caught(call), "EBADF");
+});
+
+// ---- streamAbort() -----------------------------------------------------------------------------------------------
+
+/** The stream of an algorithm that this engine may lack: each kind of mode drops what is in the engine in its own way. */
+const ABORTED: [algorithm: string, key: Bytes, iv: Bytes | undefined][] = [
+  ...ALGORITHMS.map((algorithm): [string, Bytes, Bytes | undefined] => [algorithm, KEY, ivOf(algorithm)]),
+  ["xts(aes)", bytes(32, 7), IV],
+  ["chacha20", bytes(32, 7), IV],
+  ["rfc3686(ctr(aes))", bytes(20, 7), bytes(8, 8)],
+];
+
+for (const [algorithm, key, iv] of ABORTED) {
+  const able = test.if(opens(algorithm), `this system has no ${algorithm}`);
+  able(`streamAbort() of ${algorithm} in every state: the next stream is as from a fresh handle`, async () => {
+    const input = bytes(4_096);
+    const whole = async (handle: CipherHandle, direction: Direction) => {
+      init(handle, direction, iv);
+      const sent = background(handle.streamUpdateLast(input));
+      const output = await collect(handle.streamOp());
+      await sent;
+      return output;
+    };
+    const states: ((handle: CipherHandle) => unknown)[] = [
+      () => {},
+      (handle) => handle.streamUpdate(bytes(7, 3)),
+      (handle) => handle.streamUpdate(bytes(160, 3)),
+      (handle) => handle.streamUpdate(bytes(163, 3)),
+      (handle) => handle.streamUpdateLast(bytes(160, 3)),
+      async (handle) => {
+        await handle.streamUpdateLast(bytes(320, 3));
+        await handle.streamOpInto(new Uint8Array(64));
+      },
+      async (handle) => {
+        await handle.streamUpdate(bytes(160, 3));
+        background(handle.streamOp().next()); // receives at once where something is ready, else waits
+      },
+    ];
+    using handle = open(algorithm, key);
+    using fresh = open(algorithm, key);
+    const outputs = [await whole(fresh, "encrypt"), await whole(fresh, "decrypt")];
+    for (const [i, bring] of states.entries()) {
+      for (const direction of DIRECTIONS) {
+        init(handle, direction, iv);
+        await bring(handle);
+        const reason = new Error("enough");
+        handle.streamAbort(reason);
+        assertStrictEquals(await caught(handle.streamUpdate(new Uint8Array(16))), reason);
+        const other = DIRECTIONS.indexOf(direction) ^ i & 1;
+        assertEquals(await whole(handle, DIRECTIONS[other]!), outputs[other], `${direction}, state ${i}`);
+      }
+    }
+  });
+}
+
+test("streamAbort() rejects pending and later updates and receivers with its reason, until the next stream", async () => {
+  using handle = started();
+  const input = bytes(2 * WINDOW);
+  const updates = [handle.streamUpdate(input), handle.streamUpdate(), handle.streamUpdateLast()].map(caught);
+  const reason = new Error("the source failed");
+  handle.streamAbort(reason);
+  for (const update of updates) assertStrictEquals(await update, reason);
+  assertStrictEquals(await caught(handle.streamUpdate(new Uint8Array(1))), reason);
+  assertStrictEquals(await caught(handle.streamUpdateLast()), reason);
+  assertStrictEquals(await caught(handle.streamOpInto(new Uint8Array(16))), reason);
+  assertStrictEquals(assertThrows(() => handle.streamOp()), reason);
+  assertEquals(input, bytes(2 * WINDOW), "the buffer was changed");
+  handle.streamAbort(new Error("a second reason"));
+  assertStrictEquals(await caught(handle.streamUpdateLast()), reason);
+
+  for (const receive of [() => handle.streamOp().next(), () => handle.streamOpInto(new Uint8Array(16))]) {
+    init(handle);
+    const received = caught(receive() as Promise<unknown>);
+    assert(await isPending(received));
+    handle.streamAbort(reason);
+    assertStrictEquals(await received, reason);
+  }
+});
+
+test("streamAbort() and the next stream in one tick: receivers of the first reject, and never look ended", async () => {
+  using handle = started();
+  const reason = new Error("the source failed");
+  const used = handle.streamOp();
+  const next = caught(used.next());
+  handle.streamAbort(reason);
+  init(handle);
+  assertStrictEquals(await next, reason);
+  const idle = handle.streamOp();
+  handle.streamAbort(reason);
+  init(handle);
+  const into = caught(handle.streamOpInto(new Uint8Array(16)));
+  handle.streamAbort(reason);
+  init(handle);
+  assertStrictEquals(await into, reason);
+  assertStrictEquals(await caught(idle.next()), reason);
+  await handle.streamUpdateLast(bytes(40));
+  assertEquals(await collect(handle.streamOp()), expected(bytes(40)));
+});
+
+test("streamAbort() does nothing where no stream is in progress, and gives ECANCELED without a reason", async () => {
+  const handle = open();
+  handle.streamAbort(new Error("none was started"));
+  init(handle);
+  await handle.streamUpdateLast(bytes(40));
+  assertEquals(await collect(handle.streamOp()), expected(bytes(40)));
+  handle.streamAbort(new Error("it was received to its end"));
+  assertEquals(await collect(handle.streamOp()), new Uint8Array(0));
+  init(handle);
+  handle.streamAbort();
+  await rejects("ECANCELED", () => handle.streamUpdateLast(), "streamAbort");
+  handle.close();
+  handle.streamAbort(new Error("it is closed"));
+  await rejects("EBADF", () => handle.streamUpdateLast());
+});
+
+/** The pattern of the documentation: what the loop throws, and what is left of the producer. */
+async function documented(handle: CipherHandle, produce: () => Promise<unknown>): Promise<unknown> {
+  const producing = produce().catch((error) => handle.streamAbort(error));
+  try {
+    for await (const _ of handle.streamOp());
+  } catch (error) {
+    return error;
+  }
+  await producing;
+  return undefined;
+}
+
+test("a producer that fails ends the documented loop with its error", async () => {
+  using handle = started("cbc(aes)");
+  const failure = new Error("the source failed");
+  const thrown = await documented(handle, async () => {
+    await handle.streamUpdate(bytes(3 * WINDOW));
+    throw failure;
+  });
+  assertStrictEquals(thrown, failure);
+  init(handle);
+  const refused = await documented(handle, () => handle.streamUpdateLast(new Uint8Array(17)));
+  assertInstanceOf(refused, RangeError);
+  init(handle);
+  assertEquals(await documented(handle, () => produce(handle, bytes(1_600), 100)), undefined);
 });
 
 // ---- close() -----------------------------------------------------------------------------------------------------
@@ -799,6 +1052,26 @@ test("reinit() works during a stream, and closing one handle does not affect the
     assertEquals(await collect(third.streamOp()), expected(input));
   }
 });
+
+// ---- a failed init -----------------------------------------------------------------------------------------------
+
+test.if(engine === "kernel", "only the kernel's streams take descriptors")(
+  "streamInitEnc() without a descriptor left is EMFILE, and the handle works when there are some again",
+  async () => {
+    const child = fileURLToPath(new URL("./children/init_without_descriptors.ts", import.meta.url));
+    const command = [...runtimeArgv, child].map((word) => `'${word}'`).join(" ");
+    const { code, stdout, stderr } = await spawn(["sh", "-c", `ulimit -n 120 && exec ${command}`]);
+    assertEquals([code, stderr], [0, ""]);
+    const { without, outputs } = JSON.parse(stdout);
+    assertEquals(without, Array.from({ length: 3 }, () => ["EMFILE", "EMFILE", "EINVAL"]));
+    const options = { key: new Uint8Array(32).map((_, i) => i), iv: new Uint8Array(16).fill(2) };
+    const input = new Uint8Array(96).fill(3);
+    const expectedOutputs = ["ctr(aes)", "cbc(aes)", "xts(aes)"].map((name) =>
+      reference("encrypt", name, options, input)
+    );
+    assertEquals(outputs, expectedOutputs.map((output) => output.toHex()));
+  },
+);
 
 // ---- modes that restart on every call ---------------------------------------------------------------------------
 

@@ -88,15 +88,32 @@ export class EngineStream {
 
   /**
    * Starts a stream and its first round, which determines the engine's window. The caller checks that none is in
-   * progress.
+   * progress. If this fails, none is.
    */
   start(layout: StreamLayout): void {
+    const before = this.#layout;
     this.#layout = layout;
+    this.#position = 0;
+    try {
+      this.#openRound();
+    } catch (error) {
+      this.#layout = before;
+      throw error;
+    }
     this.unit = layout.sectors?.sectorSize ?? this.algorithm.chunkSize;
     this.#tailLength = 0;
-    this.#position = 0;
     this.#ended = false;
-    this.#openRound();
+  }
+
+  /** Drops the stream in progress. Takes what is in the engine, because no other stream can start before that. */
+  abandon(): void {
+    if (this.algorithm.kind === "stream" && !this.#ended) this.engine.update([], true);
+    if (this.#queued > 0) this.engine.take(this.#queued).fill(0);
+    this.#queued = 0;
+    this.#leftoverOutput?.fill(0);
+    this.#leftoverOutput = undefined;
+    this.#tail.fill(0);
+    this.#layout = undefined;
   }
 
   /**
@@ -155,13 +172,17 @@ export class EngineStream {
       this.engine.op(list);
       this.#received(length);
     } else {
-      scatter(this.#takeLeftover(length), list);
+      this.#moveLeftover(length, list);
     }
   }
 
   /** Receives `length` bytes, which {@linkcode fit} returned, in new memory. */
   take(length: number): Bytes {
-    if (!this.#mayOp(length)) return this.#takeLeftover(length).slice();
+    if (!this.#mayOp(length)) {
+      const bytes = new Uint8Array(length);
+      this.#moveLeftover(length, [bytes]);
+      return bytes;
+    }
     const bytes = this.engine.take(length);
     this.#received(length);
     return bytes;
@@ -170,6 +191,7 @@ export class EngineStream {
   /** Zeroes the tail and closes the engine. */
   close(): void {
     this.#tail.fill(0);
+    this.#leftoverOutput?.fill(0);
     this.engine.close();
   }
 
@@ -243,13 +265,15 @@ export class EngineStream {
     this.#roundOpen = false;
   }
 
-  #takeLeftover(length: number): Bytes {
+  /** Moves `length` bytes of the leftover output to `list`: no plaintext stays here. */
+  #moveLeftover(length: number, list: readonly Bytes[]): void {
     if (length > this.#leftoverLength) this.#keepRound();
     const leftover = this.#leftoverOutput!;
     const bytes = leftover.subarray(this.#leftoverOffset, this.#leftoverOffset + length);
+    scatter(bytes, list);
+    bytes.fill(0);
     this.#leftoverOffset += length;
     if (this.#leftoverOffset === leftover.length) this.#leftoverOutput = undefined;
-    return bytes;
   }
 
   /** Receives all of the round, and appends it to the leftover output. */
@@ -264,6 +288,8 @@ export class EngineStream {
     this.#leftoverOutput = new Uint8Array(rest.length + queued);
     this.#leftoverOutput.set(rest);
     this.#leftoverOutput.set(round, rest.length);
+    rest.fill(0);
+    round.fill(0);
   }
 
   get #leftoverLength(): number {

@@ -6,12 +6,13 @@
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streams/byte_iterator.ts";
-import { type Bytes, type BytesLike, bytesOf, copyOf, IovCursor, sizeOf, viewOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, checkOverlap, copyOf, IovCursor, sizeOf } from "../bytes.ts";
 import type { CipherEngineName, Direction, Engine } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import type { KernelKey } from "../keyring/kernel_key.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import { TimeSlice } from "../time_slice.ts";
 import { EngineStream } from "./engine_stream.ts";
 import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";
 
@@ -43,6 +44,15 @@ interface PendingUpdate {
   readonly reject: (reason: unknown) => void;
 }
 
+/** One stream of a handle. */
+interface Stream {
+  /** Bytes given to updates, and whether the last update was given. */
+  given: number;
+  lastGiven: boolean;
+  /** Why every call on the stream fails, if it does. */
+  failure?: unknown;
+}
+
 /** Who receives: `streamOpInto` for the time of one call, an iterator of `streamOp` until it ends. */
 interface Receiver {
   /** Called when there is something to receive, or the stream ended, failed or was closed. */
@@ -65,8 +75,12 @@ const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: 
  * promise, until something is received; a receiver waits until something is sent. So the two sides of a stream
  * longer than the window of 212,992 bytes must run at the same time.
  *
+ * A producer that fails calls {@linkcode streamAbort}, or the consumer waits forever. The `producing` of the example
+ * never rejects: if the loop throws first, closing the handle ends the producer, too.
+ *
  * An error of the engine, or a buffer that is detached while it waits, fails the stream: everything pending and
- * everything later rejects with that error, and only {@linkcode close} and {@linkcode reinit} are of use.
+ * everything later rejects with that error, and only {@linkcode close} and {@linkcode reinit} are of use. If starting a
+ * stream fails, the handle stays as it was.
  *
  * A handle belongs to the thread that made it. Close it, or declare it with `using`.
  *
@@ -77,13 +91,14 @@ const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: 
  *
  * using handle = CipherHandle.open("ctr(aes)", { key: new Uint8Array(16) });
  * handle.streamInitEnc(new Uint8Array(16));
- * const producer = (async () => {
+ * const produce = async () => {
  *   await handle.streamUpdate(new Uint8Array(1000));
  *   await handle.streamUpdateLast(new Uint8Array(24));
- * })();
+ * };
+ * const producing = produce().catch((error) => handle.streamAbort(error)); // the loop throws the error
  * let received = 0;
  * for await (const chunk of handle.streamOp()) received += chunk.length;
- * await producer;
+ * await producing;
  * assertEquals(received, 1024);
  * ```
  */
@@ -92,13 +107,10 @@ export class CipherHandle implements Disposable {
   readonly #engine: Engine;
   readonly #flow: EngineStream;
   readonly #updates: PendingUpdate[] = [];
+  readonly #slice = new TimeSlice();
   #receiver: Receiver | undefined;
-  /** Bytes of this stream given to updates, and whether the last one was. */
-  #given = 0;
-  #lastGiven = false;
-  /** Counts the streams: an iterator ends with its own. */
-  #stream = 0;
-  #failure: unknown;
+  /** The stream in progress or the last one: a receiver that waited compares it with its own. */
+  #stream: Stream = { given: 0, lastGiven: false };
   #closed = false;
 
   /**
@@ -231,27 +243,47 @@ export class CipherHandle implements Disposable {
       throw new RangeError(`"buffers" expected room for at least one chunk of ${this.chunkSize} bytes, got ${room}`);
     }
     if (list.length > 1) checkOverlap(list);
-    const flow = this.#flow;
-    if (flow.ready === 0 && !flow.done) {
-      const stream = this.#stream;
-      const receiver: Receiver = { wake: undefined };
+    const stream = this.#stream;
+    const receiver: Receiver = { wake: undefined };
+    let pause = this.#pauseOf(receiver);
+    if (pause) {
       this.#receiver = receiver;
       try {
-        while (flow.ready === 0 && !flow.done) {
-          await this.#wait(receiver);
-          // Its stream ended, and another one was started before this had its turn: what became of that is not its own.
+        for (; pause; pause = this.#pauseOf(receiver)) {
+          await pause;
+          this.#assertAlive("streamOpInto", stream);
+          // The stream was received to its end, and another one was started before this call resumed.
           if (this.#stream !== stream) return 0;
-          this.#assertAlive("streamOpInto");
         }
       } finally {
         if (this.#receiver === receiver) this.#receiver = undefined;
       }
       if (sizeOf(list) !== room) throw new TypeError("A buffer was detached while it waited to be filled");
     }
+    const flow = this.#flow;
     const length = flow.fit(room);
     if (length === 0) return 0;
     this.#receive(() => flow.receive(length === room ? list : new IovCursor(list).peek(length)));
     return length;
+  }
+
+  /**
+   * Ends the stream in progress with an error, for a producer that fails: pending and later updates and receivers reject with
+   * `reason`, so that a stream cut short never looks ended. Bytes that were not received are dropped.
+   *
+   * Then the handle can start another stream. Does nothing if no stream is in progress, if it has failed already, or after
+   * `close()`: it is safe to call wherever an error is caught, as in the example of this class.
+   *
+   * @param reason What the calls reject with; by default a KcapiError ECANCELED.
+   */
+  streamAbort(reason?: unknown): void {
+    if (this.#closed || !this.#flow.busy || this.#stream.failure !== undefined) return;
+    this.#fail(reason ?? new KcapiError("ECANCELED", "streamAbort", "the stream was aborted"));
+    try {
+      this.#flow.abandon();
+    } catch {
+      // As after any other error of the engine: the stream has failed for good, with the first error as the reason.
+    }
   }
 
   /**
@@ -282,27 +314,27 @@ export class CipherHandle implements Disposable {
 
   #init(operation: string, direction: Direction, iv: BytesLike | undefined): void {
     this.#assertOpen(operation);
-    if (this.#failure !== undefined) throw this.#failure;
     const checked = checkIV(this.#algorithm, iv, this.#engine.ivSize, operation);
     if (this.#flow.busy) {
+      if (this.#stream.failure !== undefined) throw this.#stream.failure;
       throw new KcapiError("EBUSY", operation, "the stream in progress was not received to its end", {
         hint: "receive it, or use a reinit() of this handle",
       });
     }
-    this.#guard(() => this.#flow.start({ direction, iv: checked && copyOf(checked) }));
-    this.#given = 0;
-    this.#lastGiven = false;
+    // If this fails, the handle stays as it was.
+    this.#flow.start({ direction, iv: checked && copyOf(checked) });
     this.#receiver = undefined;
-    this.#stream++;
+    this.#stream = { given: 0, lastGiven: false };
   }
 
   #update(operation: string, buffers: BytesLike[], last: boolean): number | Promise<number> {
     const input = new IovCursor(this.#listOf(operation, buffers));
-    if (this.#lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
+    const stream = this.#stream;
+    if (stream.lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
     const total = input.remaining;
     if (last) this.#checkBlocks(total);
-    this.#given += total;
-    this.#lastGiven = last;
+    stream.given += total;
+    stream.lastGiven = last;
     if (this.#updates.length === 0 && this.#guard(() => this.#flow.send(input, last))) {
       this.#wake();
       return total;
@@ -313,7 +345,7 @@ export class CipherHandle implements Disposable {
 
   #checkBlocks(total: number): void {
     const { kind, blockSize = this.blockSize } = this.#algorithm;
-    const rest = (this.#given + total) % blockSize;
+    const rest = (this.#stream.given + total) % blockSize;
     if (kind === "stream" && rest !== 0) {
       throw new RangeError(
         `The stream expected whole blocks of ${blockSize} bytes, got ${rest} bytes too many: ` +
@@ -354,17 +386,21 @@ export class CipherHandle implements Disposable {
     const receive = async (): Promise<Bytes | undefined> => {
       while (!ended) {
         signal?.throwIfAborted();
-        if (this.#stream !== stream) break; // what becomes of another stream is not its own
+        if (stream.failure !== undefined) throw stream.failure;
+        if (this.#stream !== stream) break; // another stream was started
         this.#assertStarted("streamOp");
         if (flow.done) break;
         if (this.#receiver !== receiver) this.#assertNoReceiver("streamOp");
         this.#receiver = receiver;
-        const length = flow.fit(maxBytes);
-        if (length > 0) return this.#receive(() => flow.take(length));
+        const pause = this.#pauseOf(receiver);
+        if (!pause) {
+          const length = flow.fit(maxBytes);
+          return this.#receive(() => flow.take(length));
+        }
         // Only while it waits: a signal that lives on must not keep an iterator that was dropped.
         signal?.addEventListener("abort", wake);
-        await this.#wait(receiver).finally(() => signal?.removeEventListener("abort", wake));
-        if (!ended && this.#stream === stream) this.#assertAlive("streamOp");
+        await pause.finally(() => signal?.removeEventListener("abort", wake));
+        if (!ended) this.#assertAlive("streamOp", stream);
       }
       end();
       return undefined;
@@ -376,14 +412,22 @@ export class CipherHandle implements Disposable {
       }), end);
   }
 
+  /** What a receiver waits for before it receives: that something is ready, or a turn of the event loop. */
+  #pauseOf(receiver: Receiver): Promise<void> | undefined {
+    if (this.#flow.ready === 0 && !this.#flow.done) return this.#wait(receiver);
+    return this.#slice.over ? this.#slice.next() : undefined;
+  }
+
   #wait(receiver: Receiver): Promise<void> {
     return new Promise<void>((resolve) => receiver.wake = resolve).finally(() => receiver.wake = undefined);
   }
 
-  /** Rule F7: for after a wait, with no other microtask in between, where the handle may have been closed. */
-  #assertAlive(operation: string): void {
-    if (this.#closed) throw new KcapiError("ECANCELED", operation, "the handle was closed");
-    if (this.#failure !== undefined) throw this.#failure;
+  /** Rule F7: to be called after each wait, with no other microtask in between. Meanwhile anything may have happened. */
+  #assertAlive(operation: string, stream: Stream): void {
+    if (stream.failure !== undefined) throw stream.failure;
+    if (this.#closed && this.#stream === stream) {
+      throw new KcapiError("ECANCELED", operation, "the handle was closed");
+    }
   }
 
   #wake(): void {
@@ -401,7 +445,7 @@ export class CipherHandle implements Disposable {
   }
 
   #fail(error: unknown): void {
-    this.#failure = error;
+    this.#stream.failure = error;
     this.#rejectAll(() => error);
   }
 
@@ -416,7 +460,7 @@ export class CipherHandle implements Disposable {
 
   #assertStarted(operation: string): void {
     this.#assertOpen(operation);
-    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#stream.failure !== undefined) throw this.#stream.failure;
     if (!this.#flow.started) {
       throw new KcapiError("EINVAL", operation, "no stream was started", {
         hint: "call streamInitEnc or streamInitDec",
@@ -448,18 +492,5 @@ function checkMaxBytes(maxBytes: unknown, chunkSize: number): void {
   if (typeof maxBytes !== "number") throw new TypeError(`"maxBytes" expected a number, got ${typeof maxBytes}`);
   if (maxBytes !== Infinity && !Number.isSafeInteger(maxBytes) || maxBytes < chunkSize) {
     throw new RangeError(`"maxBytes" expected an integer of at least ${chunkSize}, got ${maxBytes}`);
-  }
-}
-
-function checkOverlap(list: readonly Bytes[]): void {
-  const views = list.filter(({ length }) => length > 0).map((entry) => viewOf(entry, 0, entry.length));
-  const byBuffer = Map.groupBy(views, ({ buffer }) => buffer);
-  for (const entries of byBuffer.values()) {
-    entries.sort((a, b) => a.byteOffset - b.byteOffset);
-    for (let i = 1; i < entries.length; i++) {
-      if (entries[i - 1]!.byteOffset + entries[i - 1]!.length > entries[i]!.byteOffset) {
-        throw new RangeError('"buffers" expected entries that do not overlap');
-      }
-    }
   }
 }

@@ -103,7 +103,6 @@ class KernelEngine implements Engine {
 
   init(direction: Direction, iv: Bytes | null): void {
     if (this.#isUsed && this.#algorithm.oneStreamPerKey) throw this.#createUsedUpError("stream_init");
-    this.#isUsed = true;
     const handle = this.#handle;
     const none = this.#library.word(0);
     if (direction === "encrypt") {
@@ -111,13 +110,14 @@ class KernelEngine implements Engine {
     } else {
       this.#check(this.#call.kcapi_cipher_stream_init_dec(handle, iv, none, none), "kcapi_cipher_stream_init_dec");
     }
+    this.#isUsed = true;
     if (this.#hasStreamSocket) return;
-    this.#hasStreamSocket = true;
     const socket = streamSocketOf(this.#library, handle);
     closeOnExec(this.#library, [socket]);
     // Rule F2: a sysctl may have changed since the handle was opened, and this socket keeps what it has now.
     this.#limits = measureLimits(this.#call, socket);
     this.window = this.#limits.window;
+    this.#hasStreamSocket = true;
   }
 
   /**
