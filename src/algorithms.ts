@@ -5,6 +5,8 @@
  * @module
  */
 
+import { isAEAD, namedCipher } from "./cipher_names.ts";
+
 /**
  * How an algorithm may be cut into ops (rule F5). Measured, 64-byte ops against one op over the same bytes:
  *
@@ -114,8 +116,6 @@ export const MODES: Readonly<Record<string, ModeRule>> = {
 /** Wrappers that change how a cipher is run but not its bytes. */
 const TRANSPARENT = /^(?:cryptd|simd|fpu)\((.*)\)$/;
 
-const AEAD =
-  /^(?:gcm|ccm|rfc4106|rfc4309|rfc4543|rfc7539(?:esp)?|authenc(?:esn)?|seqiv|echainiv|krb5enc|aegis\d+\w*|morus\d+)\b/;
 const HASH =
   /^(?:sha\d|md[45]|hmac|cmac|xcbc|cbcmac|vmac|crc|ghash|poly(?:1305|val)|nhpoly1305|blake2|sm3|rmd\d|wp\d|tgr\d|streebog|michael_mic|xxhash|digest_null)/;
 
@@ -125,7 +125,8 @@ const HASH =
  * Names nobody has measured are `message`: unsafe to continue until proven.
  *
  * @throws {TypeError} If the name is not a string or has characters no algorithm has.
- * @throws {RangeError} If it is longer than the kernel's 63 bytes, or names what is not a cipher to stream.
+ * @throws {RangeError} If it is longer than the kernel's 63 bytes, or names what is not a cipher to stream, or is the
+ * name that OpenSSL or WebCrypto has for one: the error gives the kernel's.
  */
 export function parseAlgorithm(name: string): Algorithm {
   checkName(name);
@@ -182,9 +183,9 @@ function checkName(name: string): void {
   if (name.length > 63) {
     throw new RangeError(`"algorithm" expected a name of at most 63 characters, got ${name.length}`);
   }
-  if (AEAD.test(name)) {
+  if (isAEAD(name)) {
     throw new RangeError(
-      `"algorithm" ${name} is an AEAD, which this module does not do: use WebCrypto's AES-GCM, or node:crypto`,
+      `"algorithm" ${name} is an AEAD, which also authenticates: use sealed streams, such as SealStream or seal()`,
     );
   }
   if (HASH.test(name)) {
@@ -193,6 +194,17 @@ function checkName(name: string): void {
   if (Object.hasOwn(CIPHERS, name)) {
     throw new RangeError(`"algorithm" ${name} is a block cipher without a mode: name one, such as "cbc(${name})"`);
   }
+  checkLibrary(name);
+}
+
+/** The names of other libraries are not the kernel's. */
+function checkLibrary(name: string): void {
+  const { library, algorithm, keySize } = namedCipher(name) ?? {};
+  if (library === undefined || algorithm === name) return;
+  const ours = algorithm === undefined
+    ? "which this module does not have: listCiphers() tells what there is"
+    : `the kernel's is "${algorithm}"${keySize === undefined ? "" : `, with a key of ${keySize} bytes`}`;
+  throw new RangeError(`"algorithm" ${name} is ${library}'s name of a cipher: ${ours}`);
 }
 
 function unwrap(name: string): string {

@@ -3,11 +3,13 @@
  * against the same engine's own result in one op.
  */
 import fc from "fast-check";
+import { getCipherInfo, getCiphers } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { load } from "../ffi/mod.ts";
 import { CipherHandle, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
 import { type Kind, parseAlgorithm } from "../src/algorithms.ts";
 import { type Bytes, IovCursor } from "../src/bytes.ts";
+import { namedCipher } from "../src/cipher_names.ts";
 import type { Direction, Engine } from "../src/engines/engine.ts";
 import { chooseEngine, openEngine } from "../src/engines/mod.ts";
 import { userspaceNames } from "../src/engines/userspace.ts";
@@ -526,5 +528,45 @@ test("parseAlgorithm() is what refuses, before any engine: unknown characters, A
   for (const name of ["", " cbc(aes)", "cbc(aes)\0", "gcm(aes)", "sha256", "hmac(sha1)", "aes"]) {
     const error = assertThrows(() => parseAlgorithm(name));
     assert(error instanceof TypeError || error instanceof RangeError, `${JSON.stringify(name)}: ${error}`);
+  }
+});
+
+test("parseAlgorithm() tells the kernel's name and the key's length for OpenSSL's and WebCrypto's names", () => {
+  const meant: Record<string, string> = {
+    "aes-256-ctr": '"ctr(aes)", with a key of 32 bytes',
+    "aes256": '"cbc(aes)", with a key of 32 bytes',
+    "AES-128-XTS": '"xts(aes)", with a key of 32 bytes',
+    "aria-192-cfb128": '"cfb(aria)", with a key of 24 bytes',
+    "des3": '"cbc(des3_ede)", with a key of 24 bytes',
+    "des-ede3": '"ecb(des3_ede)", with a key of 24 bytes',
+    "des-ede3-ofb": '"ofb(des3_ede)", with a key of 24 bytes',
+    "sm4-ctr": '"ctr(sm4)", with a key of 16 bytes',
+    "bf-cbc": '"cbc(blowfish)", with a key of 16 bytes',
+    "ChaCha20": '"chacha20", with a key of 32 bytes',
+    "AES-CTR": "WebCrypto's name of a cipher: the kernel's is \"ctr(aes)\"",
+    "AES-CBC": '"cbc(aes)"',
+    "aes-256-cfb8": "which this module does not have",
+  };
+  for (const [name, expected] of Object.entries(meant)) {
+    const error = assertThrows(() => parseAlgorithm(name), RangeError, expected);
+    assert(error.message.startsWith(`"algorithm" ${name} is`) && !error.message.includes("modprobe"), error.message);
+  }
+});
+
+test("the names of node:crypto's ciphers stand for ciphers of the kernel with the same sizes", () => {
+  for (const name of getCiphers()) {
+    const { algorithm, keySize } = namedCipher(name) ?? {};
+    if (algorithm === undefined) continue;
+    const { keySizes, ivSize } = parseAlgorithm(algorithm);
+    const { keyLength, ivLength = 0 } = getCipherInfo(name)!;
+    assert(keySizes === undefined || keySizes.includes(keyLength), `${name}: ${keyLength}`);
+    if (keySize !== undefined) assertEquals(keySize, keyLength, name);
+    assertEquals(ivSize, name.endsWith("-ecb") ? 0 : ivLength, name); // Bun says 8 for bf-ecb
+  }
+});
+
+test("drivers of the kernel keep their names, also where they look like another library's", () => {
+  for (const name of ["cbc-aes-aesni", "adiantum(xchacha12-generic,aes-generic,nhpoly1305-neon)", "xts-aes-ce"]) {
+    assertEquals(parseAlgorithm(name).name, name);
   }
 });

@@ -164,6 +164,11 @@ const BAD_FOR_ALL: Case[] = [
   ),
   ...badNames(RangeError, [`cbc(${"x".repeat(59)})`, "x".repeat(1_000)], "63"),
   ...badNames(RangeError, ["gcm(aes)", "ccm(aes)", "rfc4106(gcm(aes))", "authenc(hmac(sha1),cbc(aes))"], "AEAD"),
+  ...badNames(
+    RangeError,
+    ["aes-256-gcm", "id-aes128-CCM", "AES-GCM", "aes256gcm", "aes-256-siv", "ChaCha20-Poly1305", "generic-gcm-aesni"],
+    "sealed streams",
+  ),
   ...badNames(RangeError, ["sha256", "hmac(sha256)", "md5", "crc32c"], "hash"),
   ...badNames(RangeError, ["aes", "des3_ede"], "mode"),
   { what: "no key", error: TypeError, argument: "key", algorithm: "cbc(aes)", options: { key: undefined } },

@@ -7,6 +7,7 @@
 import { padsByDefault, parseAlgorithm } from "../algorithms.ts";
 import { CipherHandle, type EngineChoice, type KernelKey, type Padding } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
+import { isAEAD, namedCipher } from "../cipher_names.ts";
 import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
 import { codeOf, Failure, wrongUsage } from "./failures.ts";
@@ -52,19 +53,11 @@ export function optionsOf({ cipher: _cipher, keySize: _keySize, ...options }: Pl
 
 /** The kernel's name of a cipher. OpenSSL's names, such as aes-256-ctr or des3, also tell the key's length. */
 function cipherOf(name: string): { cipher: string; keySize?: number } {
-  const lower = name.toLowerCase();
-  if (/gcm|ccm|ocb|siv|eax|poly1305/.test(lower)) {
+  if (isAEAD(name)) {
     throw wrongUsage(`${name} is an AEAD, which also authenticates: use ${NAME} seal and unseal`);
   }
-  const [, cipher, bits, mode = "cbc"] =
-    /^(aes|aria|camellia)-?(128|192|256)?(?:-(cbc|cfb|ctr|ecb|ofb|xts))?$/.exec(lower) ?? [];
-  if (bits) return { cipher: `${mode}(${cipher})`, keySize: Number(bits) / 8 * (mode === "xts" ? 2 : 1) };
-  if (cipher && lower.includes("-")) return { cipher: `${mode}(${cipher})` }; // WebCrypto's AES-CTR
-  const [, des, desMode] = /^(des3|3des|des-ede3)(?:-(cbc|cfb|ecb|ofb))?$/.exec(lower) ?? [];
-  // OpenSSL's des-ede3 is ECB, its des3 CBC.
-  if (des) return { cipher: `${desMode ?? (des === "des-ede3" ? "ecb" : "cbc")}(des3_ede)`, keySize: 24 };
-  const [, block, blockMode] = /^(seed|sm4)-(cbc|cfb|ctr|ecb|ofb)$/.exec(lower) ?? [];
-  return block ? { cipher: `${blockMode}(${block})`, keySize: 16 } : { cipher: name };
+  const { algorithm = name, keySize } = namedCipher(name) ?? {};
+  return { cipher: algorithm, ...keySize && algorithm !== name && { keySize } };
 }
 
 /** Whether the plaintext is padded. */

@@ -4,14 +4,15 @@
  * @module
  */
 
+import { parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, type BytesLike, describe } from "../bytes.ts";
+import { namedCipher } from "../cipher_names.ts";
 import { DecryptionStream, EncryptionStream } from "../cipher/streams.ts";
 import type { CipherStreamOptions } from "../cipher/prepare.ts";
 import { KcapiError } from "../errors.ts";
 import type { Secret } from "../secret.ts";
 import { deferStream, type StreamSides } from "../streams/deferred.ts";
 import { base64Decoder, base64Encoder } from "./base64.ts";
-import { cipherOfOpenSSL, type NamedCipher } from "./ciphers.ts";
 import {
   checkDerivation,
   checkSalt,
@@ -42,8 +43,15 @@ const MAGIC: Bytes = new TextEncoder().encode("Salted__");
 const SALT_SIZE = 8;
 const HEADER_SIZE = MAGIC.length + SALT_SIZE;
 
+/** A cipher by the kernel's name, with the sizes in bytes of what is derived for it. */
+interface Cipher {
+  readonly algorithm: string;
+  readonly keySize: number;
+  readonly ivSize: number;
+}
+
 interface Plan {
-  readonly cipher: NamedCipher;
+  readonly cipher: Cipher;
   readonly derivation: Derivation;
   readonly passphrase: Secret;
   /** Undefined where it is in the header. */
@@ -181,12 +189,7 @@ function check(name: string, options: OpenSSLOptions): Plan {
     throw new TypeError(`"options" expected an object, got ${describe(options)}`);
   }
   if (typeof name !== "string") throw new TypeError(`"cipher" expected a string, got ${describe(name)}`);
-  const cipher = cipherOfOpenSSL(name);
-  if (!cipher) {
-    throw new TypeError(
-      `"cipher" expected OpenSSL's name of a cipher, such as "aes-256-cbc", got ${JSON.stringify(name.slice(0, 40))}`,
-    );
-  }
+  const cipher = cipherOf(name);
   const { engine, padding, signal, pool, salt, base64 = false } = options;
   if (typeof base64 !== "boolean" && base64 !== "one line") {
     throw new TypeError(`"base64" expected a boolean or "one line", got ${describe(base64)}`);
@@ -199,4 +202,14 @@ function check(name: string, options: OpenSSLOptions): Plan {
     options: { engine, padding, signal, pool },
     passphrase: passphraseSecret(options.passphrase),
   };
+}
+
+function cipherOf(name: string): Cipher {
+  const { library, algorithm, keySize } = namedCipher(name) ?? {};
+  if (library !== "OpenSSL" || algorithm === undefined || keySize === undefined) {
+    throw new TypeError(
+      `"cipher" expected OpenSSL's name of a cipher, such as "aes-256-cbc", got ${JSON.stringify(name.slice(0, 40))}`,
+    );
+  }
+  return { algorithm, keySize, ivSize: parseAlgorithm(algorithm).ivSize! };
 }

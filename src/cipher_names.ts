@@ -1,0 +1,70 @@
+/**
+ * The names that OpenSSL (`openssl enc`, `node:crypto`) and WebCrypto have for the kernel's ciphers.
+ *
+ * @module
+ */
+
+/** What another library's name of a cipher stands for. */
+export interface NamedCipher {
+  readonly library: "OpenSSL" | "WebCrypto";
+  /** The kernel's name, such as `cbc(aes)`; undefined if it has no such cipher. */
+  readonly algorithm: string | undefined;
+  /** The key's length in bytes, if the name implies one. */
+  readonly keySize: number | undefined;
+}
+
+const MODES: Readonly<Record<string, string>> = {
+  cbc: "cbc",
+  cfb: "cfb",
+  cfb128: "cfb",
+  ctr: "ctr",
+  ecb: "ecb",
+  ofb: "ofb",
+  xts: "xts",
+};
+
+/** OpenSSL's ciphers with one length of the key, in bytes. */
+const ONE_KEY_SIZE: Readonly<Record<string, readonly [cipher: string, keySize: number, mode: string]>> = {
+  "3des": ["des3_ede", 24, "cbc"],
+  "bf": ["blowfish", 16, "cbc"],
+  "cast5": ["cast5", 16, "cbc"],
+  "des3": ["des3_ede", 24, "cbc"],
+  "des-ede3": ["des3_ede", 24, "ecb"], // OpenSSL's des-ede3 is ECB, its des3 CBC
+  "seed": ["seed", 16, "cbc"],
+  "sm4": ["sm4", 16, "cbc"],
+};
+
+/**
+ * The cipher of an OpenSSL or WebCrypto name, in upper or lower case.
+ *
+ * @param name Such as `aes-256-cbc`, `aes256`, `des3`, `chacha20` or `AES-CTR`.
+ * @returns Undefined if it is no such name.
+ */
+export function namedCipher(name: string): NamedCipher | undefined {
+  const lower = name.toLowerCase();
+  if (lower === "chacha20") return { library: "OpenSSL", algorithm: lower, keySize: 32 };
+  const [, webMode] = /^aes-(cbc|ctr|kw)$/.exec(lower) ?? [];
+  if (webMode) return { library: "WebCrypto", algorithm: `${webMode}(aes)`, keySize: undefined };
+  // `aes256` is short for `aes-256-cbc`.
+  const [, sized, bits, sizedMode = "cbc"] = /^(aes|aria|camellia)-?(128|192|256)(?:-([\w-]+))?$/.exec(lower) ?? [];
+  if (sized) return inMode(sizedMode, sized, Number(bits) / 8);
+  const [, unsized, unsizedMode] = /^(3des|bf|cast5|des3|des-ede3|seed|sm4)(?:-(\w+))?$/.exec(lower) ?? [];
+  if (!unsized) return undefined;
+  const [cipher, keySize, mode] = ONE_KEY_SIZE[unsized]!;
+  return inMode(unsizedMode ?? mode, cipher, keySize);
+}
+
+function inMode(name: string, cipher: string, size: number): NamedCipher {
+  const mode = Object.hasOwn(MODES, name) ? MODES[name] : undefined;
+  const keySize = mode === "xts" ? 2 * size : size;
+  return { library: "OpenSSL", algorithm: mode && `${mode}(${cipher})`, keySize };
+}
+
+const KERNEL_AEAD =
+  /^(?:gcm|ccm|rfc4106|rfc4309|rfc4543|rfc7539(?:esp)?|authenc(?:esn)?|seqiv|echainiv|krb5enc|aegis\d+\w*|morus\d+)\b/;
+const OTHER_AEAD = /(?:^|[^a-z])(?:gcm|ccm|ocb|siv|eax)(?![a-z0-9])|^x?chacha20-?poly1305$/i;
+
+/** Whether a name is that of an AEAD, in the kernel, OpenSSL or WebCrypto. */
+export function isAEAD(name: string): boolean {
+  return KERNEL_AEAD.test(name) || OTHER_AEAD.test(name);
+}
