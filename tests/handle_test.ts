@@ -774,7 +774,7 @@ test("the async methods reject and never throw", async () => {
 
 // ---- streamAbort() -----------------------------------------------------------------------------------------------
 
-/** The stream of an algorithm that this engine may lack: each kind of mode drops what is in the engine in its own way. */
+/** One algorithm of each kind. Each kind drops what is in the engine in its own way. */
 const ABORTED: [algorithm: string, key: Bytes, iv: Bytes | undefined][] = [
   ...ALGORITHMS.map((algorithm): [string, Bytes, Bytes | undefined] => [algorithm, KEY, ivOf(algorithm)]),
   ["xts(aes)", bytes(32, 7), IV],

@@ -268,11 +268,11 @@ export class CipherHandle implements Disposable {
   }
 
   /**
-   * Ends the stream in progress with an error, for a producer that fails: pending and later updates and receivers reject with
-   * `reason`, so that a stream cut short never looks ended. Bytes that were not received are dropped.
+   * Ends the stream in progress with an error, for a producer that fails: pending and later updates and receivers
+   * reject with `reason`, so that a stream cut short never looks ended. Bytes that were not received are dropped.
    *
-   * Then the handle can start another stream. Does nothing if no stream is in progress, if it has failed already, or after
-   * `close()`: it is safe to call wherever an error is caught, as in the example of this class.
+   * Then the handle can start another stream. Does nothing if no stream is in progress, if it has failed already, or
+   * after `close()`: it is safe to call wherever an error is caught, as in the example of this class.
    *
    * @param reason What the calls reject with; by default a KcapiError ECANCELED.
    */
@@ -422,7 +422,7 @@ export class CipherHandle implements Disposable {
     return new Promise<void>((resolve) => receiver.wake = resolve).finally(() => receiver.wake = undefined);
   }
 
-  /** Rule F7: to be called after each wait, with no other microtask in between. Meanwhile anything may have happened. */
+  /** Rule F7: for after each wait, with no other microtask in between. Meanwhile anything may have happened. */
   #assertAlive(operation: string, stream: Stream): void {
     if (stream.failure !== undefined) throw stream.failure;
     if (this.#closed && this.#stream === stream) {

@@ -1,6 +1,6 @@
 /**
- * Starts streams on handles while this process has no descriptor left (its limit is low: `ulimit -n`), and again when there
- * are some. Prints, as JSON, what each call gave and the outputs.
+ * Starts streams on handles while this process has no descriptor left (its limit is low: `ulimit -n`), and again when
+ * there are some. Prints, as JSON, what each call gave and the outputs.
  */
 import { closeSync, openSync } from "node:fs";
 import { CipherHandle, KcapiError } from "../../mod.ts";

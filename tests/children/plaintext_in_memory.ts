@@ -1,6 +1,6 @@
 /**
- * Decrypts argv[3], in hexadecimal, on the engine of argv[2], in ways that need memory for intermediate bytes, and zeroes
- * what it received. Prints a line then, and holds the last plaintext until its standard input ends.
+ * Decrypts argv[3], in hexadecimal, on the engine of argv[2], in ways that need memory for intermediate bytes, and
+ * zeroes what it received. Prints a line then, and holds the last plaintext until its standard input ends.
  */
 import process from "node:process";
 import { CipherHandle } from "../../mod.ts";
