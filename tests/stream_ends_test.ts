@@ -182,3 +182,17 @@ test("an error at the close waits until the verified segments before it have bee
   assert(verified.length > 300, `${verified.length} bytes`);
   assertEquals(verified, bytes(500).slice(0, verified.length));
 });
+
+for (const [name, { open }] of Object.entries(STREAMS)) {
+  test(`${name}: a write before anyone reads resolves below 16 KiB, and waits from there on`, async () => {
+    const states = [];
+    for (const size of [100, 16_383, 16_384, 100_000]) {
+      const { readable, writable } = open();
+      const writer = writable.getWriter();
+      const writing = writer.write(new Uint8Array(size));
+      states.push((await outcomes(writing))[0]!.state);
+      await Promise.allSettled([readable.cancel(), writer.closed, writing]);
+    }
+    assertEquals(states, ["fulfilled", "fulfilled", "pending", "pending"]);
+  });
+}

@@ -15,6 +15,8 @@ import type { CipherHandle } from "./handle.ts";
  * the input; a chunk of any size is worked on in pieces, as the reader asks for them. Chunks of less than 16 KiB are
  * gathered for at most a turn of the event loop. The stream releases its cipher when it ends, in whatever way.
  *
+ * Start to read before you await `writer.write()`: without a reader it resolves only for chunks of less than 16 KiB.
+ *
  * @example Usage
  * ```ts
  * import { DecryptionStream, EncryptionStream } from "@kcapi/streams";
@@ -71,6 +73,8 @@ export class EncryptionStream extends CipherStream {
  *
  * Nothing is authenticated: output is unverified, that of before an error too. With padding, a ciphertext whose end is
  * missing or damaged is an error (EBADMSG) at the end, the same one for every cause.
+ *
+ * Start to read before you await `writer.write()`: without a reader it resolves only for chunks of less than 16 KiB.
  *
  * @example Usage
  * ```ts

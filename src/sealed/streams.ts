@@ -15,6 +15,8 @@ import { rotatingFactory } from "./rotation.ts";
  * The output comes in segments, of 64 KiB by default. The last segment is marked, so the stream keeps a full segment
  * until more input or the end comes. One key may seal any number of streams: each stream has its own random salt.
  *
+ * Start to read before you await `writer.write()`: without a reader it resolves only for chunks of less than 16 KiB.
+ *
  * @example Usage
  * ```ts
  * import { SealStream, UnsealStream } from "@kcapi/streams";
@@ -51,6 +53,8 @@ export class SealStream extends CipherStream {
  * removed, added, repeated or moved. The error does not tell which. Output from before the error is authentic, but
  * **truncation is only detected at the end** of the stream. A program that must not use the beginning of truncated data
  * waits for the end, for example by writing to a temporary file, or calls `openSealed()`, which verifies the end first.
+ *
+ * Start to read before you await `writer.write()`: without a reader it resolves only for chunks of less than 16 KiB.
  *
  * @example Usage
  * ```ts

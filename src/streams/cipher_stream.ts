@@ -45,7 +45,13 @@ export abstract class CipherStream extends TransformStream<BytesLike, Uint8Array
     return this.#pair.readable;
   }
 
-  /** The input. */
+  /**
+   * The input.
+   *
+   * Before anyone reads, `await writer.write(chunk)` resolves for chunks of less than 16 KiB, of which up to 64 KiB are
+   * kept, and waits for a reader from 16 KiB on. So start to read, or pipe the stream, before you await a write. Only
+   * the Workers of a `pool` take more.
+   */
   override get writable(): WritableStream<BytesLike> {
     return this.#pair.writable;
   }
