@@ -428,16 +428,19 @@ const OUTPUTS: Record<string, (task: Task, source: ReadableStream<Bytes>) => Rea
   "an iterable with a pool": (task, source) => readerOf(throughIterable(task, source, { pool })),
 };
 
+/** A leak shows with few, and each of them opens descriptors in the kernel. */
+const READERS = engine === "kernel" ? 8 : 50;
+
 for (const direction of ["encrypt", "decrypt"] as const) {
   for (const [what, open] of Object.entries(OUTPUTS)) {
     for (const [when, leave] of Object.entries(CLIENTS)) {
-      test(`${direction}, ${what}: 50 readers that leave ${when} leave no source and no descriptor open`, {
+      test(`${direction}, ${what}: ${READERS} readers that leave ${when} leave no source and no descriptor open`, {
         sanitize: false,
       }, async () => {
         const counts = { open: 0 };
         const task = { direction, algorithm: "ctr(aes)", key: bytes(16), parameters: { ivPrefix: true } };
         const files = openFiles();
-        for (let i = 0; i < 50; i++) await leave(open(task, endless(counts, when === WAITING)));
+        for (let i = 0; i < READERS; i++) await leave(open(task, endless(counts, when === WAITING)));
         await turns(3);
         assertEquals(counts.open, 0);
         if (what.endsWith("a pool")) await until(() => openFiles() <= files, "the Workers have closed theirs");
