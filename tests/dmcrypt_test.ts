@@ -16,7 +16,7 @@ async function makeVolume(cipher: string, keySize: number, sectorSize: number) {
   const plaintext = bytes(SIZE, 5);
   writeFileSync(file("volume"), plaintext);
   writeFileSync(file("passphrase"), "hunter2");
-  const luks = ["--key-file", file("passphrase"), "--batch-mode"];
+  const luks = ["--key-file", file("passphrase"), "--batch-mode", "--disable-locks"];
   const make = ["reencrypt", "--encrypt", "--type", "luks2", "--header", file("header"), "--cipher", cipher];
   const sizes = ["--key-size", `${keySize}`, "--sector-size", `${sectorSize}`];
   const pbkdf = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
