@@ -850,7 +850,7 @@ once("a Blob with a wrong size gets an error about its size, not about damage", 
   }
 });
 
-test.if(engine === "kernel", "needs the kernel engine")(
+(engine === "kernel" ? alone("the ciphers are in Workers") : test.if(false, "needs the kernel engine"))(
   "a file whose cipher fails is closed: the next read would get output of this one, or block",
   async () => {
     const file = new Blob([await sealed(bytes(1000))]);
@@ -929,7 +929,7 @@ test("engine is the name of the engine that runs", async () => {
   assertEquals(stream.engine, engine);
   await stream.readable.cancel();
   assertEquals(seal(optionsOf(), KEY).engine, engine);
-  assertEquals(unseal(optionsOf(SMALL_GCM), KEY).engine, runtime === "deno" ? "webcrypto" : "userspace");
+  assertEquals(unseal(optionsOf(SMALL_GCM), KEY).engine, runtime === "deno" && !pool ? "webcrypto" : "userspace");
   using open = await openSealed(new Blob([await sealed(bytes(3))]), optionsOf());
   assertEquals(open.engine, engine);
 });
