@@ -41,7 +41,7 @@ function versionOf(program: string, env: NodeJS.ProcessEnv = process.env): strin
 const chromium = find("/usr/bin/chromium", "/usr/bin/google-chrome");
 const firefox = find("/usr/bin/firefox-esr", "/usr/bin/firefox");
 const webkit = globSync("/usr/lib/*/webkit2gtk-4.1/MiniBrowser").find(() => existsSync("/usr/bin/xvfb-run"));
-const workerd = globSync(join(root, "node_modules/@cloudflare/workerd-*/bin/workerd"))[0];
+const workerd = globSync(join(root, "node_modules/workerd-linux-*/bin/workerd"))[0];
 
 function webkitPackage(): string {
   return spawnSync("dpkg-query", ["--show", "libwebkit2gtk-4.1-0"], { encoding: "utf8" }).stdout ?? "";
