@@ -125,6 +125,18 @@ export function copyOf(bytes: Bytes): Bytes {
   return copy;
 }
 
+/** A list in one piece: of one entry a view, of several a copy. */
+export function inOnePiece(list: readonly Bytes[]): Bytes {
+  if (list.length === 1) return viewOf(list[0]!, 0, list[0]!.length);
+  const whole = new Uint8Array(sizeOf(list));
+  let at = 0;
+  for (const bytes of list) {
+    whole.set(bytes, at);
+    at += bytes.length;
+  }
+  return whole;
+}
+
 /** The total length of a list. */
 export function sizeOf(list: readonly Bytes[]): number {
   let size = 0;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, bytesOf, describe, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { openSealed, type SealedReader } from "../sealed/reader.ts";
 import type { SealedSource } from "../sealed/source.ts";
@@ -205,7 +205,7 @@ export function rewrap(
       isOpen = true;
       using key = await unwrapKey(complete.header, await importKeys("identities", identities));
       const header = await makeHeader(key, complete.header.format, await importKeys("recipients", recipients));
-      return joined(header, complete.rest);
+      return inOnePiece([header, complete.rest]);
     }
   }
   return new ReadableStream<Bytes>({
@@ -238,13 +238,6 @@ async function readHeader(source: SealedSource): Promise<{ header: Header; lengt
     at = end;
   }
   throw truncatedHeader();
-}
-
-function joined(first: Bytes, second: Bytes): Bytes {
-  const whole = new Uint8Array(first.length + second.length);
-  whole.set(first);
-  whole.set(second, first.length);
-  return whole;
 }
 
 function checkObject<T>(name: string, value: T): T {

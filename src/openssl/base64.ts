@@ -5,7 +5,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Bytes } from "../bytes.ts";
+import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 
 /** Bytes of a line of 64 characters. */
@@ -21,7 +21,7 @@ export function base64Encoder(inLines: boolean): TransformStream<Bytes, Bytes> {
   };
   return new TransformStream({
     transform(chunk, controller) {
-      const bytes = joined(tail, chunk);
+      const bytes = tail.length === 0 ? chunk : inOnePiece([tail, chunk]);
       const whole = bytes.length - bytes.length % unit;
       tail = bytes.slice(whole);
       if (whole > 0) controller.enqueue(encode(bytes.subarray(0, whole)));
@@ -57,12 +57,4 @@ export function base64Decoder(): TransformStream<Bytes, Bytes> {
 
 function damaged(): KcapiError {
   return new KcapiError("EBADMSG", "base64", "the input is not base64");
-}
-
-function joined(first: Bytes, second: Bytes): Bytes {
-  if (first.length === 0) return second;
-  const whole = new Uint8Array(first.length + second.length);
-  whole.set(first);
-  whole.set(second, first.length);
-  return whole;
 }

@@ -6,7 +6,7 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, IovCursor, sizeOf, viewOf } from "../bytes.ts";
+import { type Bytes, inOnePiece, IovCursor } from "../bytes.ts";
 import type { CipherEngineName, EngineName } from "../engines/engine.ts";
 import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
@@ -232,7 +232,7 @@ function unsealBatch(
   { index: first = 0, isLast }: Position,
   outputs: Bytes[],
 ): void {
-  const sealed = joined(list);
+  const sealed = inOnePiece(list);
   const count = layout.sealed.countOf(first, sealed.length - 1) + 1;
   const isOne = count === 1;
   const lastLength = sealed.length - (isOne ? 0 : layout.sealed.lengthOf(first, count - 1));
@@ -263,16 +263,4 @@ function unsealBatch(
 /** Adds the first `length` bytes of new memory. If they are not all, the others may be anything. */
 function addWritten(outputs: Bytes[], memory: Bytes, length: number): void {
   if (length > 0) outputs.push(length === memory.length ? memory : memory.slice(0, length));
-}
-
-/** A list in one piece. */
-function joined(list: readonly Bytes[]): Bytes {
-  if (list.length === 1) return viewOf(list[0]!, 0, list[0]!.length);
-  const whole = new Uint8Array(sizeOf(list));
-  let at = 0;
-  for (const bytes of list) {
-    whole.set(bytes, at);
-    at += bytes.length;
-  }
-  return whole;
 }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Bytes } from "../bytes.ts";
+import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { BatchResult, Position, Session } from "../executors/executor.ts";
 import { Secret } from "../secret.ts";
@@ -77,7 +77,7 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
     async run(list: readonly Bytes[], position: Position): Promise<BatchResult> {
       const outputs: Bytes[] = [];
       try {
-        const input = joined(list);
+        const input = inOnePiece(list);
         if (kind === "seal") outputs.push(...await seal(input, position));
         else await unseal(input, position, outputs);
         return isClosed ? { outputs: [] } : { outputs };
@@ -100,18 +100,6 @@ function nonceOf({ cipher }: Format, { prefix }: Header, index: number, isLast: 
   view.setUint32(PREFIX_SIZE, index);
   view.setUint8(PREFIX_SIZE + 4, Number(isLast));
   return nonce;
-}
-
-/** The list in one piece, which WebCrypto takes. */
-function joined(list: readonly Bytes[]): Bytes {
-  if (list.length === 1) return list[0]!;
-  const whole = new Uint8Array(list.reduce((length, { length: more }) => length + more, 0));
-  let at = 0;
-  for (const bytes of list) {
-    whole.set(bytes, at);
-    at += bytes.length;
-  }
-  return whole;
 }
 
 /**
@@ -192,11 +180,11 @@ async function ctrHmacCrypto({ keySize, macHash, tagSize }: Format, derived: Sec
     subtle.importKey("raw", macKey.bytes, { name: "HMAC", hash: macHash! }, false, ["sign"]),
   ]);
   const tagOf = async (nonce: Bytes, ciphertext: Bytes) =>
-    new Uint8Array(await subtle.sign("HMAC", mac, joined([nonce, ciphertext])), 0, tagSize);
+    new Uint8Array(await subtle.sign("HMAC", mac, inOnePiece([nonce, ciphertext])), 0, tagSize);
   return {
     async seal(plaintext, counter) {
       const ciphertext = new Uint8Array(await subtle.encrypt({ name, counter, length: 32 }, aes, plaintext));
-      return joined([ciphertext, await tagOf(counter, ciphertext)]);
+      return inOnePiece([ciphertext, await tagOf(counter, ciphertext)]);
     },
     async open(sealed, counter) {
       const length = sealed.length - tagSize;
