@@ -73,5 +73,12 @@ function decodeEntry(name: string, bytes: Bytes): KeyRecord {
   if (!key.has(1)) return { id, status, typeUrl: undefined, value: undefined };
   const data = readMessage(`the key data of ${name}`, key.bytes(1), [1, 2, 3]);
   if (data.number(3) !== SYMMETRIC) throw new TypeError(`${name} expected symmetric key material`);
-  return { id, status, typeUrl: new TextDecoder().decode(data.bytes(1)), value: data.bytes(2).slice() };
+  return { id, status, typeUrl: new TextDecoder().decode(data.bytes(1)), value: copyKey(data.bytes(2)) };
+}
+
+/** A copy in an ArrayBuffer of its own, so that zeroing it leaves no other (see `Secret`). */
+function copyKey(bytes: Bytes): Bytes {
+  const copy = new Uint8Array(new ArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
 }
