@@ -13,11 +13,11 @@ const finalizer = new FinalizationRegistry<Bytes>((bytes) => bytes.fill(0));
 /**
  * Key bytes that this module owns. They are zeroed by {@linkcode dispose}, or when the secret is garbage-collected.
  *
- * The memory is an ArrayBuffer from the start. V8 and JavaScriptCore keep the bytes of a short `new Uint8Array(n)` in the
- * JavaScript heap and copy them out at the first native use; `fill(0)` then clears the copy only.
+ * The memory is an ArrayBuffer from the start. V8 and JavaScriptCore keep the bytes of a short `new Uint8Array(n)` in
+ * the JavaScript heap, and copy them out at the first native use. `fill(0)` then clears only the copy.
  *
- * Whoever receives a `Secret` as an argument owns it and disposes of it, also when the call fails. Whoever only reads takes
- * {@linkcode bytes} and does not keep them.
+ * A function that receives a `Secret` as an argument owns it and disposes of it, also when the call fails. Code that
+ * only reads uses {@linkcode bytes} and does not keep them.
  */
 export class Secret implements Disposable {
   #bytes: Bytes | undefined;
