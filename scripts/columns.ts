@@ -31,7 +31,6 @@ const NOT_YET: ReadonlySet<string> = new Set([
   "src/engines/descriptors.ts",
   "src/engines/kernel.ts",
   "src/engines/mod.ts",
-  "src/secret.ts",
   "tests/algorithms_test.ts",
   "tests/coverage",
   "tests/docs_test.ts",
