@@ -136,7 +136,7 @@ withPerl("auto uses the kernel for the ciphers that AF_ALG allows this process, 
     } else {
       assertInstanceOf(opened, KcapiError, name);
       assertEquals(opened.code, hasLibrary ? errorCode(errno) : "ELIBACC", name);
-      assertStringIncludes(opened.message, `no engine can serve ${name}`);
+      assertStringIncludes(opened.message, `no engine supports ${name}`);
     }
   }
 });

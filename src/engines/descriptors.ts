@@ -1,9 +1,20 @@
 /**
- * The descriptors behind a handle of libkcapi, which has no call that tells them.
+ * The descriptors of a libkcapi handle, which no call of libkcapi returns.
  *
- * From 1.1.0 on (2018), `struct kcapi_handle` begins with a pointer to what the handles of one key share, and that with the
- * socket that has the key; behind the pointer are the two ends of a pipe, and the socket of the stream, -1 before the
- * first (lib/internal.h). What is read is believed only if the kernel says that it is what it should be.
+ * They are read from the handle's memory. From libkcapi 1.1.0 on (2018), lib/internal.h has
+ *
+ *     struct kcapi_handle {
+ *       struct kcapi_handle_tfm *tfm;  // shared by the handles of one key
+ *       int pipes[2];                  // read end, write end
+ *       int opfd;                      // the stream's socket, -1 before the first stream
+ *       …
+ *     };
+ *     struct kcapi_handle_tfm {
+ *       int tfmfd;                     // the socket that has the key
+ *       …
+ *     };
+ *
+ * A descriptor is used only if the kernel confirms that it is an AF_ALG socket, or a pipe.
  *
  * @module
  */
@@ -21,17 +32,17 @@ const F_GETPIPE_SZ = 1032;
 
 const FIRST_VERSION = 1_010_000;
 
-/** `sizeof` of the fields in front: a pointer and three ints. */
+/** The size of the first fields: a pointer and three ints. */
 const HEAD = 20;
 
-/** What one handle has open from its beginning. */
+/** The descriptors that a handle has from the start. */
 export interface Descriptors {
   /** The socket that has the key. */
   readonly keySocket: number;
   readonly pipe: readonly number[];
 }
 
-/** The descriptors of `handle`; undefined where they cannot be told for certain. */
+/** The descriptors of `handle`; undefined if they are not certain. */
 export function descriptorsOf(library: Library, handle: Address): Descriptors | undefined {
   const head = headOf(library, handle);
   if (!head) return undefined;
@@ -40,18 +51,18 @@ export function descriptorsOf(library: Library, handle: Address): Descriptors | 
   return { keySocket, pipe: head.pipe.filter((fd) => fd > 0 && library.call.fcntl(fd, F_GETPIPE_SZ, 0) > 0) };
 }
 
-/** The socket of the stream, which the first one opens. */
+/** The socket of the stream. The first stream of a handle opens it. */
 export function streamSocketOf(library: Library, handle: Address): number | undefined {
   const socket = headOf(library, handle)?.streamSocket;
   return socket !== undefined && isAlgSocket(library, socket) ? socket : undefined;
 }
 
-/** Keeps descriptors from the programs that this process starts: they could encrypt under the key. */
+/** Makes child processes not inherit the descriptors: they could encrypt with the key. */
 export function closeOnExec({ call }: Library, descriptors: readonly (number | undefined)[]): void {
   for (const fd of descriptors) if (fd !== undefined) call.fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-/** The fields in front, as they stand there. */
+/** The first fields of a handle. */
 interface Head {
   readonly shared: Address;
   readonly pipe: readonly number[];
@@ -70,7 +81,7 @@ function isAlgSocket({ call }: Library, fd: number): boolean {
   return fd > 0 && socketOption(call, fd, SO_DOMAIN) === AF_ALG;
 }
 
-/** An option of a socket, at SOL_SOCKET, that is an int; undefined where the kernel does not tell. */
+/** An integer option of a socket, at level SOL_SOCKET; undefined if getsockopt(2) fails. */
 export function socketOption(call: Calls, socket: number, option: number): number | undefined {
   const value = new Int32Array(new ArrayBuffer(8));
   const [size, length] = [new Uint8Array(value.buffer, 0, 4), new Uint8Array(value.buffer, 4, 4)];
@@ -78,7 +89,7 @@ export function socketOption(call: Calls, socket: number, option: number): numbe
   return call.getsockopt(socket, SOL_SOCKET, option, size, length) < 0 ? undefined : value[0];
 }
 
-/** Memory of the library's, in whole words of 8 bytes. */
+/** A copy of the library's memory at `address`. Its buffer has whole words of 8 bytes. */
 function read({ call, word }: Library, address: Address, length: number): Bytes {
   const copy = new Uint8Array(new ArrayBuffer(Math.ceil(length / 8) * 8));
   call.memmove(copy.subarray(0, length), address, word(length));

@@ -29,15 +29,16 @@ const UIO_MAXIOV = 1024;
 const SENDMSG_ENTRIES = 17;
 
 /**
- * The most entries of an output list. Each takes memory of net.core.optmem_max, which runs out at 27 of them with the
- * least limit there is (measured on 6.1, a window over unaligned entries; af_alg_get_rsgl in crypto/af_alg.c).
+ * The most output buffers of one op. Each takes memory of net.core.optmem_max. With the smallest limit that the sysctl
+ * accepts, 27 buffers fail (measured on Linux 6.1, a window over unaligned buffers; af_alg_get_rsgl in
+ * crypto/af_alg.c).
  */
 const OP_ENTRIES = 16;
 
-/** One op maps at most so many pages at a time into its output list (ALG_MAX_PAGES). */
+/** The most pages that one op maps at a time into its output buffers (ALG_MAX_PAGES). */
 const PAGES_PER_STEP = 16;
 
-/** A libkcapi handle that has yet to be destroyed. Held by the finalizer, so it may not refer to its engine. */
+/** A libkcapi handle that is not destroyed. The finalizer refers to it, so it must not refer to its engine. */
 interface Native {
   readonly call: Calls;
   readonly handle: Address;
@@ -48,8 +49,8 @@ const finalizer = new FinalizationRegistry<Native>(({ call, handle }) => call.kc
 /**
  * Opens a cipher of the kernel and sets its key.
  *
- * @param key Read only: the caller still owns it.
- * @throws {KcapiError} Without a hint: finding one takes milliseconds, which `engine: "auto"` need not spend.
+ * @param key The caller still owns it.
+ * @throws {KcapiError} Without a hint. To find one takes milliseconds, and `engine: "auto"` does not need it.
  */
 export function openKernel(library: Library, algorithm: Algorithm, key: Key): Engine {
   const { call } = library;
@@ -76,7 +77,7 @@ class KernelEngine implements Engine {
   readonly #library: Library;
   readonly #call: Calls;
   readonly #algorithm: Algorithm;
-  /** Undefined once it is destroyed. */
+  /** Undefined after it was destroyed. */
   #native: Native | undefined;
   readonly #iovecs: Iovecs;
   #limits: Limits;
@@ -114,15 +115,15 @@ class KernelEngine implements Engine {
     if (this.#hasStreamSocket) return;
     const socket = streamSocketOf(this.#library, handle);
     closeOnExec(this.#library, [socket]);
-    // Rule F2: a sysctl may have changed since the handle was opened, and this socket keeps what it has now.
+    // Rule F2: a sysctl may have changed since the handle was opened. This socket keeps the buffers that it has now.
     this.#limits = measureLimits(this.#call, socket);
     this.window = this.#limits.window;
     this.#hasStreamSocket = true;
   }
 
   /**
-   * Rule F2: while anything is queued, a page of room is left. The kernel asks for a whole free page each time it
-   * begins one, not for the bytes at hand (af_alg_writable in crypto/af_alg.c), and sleeps where there is none.
+   * Rule F2: while bytes are queued, a page stays free. The kernel needs a whole free page each time it begins one,
+   * whatever the number of bytes, and sleeps if there is none (af_alg_writable in crypto/af_alg.c).
    */
   capacity(queued: number): number {
     return queued === 0 ? this.window : Math.max(0, this.window - this.#limits.page - queued);
@@ -141,7 +142,7 @@ class KernelEngine implements Engine {
     this.#iovecs.clear();
   }
 
-  /** Sends all that is in the list; what took several calls has used it up. */
+  /** Sends all bytes of the list, in several calls if needed. Several calls use up the list. */
   #sendFilled(handle: Address, length: number, last: boolean): void {
     const iovecs = this.#iovecs;
     const entries = iovecs.word(Math.max(length, SENDMSG_ENTRIES));
@@ -150,7 +151,7 @@ class KernelEngine implements Engine {
         ? this.#call.kcapi_cipher_stream_update_last(handle, iovecs.address, entries)
         : this.#call.kcapi_cipher_stream_update(handle, iovecs.address, entries);
       if (sent === iovecs.left) return;
-      // Rule F6: a signal came before anything was taken, or only a part was.
+      // Rule F6: a signal interrupted the call before any byte was sent, or after a part of them.
       if (sent === -ERRNO.EINTR) continue;
       const operation = last ? "kcapi_cipher_stream_update_last" : "kcapi_cipher_stream_update";
       if (this.#check(sent, operation) === 0) throw this.#createCountError(operation, sent);
@@ -172,7 +173,7 @@ class KernelEngine implements Engine {
     const output = inPlace ? bytes : this.#library.allocUnsafe(bytes.length);
     iovecs.fillOne(bytes);
     this.#sendFilled(handle, 1, false);
-    // In place the list is as it was, unless sending used it up.
+    // In place, the list is unchanged unless sending used it up.
     if (!inPlace || iovecs.left !== output.length) iovecs.fillOne(output);
     this.#opFilled(handle, 1);
     iovecs.clear();
@@ -182,12 +183,12 @@ class KernelEngine implements Engine {
   /**
    * Whether one op fills `list`.
    *
-   * The kernel begins another entry of the output list only with a page of receive buffer to spare; without, it
-   * processes what it has so far, cut to blocks, and leaves a gap up to the next entry. So lists stay below that. A copy
-   * costs less than a second op, however long the entries are.
+   * The kernel begins another output buffer only while a page of the receive buffer is free. Otherwise it processes
+   * the buffers that it has so far, cut to blocks, and leaves a gap up to the next one. So lists stay below that limit.
+   * A copy costs less than a second op, for buffers of any length.
    */
   #isOneOp(list: readonly Bytes[]): boolean {
-    return list.length === 1 || list.length <= OP_ENTRIES && sizeOf(list) <= this.#limits.gatherLimit;
+    return list.length === 1 || list.length <= OP_ENTRIES && sizeOf(list) <= this.#limits.severalBuffersLimit;
   }
 
   #opCopied(list: readonly Bytes[]): void {
@@ -207,7 +208,7 @@ class KernelEngine implements Engine {
     for (;;) {
       const got = this.#call.kcapi_cipher_stream_op(handle, iovecs.address, entries);
       if (got === iovecs.left) return;
-      // Rule F6. A mode that restarts at every op must not be continued by another one.
+      // Rule F6: another op must not continue a mode that restarts at every op.
       if (got === -ERRNO.EINTR) continue;
       this.#check(got, "kcapi_cipher_stream_op");
       if (got === 0 || this.#algorithm.kind !== "stream") throw this.#createCountError("kcapi_cipher_stream_op", got);
@@ -241,7 +242,7 @@ class KernelEngine implements Engine {
     this.#call.kcapi_cipher_destroy(handle);
   }
 
-  /** Rule F7, at the last place where it can be kept: libkcapi would touch freed memory. */
+  /** Rule F7: after close(), libkcapi would use freed memory. */
   get #handle(): Address {
     if (!this.#native) throw new KcapiError("EBADF", "kcapi", "the cipher is closed");
     return this.#native.handle;
@@ -250,14 +251,14 @@ class KernelEngine implements Engine {
   #createUsedUpError(operation: string): KcapiError {
     const { name } = this.#algorithm;
     return new KcapiError("EOPNOTSUPP", operation, `${name} has one stream per key`, {
-      hint: "open another handle: the kernel keeps the state of the keystream with the key",
+      hint: "open another handle, because the kernel keeps the state of the keystream with the key",
     });
   }
 
   #createCountError(operation: string, count: number): KcapiError {
     const { left } = this.#iovecs;
     this.#iovecs.clear();
-    return new KcapiError("EIO", operation, `${count} bytes went through where ${left} were due`);
+    return new KcapiError("EIO", operation, `the kernel processed ${count} bytes, expected ${left}`);
   }
 
   #check(result: number, operation: string): number {
@@ -275,19 +276,21 @@ function systemError(errno: ErrorCode | number, operation: string, algorithm: st
   return new KcapiError(errno, operation, `${algorithm} failed`);
 }
 
-/** What the sockets can hold (rules F1 and F2). */
+/** How many bytes the sockets can buffer (rules F1 and F2). */
 export interface Limits {
   readonly page: number;
   /** SO_SNDBUF, in bytes. */
   readonly sendBuffer: number;
   readonly window: number;
-  /** The most bytes one op may return into a list of several entries. */
-  readonly gatherLimit: number;
+  /** The most bytes that one op may return in several output buffers. */
+  readonly severalBuffersLimit: number;
 }
 
 /**
- * Measures a stream's socket, which keeps the buffers it was opened with; or without one a fresh socket: what the sysctls
- * net.core.wmem_default and rmem_default give now.
+ * Measures the buffers of a socket.
+ *
+ * @param streamSocket A stream's socket, which keeps the buffers that it was opened with. Without it, a new socket is
+ * measured, whose buffers have the size of the sysctls net.core.wmem_default and rmem_default.
  */
 export function measureLimits(call: Calls, streamSocket?: number): Limits {
   const page = call.getpagesize();
@@ -297,10 +300,10 @@ export function measureLimits(call: Calls, streamSocket?: number): Limits {
     const send = Math.max(page, bufferSize(call, socket, SO_SNDBUF));
     const receive = Math.max(page, bufferSize(call, socket, SO_RCVBUF));
     const pages = Math.floor(Math.min(send, receive, MAX_WINDOW) / page);
-    // An unaligned output of n steps of pages ends a few bytes into one page more than its size tells; where the
-    // receive buffer has no such page, the op would return less than it was asked for.
+    // An unaligned output of whole steps of pages touches one page more than its size. If the receive buffer has no
+    // room for it, the op returns less than it was asked for.
     const spare = pages % PAGES_PER_STEP === 0 && pages > 1 ? 1 : 0;
-    return { page, sendBuffer: send, window: (pages - spare) * page, gatherLimit: (pages - spare - 1) * page };
+    return { page, sendBuffer: send, window: (pages - spare) * page, severalBuffersLimit: (pages - spare - 1) * page };
   } finally {
     if (streamSocket === undefined) call.close(socket);
   }
@@ -312,10 +315,10 @@ function bufferSize(call: Calls, socket: number, option: number): number {
   return size;
 }
 
-/** The struct iovec array of one thread: calls are synchronous (rule F7), so all its engines share it. */
+/** The array of struct iovec of one thread. All its engines share it, because calls are synchronous (rule F7). */
 class Iovecs {
   readonly address: Address;
-  /** Bytes in the list that are not used up. */
+  /** Bytes in the list that were not used up. */
   left = 0;
   #used = 0;
   #first = 0;
@@ -336,18 +339,18 @@ class Iovecs {
     this.#small = Array.from({ length: SENDMSG_ENTRIES + 1 }, (_, n) => library.word(n));
   }
 
-  /** Memory for the output of a list too long for one op: all engines of the thread share it, and wipe it after use. */
+  /** Memory for the output of a list that is too long for one op. All engines of the thread share it and zero it. */
   scratch(length: number): Bytes {
     this.#scratch ??= new Uint8Array(MAX_WINDOW);
     return this.#scratch.subarray(0, length);
   }
 
-  /** `n` as a size_t; the usual ones are at hand, for making a bigint costs more than the call. */
+  /** `n` as a size_t. The usual values are prepared, because creating a bigint costs more than the native call. */
   word(n: number): Address {
     return this.#small[n] ?? this.#library.word(n);
   }
 
-  /** Makes `list` the list; the entries behind it are empty. */
+  /** Writes the addresses and lengths of `list` into the array. The entries after them stay empty. */
   fill(list: readonly Bytes[]): void {
     let total = 0;
     for (let i = 0; i < list.length; i++) {
@@ -362,7 +365,7 @@ class Iovecs {
     this.#first = 0;
   }
 
-  /** The same for a list of one. */
+  /** {@linkcode fill} for one buffer. */
   fillOne(bytes: Bytes): void {
     this.#cells.set(0, this.#memmove(bytes, this.#zero, this.#zero));
     this.left = this.#words[2] = bytes.length;
@@ -370,7 +373,7 @@ class Iovecs {
     this.#first = 0;
   }
 
-  /** Takes `count` bytes off the front; what is used up stays as entries of length 0. */
+  /** Removes `count` bytes from the front. Used entries stay, with length 0. */
   advance(count: number): void {
     this.left -= count;
     while (count > 0) {
@@ -383,10 +386,10 @@ class Iovecs {
     }
   }
 
-  /** Forgets the list: no address of the caller's memory outlives the call. */
+  /** Clears the list, so that no address of the caller's memory outlives the call. */
   clear(): void {
     const words = this.#words;
-    // For the usual short list this is faster than fill().
+    // For the usual short list, this is faster than TypedArray.fill().
     for (let i = 4 * this.#used - 1; i >= 0; i--) words[i] = 0;
     this.#used = 0;
   }

@@ -15,11 +15,12 @@ import { openKernel } from "./kernel.ts";
 import { openUserspace } from "./userspace.ts";
 
 /**
- * Which engine to use. `"auto"` takes the kernel engine if it can serve the algorithm, and otherwise the userspace engine.
+ * Which engine to use. `"auto"` uses the kernel engine if it supports the algorithm on this system, otherwise the
+ * userspace engine.
  */
 export type EngineChoice = "auto" | CipherEngineName;
 
-/** The kernel engine cannot serve this algorithm on this system; other errors are the caller's to know. */
+/** Errors that mean: the kernel engine does not support this algorithm on this system. Other errors are thrown. */
 const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
   "ELIBACC",
   "EACCES",
@@ -33,9 +34,9 @@ const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
 /**
  * Opens a keyed cipher.
  *
- * @param key Owned by this call, also if it fails: the kernel engine disposes of it here, the userspace engine when it is
- * closed. A kernel key takes the kernel engine, whatever the choice.
- * @throws {KcapiError} If the engine asked for, or with `"auto"` neither, can serve the algorithm.
+ * @param key Owned by this call, also if it fails. With the kernel engine, this call disposes of it. The userspace
+ * engine disposes of it in `close()`. A key of the kernel's keyring needs the kernel engine, whatever the choice.
+ * @throws {KcapiError} If the chosen engine does not support the algorithm, or with `"auto"` neither engine.
  */
 export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice): Engine {
   if (!(key instanceof Secret)) return openWithKernelKey(algorithm, key);
@@ -55,12 +56,12 @@ export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice)
   }
 }
 
-/** Answers of {@linkcode chooseEngine}, by its arguments. */
+/** Results of {@linkcode chooseEngine}, by its arguments. */
 const choices = new Map<string, CipherEngineName>();
 
 /**
- * The engine that {@linkcode openEngine} takes for keys of `keySize` bytes. Opens a cipher with a key of zeros once in
- * a process; errors are not remembered.
+ * The engine that {@linkcode openEngine} uses for keys of `keySize` bytes. The first call opens a cipher with a key of
+ * zeros. Later calls return the cached result. Errors are not cached.
  *
  * @throws {KcapiError} What `openEngine` throws.
  */
@@ -88,7 +89,7 @@ function openUserspaceInstead(algorithm: Algorithm, key: Secret, refusal: KcapiE
   } catch (userspace) {
     if (!(userspace instanceof KcapiError)) throw userspace;
     const kernel = withHint(refusal, algorithm.name);
-    throw new KcapiError(kernel.errno, "open", `no engine can serve ${algorithm.name}`, {
+    throw new KcapiError(kernel.errno, "open", `no engine supports ${algorithm.name}`, {
       cause: new AggregateError([kernel, userspace]),
       hint: `kernel: ${kernel.message}; userspace: ${userspace.message}`,
     });

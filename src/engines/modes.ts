@@ -1,6 +1,6 @@
 /**
- * The modes of the userspace engine: those of `node:crypto`, and those built from them: xts and cbc from ECB, rfc3686
- * from CTR, cfb and ofb from CBC.
+ * The modes of the userspace engine: the modes of `node:crypto`, and modes built from them (xts and cbc from ECB,
+ * rfc3686 from CTR, cfb and ofb from CBC).
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { addBlocks } from "../position.ts";
 import type { Direction } from "./engine.ts";
 import { inputMemory, maskMemory, type Memory, memory, once, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
 
-/** For modes without one. */
+/** The IV of modes without an IV. */
 export const NO_IV: Bytes = new Uint8Array(0);
 
 /** A cipher in one mode under one key. */
@@ -21,8 +21,8 @@ export interface Mode {
   /** Starts a message. */
   start(direction: Direction, iv: Bytes): void;
   /**
-   * Processes whole chunks, or the end of the message. Returns as many bytes in new memory, which may be a Buffer. The
-   * input may be an object of the caller whose methods were replaced.
+   * Processes whole chunks, or the end of the message. Returns the same number of bytes in new memory, which may be a
+   * Buffer. The input may be the caller's object, with replaced methods.
    */
   run(input: Bytes): Uint8Array;
   /** Frees what the runtime holds for the message. */
@@ -93,12 +93,12 @@ function createNative(name: string, key: Bytes, ivSize: number): Mode {
     end();
     const create = direction === "encrypt" ? nodeCrypto().createCipheriv : nodeCrypto().createDecipheriv;
     cipher = create(name, key, ivSize > 0 ? iv : null);
-    // Before the first update: later, decryption in some runtimes keeps back a block.
+    // Before the first update, because later Bun 1.4 loses the last block of a decryption.
     cipher.setAutoPadding(false);
     running = direction;
   }
   function end(): void {
-    // Without final(), Deno keeps the cipher and its key forever, Bun and Node until garbage collection.
+    // Without final(), Deno keeps the cipher and its key forever. Bun and Node keep them until garbage collection.
     cipher?.final();
     cipher = undefined;
   }
@@ -112,7 +112,7 @@ function blockSize(cipher: string): number {
 function block(mode: string, cipher: string, key: Bytes): Mode | undefined {
   const [stem, size] = CIPHERS[cipher]!;
   const name = `${stem.replace("#", `${8 * key.length}`)}-${mode}`;
-  // Not every runtime knows des-ede3-ecb by this name.
+  // Bun 1.4 knows des-ede3-ecb only as des-ede3.
   return native(name === "des-ede3-ecb" ? "des-ede3" : name, key, mode === "ecb" ? 0 : size);
 }
 
@@ -140,7 +140,7 @@ function bySize(short: Mode, long: Mode): Mode {
     start(direction, iv) {
       const own = iv.slice();
       startShort = () => short.start(direction, own);
-      long.start(direction, iv); // which makes no new cipher
+      long.start(direction, iv); // cheap: ECB creates no cipher per message
       running = undefined;
     },
     run(input) {
@@ -157,13 +157,13 @@ function bySize(short: Mode, long: Mode): Mode {
   };
 }
 
-/** The key stream is E of the counter block, which is a big-endian number of 128 bits, and of those that follow. */
+/** The keystream is E(counter), E(counter + 1) … The counter block is a big-endian number of 128 bits. */
 function ctrOverEcb(ecb: Mode): Mode {
   /** The next counter block. */
   const counter = memory(16);
-  /** How much of the block before it was used up, and that block. */
+  /** The previous counter block, and how many bytes of its keystream were used. */
   let used = 0;
-  const before = memory(16);
+  const previous = memory(16);
   function start(_: Direction, iv: Bytes): void {
     ecb.start("encrypt", NO_IV);
     counter.bytes.set(iv);
@@ -173,12 +173,12 @@ function ctrOverEcb(ecb: Mode): Mode {
     const input = viewOf(given, 0, given.length);
     const { bytes, words } = maskMemory();
     const rest = used;
-    if (rest > 0) bytes.set(before.bytes);
+    if (rest > 0) bytes.set(previous.bytes);
     const first = rest > 0 ? 1 : 0;
     const blocks = Math.ceil((rest + input.length) / 16);
     count(words.subarray(4 * first, 4 * blocks), counter);
     used = (rest + input.length) % 16;
-    if (used > 0) before.bytes.set(bytes.subarray(16 * blocks - 16, 16 * blocks));
+    if (used > 0) previous.bytes.set(bytes.subarray(16 * blocks - 16, 16 * blocks));
     const stream = ecb.run(bytes.subarray(0, 16 * blocks));
     const output = rest === 0 ? stream.subarray(0, input.length) : stream.slice(rest, rest + input.length);
     xor(output, input);
@@ -188,10 +188,11 @@ function ctrOverEcb(ecb: Mode): Mode {
   return { start, run, end: ecb.end };
 }
 
-/** Fills `words` with counter blocks, and counts on. Of signed words, for those are no heap numbers. */
+/** Fills `words` with counter blocks and advances the counter. The words are signed, so that V8 allocates no number. */
 function count(words: Words, counter: Memory): void {
   for (let i = 0; i < words.length;) {
-    // In memory their bytes are in another order than this machine counts in: only the first of the last four changes.
+    // The counter is big-endian and the machine little-endian. A step changes only the highest byte of the last word,
+    // until that byte wraps around.
     const [a, b, c, d] = counter.words as Iterable<number> as [number, number, number, number];
     const end = Math.min(words.length, i + 4 * (0x100 - counter.bytes[15]!));
     const steps = (end - i) / 4;
@@ -201,7 +202,7 @@ function count(words: Words, counter: Memory): void {
       last = (last + 0x1000000) | 0;
       i += 4;
     }
-    // Two blocks a step, and whole numbers: a third of the time.
+    // Two blocks per step, in integers, take a third of the time of one block per step.
     for (; i < end; i += 8) {
       fillBlock(words, i, a, b, c, last);
       fillBlock(words, i + 4, a, b, c, (last + 0x1000000) | 0);
@@ -290,21 +291,21 @@ function cfb(cipher: string, key: Bytes): Mode | undefined {
   return feedback(blockSize(cipher), { encrypt: chain, decrypt: ecb }, (blocks, input) => blocks.set(input));
 }
 
-/** OFB's key stream is E(IV), E(E(IV)) …: CBC over zeros. */
+/** OFB's keystream is E(IV), E(E(IV)) …, which is CBC over zeros. */
 function ofb(cipher: string, key: Bytes): Mode | undefined {
   const chain = cbc(cipher, key);
   if (!chain) return undefined;
   return feedback(blockSize(cipher), { encrypt: chain, decrypt: chain }, (blocks) => blocks.fill(0));
 }
 
-/** A stream cipher whose key stream a source makes, first of the IV, then of the blocks that `feed` fills. */
+/** A stream cipher. `source` turns the IV, and then the blocks that `feed` fills, into the keystream. */
 function feedback(
   size: number,
   sources: Readonly<Record<Direction, Mode>>,
   feed: (blocks: Bytes, input: Uint8Array) => void,
 ): Mode {
   let source: Mode;
-  /** The key stream's next block. */
+  /** The keystream's next block. */
   const next = new Uint8Array(size);
   function start(direction: Direction, iv: Bytes): void {
     source = sources[direction];
@@ -314,12 +315,12 @@ function feedback(
   function run(input: Uint8Array): Uint8Array {
     const whole = Math.ceil(input.length / size) * size;
     const blocks = inputMemory().bytes.subarray(0, whole);
-    const keyStream = maskMemory().bytes;
+    const keystream = maskMemory().bytes;
     feed(blocks, input);
-    keyStream.set(next);
-    keyStream.set(source.run(blocks), size);
-    next.set(keyStream.subarray(whole, whole + size));
-    const output = keyStream.slice(0, input.length);
+    keystream.set(next);
+    keystream.set(source.run(blocks), size);
+    next.set(keystream.subarray(whole, whole + size));
+    const output = keystream.slice(0, input.length);
     xor(output, input);
     return output;
   }
@@ -352,15 +353,15 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
     const mask = maskMemory().words;
     double(tweak.words, mask, Math.ceil(input.length / 16));
     const tail = input.length % 16;
-    if (tail === 0) return between(mask, input);
+    if (tail === 0) return maskedECB(mask, input);
     const whole = input.length - tail;
     const tailMask = mask.subarray(whole / 4);
-    // Decryption undoes last what encryption did first: the last whole block is the tail's doing.
+    // Ciphertext stealing encrypts the last whole block first. Decryption reverses the order: it exchanges the masks.
     if (decrypts) exchange(mask.subarray(whole / 4 - 4), tailMask);
-    return steal(between(mask, input.subarray(0, whole)), input.subarray(whole), tailMask);
+    return steal(maskedECB(mask, input.subarray(0, whole)), input.subarray(whole), tailMask);
   }
-  /** ECB between two XORs with the mask. */
-  function between(mask: Words, input: Uint8Array): Uint8Array {
+  /** XOR with the mask, ECB, XOR with the mask. */
+  function maskedECB(mask: Words, input: Uint8Array): Uint8Array {
     const count = input.length / 4;
     const inner = inputMemory();
     inner.bytes.set(input);
@@ -369,14 +370,17 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
     xorWords(wordsOf(output, count), mask, count);
     return output;
   }
-  /** Ciphertext stealing: the last block of `output` fills up the tail, is cut to its length, and makes room for it. */
+  /**
+   * Ciphertext stealing: the first bytes of the last block become the short last block. The tail replaces them, and the
+   * block is processed again.
+   */
   function steal(output: Uint8Array, tail: Uint8Array, mask: Words): Uint8Array {
     const result = new Uint8Array(output.length + tail.length);
     const last = result.subarray(output.length - 16, output.length);
     result.set(output);
     result.set(last.subarray(0, tail.length), output.length);
     last.set(tail);
-    last.set(between(mask, last));
+    last.set(maskedECB(mask, last));
     return result;
   }
   function end(): void {
@@ -386,7 +390,7 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
   return { start, run, end };
 }
 
-/** Fills `mask` for so many blocks: the tweak, then twice the last one in GF(2^128), little-endian like the machine. */
+/** Fills `mask` for `blocks` blocks: the tweak, then each time the double of the last in GF(2^128), little-endian. */
 function double(tweak: Words, mask: Words, blocks: number): void {
   let [a, b, c, d] = tweak as Iterable<number> as [number, number, number, number];
   for (let i = 0; i < 4 * blocks; i += 4) {

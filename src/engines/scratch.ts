@@ -1,6 +1,6 @@
 /**
- * Memory for intermediate bytes, which all ciphers of a thread share because calls are synchronous; XOR; and the
- * ownership of the memory that `node:crypto` returns.
+ * Memory for intermediate bytes, XOR, and the ownership of the memory that `node:crypto` returns. All ciphers of a
+ * thread share the memory, because calls are synchronous.
  *
  * @module
  */
@@ -33,12 +33,12 @@ export function memory(length: number): Memory {
   return { bytes: new Uint8Array(buffer), words: new Int32Array(buffer) };
 }
 
-const made: Memory[] = [];
+const allScratch: Memory[] = [];
 
 function createScratch(length: number): () => Memory {
   return once(() => {
     const scratch = memory(length);
-    made.push(scratch);
+    allScratch.push(scratch);
     return scratch;
   });
 }
@@ -46,15 +46,15 @@ function createScratch(length: number): () => Memory {
 const gatherMemory = createScratch(MAX_WINDOW);
 /** Input that was prepared for a cipher. */
 export const inputMemory = createScratch(MAX_WINDOW);
-/** Keystream, maskMemory and counter blocks: one block more than a window. */
+/** Keystream, masks and counter blocks: one block more than a window. */
 export const maskMemory = createScratch(MAX_WINDOW + 16);
 
 /** Zeroes the memory, which has held keystream and plaintext. Called at the end of a stream. */
 export function wipeScratch(): void {
-  for (const { bytes } of made) bytes.fill(0);
+  for (const { bytes } of allScratch) bytes.fill(0);
 }
 
-/** The input buffers in one piece, so that one call of the cipher returns the output in one piece. */
+/** Joins the input buffers, so that one call of the cipher returns the output in one piece. */
 export function gather(list: readonly Bytes[]): Bytes {
   if (list.length === 1) return list[0]!;
   const { bytes } = gatherMemory();
@@ -143,8 +143,8 @@ export function discard(output: Uint8Array): void {
 }
 
 /**
- * Whether nothing else uses the memory of `output`: it is not a slice of a pool. A runtime may allocate up to a block
- * more, which is not initialized.
+ * Whether nothing else uses the memory of `output`, as a slice of Node's Buffer pool would. Runtimes allocate up to a
+ * block more than they return, and do not initialize it.
  */
 function isAlone(output: Uint8Array): output is Bytes {
   return output.byteOffset === 0 && output.buffer.byteLength - output.length <= 16;

@@ -13,7 +13,7 @@ import { type Direction, type Engine, MAX_WINDOW } from "./engine.ts";
 import { CIPHERS, createLengthError, make, MAKERS, type Mode, NO_IV } from "./modes.ts";
 import { discard, gather, once, toOwned, wipeScratch } from "./scratch.ts";
 
-/** The names of the algorithms that {@linkcode openUserspace} supports in this runtime. Each is tried once. */
+/** The names of the algorithms that {@linkcode openUserspace} supports in this runtime. */
 export const userspaceNames: () => readonly string[] = once(() => {
   const ciphers = Object.keys(CIPHERS);
   const names = Object.keys(MAKERS).flatMap((template) =>
@@ -31,7 +31,7 @@ export function userspaceHas(algorithm: Algorithm): boolean {
  * Opens `algorithm` in the runtime's `node:crypto`.
  *
  * @param algorithm What to open, by its generic name.
- * @param key Owned by the engine: disposed of when it is closed, or here if none is opened.
+ * @param key Owned by the engine, which disposes of it in `close()`. If this call fails, it disposes of the key.
  * @returns The engine, without a stream.
  * @throws {KcapiError} ENOENT if this runtime has no such cipher, EINVAL if it takes no key of that length.
  */
@@ -56,7 +56,7 @@ function createMissingError(name: string, key = ""): KcapiError {
   return new KcapiError("ENOENT", "createCipheriv", `the userspace engine of this runtime has no ${name}${key}`, {
     hint: nearest
       ? `did you mean "${nearest}"?`
-      : `the kernel engine may have it; this one has ${userspaceNames().join(", ")}`,
+      : `the kernel engine may have it; the userspace engine has ${userspaceNames().join(", ")}`,
   });
 }
 
@@ -72,7 +72,7 @@ const finalizer = new FinalizationRegistry<FinalizerState>(({ mode, key }) => {
   key.dispose();
 });
 
-/** Processes bytes when they are sent, so that it keeps no reference to the input buffers. */
+/** Processes bytes in `update()`, so that it keeps no reference to the input buffers. */
 class UserspaceEngine implements Engine {
   readonly name = "userspace";
   readonly blockSize: number;
@@ -81,7 +81,7 @@ class UserspaceEngine implements Engine {
   readonly #algorithm: Algorithm;
   readonly #key: Secret;
   readonly #mode: Mode;
-  /** Output that was not received, after the first `#received` bytes. */
+  /** Output that was not received. `#received` bytes of the first entry were. */
   #output: Uint8Array[] = [];
   #received = 0;
   #isClosed = false;
