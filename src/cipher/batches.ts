@@ -1,5 +1,5 @@
 /**
- * Bare ciphers in batches: how a stream is split, by rule from its mode (rule F5), and how a batch is run.
+ * Bare ciphers in batches: how the mode splits a stream (rule F5), and how a batch is run.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { Secret } from "../secret.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import type { Padding } from "./options.ts";
 
-/** A bare cipher, as plain values. */
+/** What an executor opens for a stream of a bare cipher, as plain values. */
 export interface CipherJob extends Job {
   readonly kind: "cipher";
   readonly isChain: boolean;
@@ -25,12 +25,12 @@ export interface CipherJob extends Job {
   readonly padding: Padding;
   readonly sectors: Sectors | undefined;
   readonly inPlace: boolean;
-  /** Of the stream. */
+  /** The IV of the stream. */
   readonly iv: Bytes | undefined;
 }
 
 /**
- * How a cipher's stream is split, to be run by `executor`.
+ * The rule by which a cipher's stream is split into batches for `executor`.
  *
  * @param key Owned by the rule, also if this fails.
  */
@@ -56,23 +56,23 @@ export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, exe
     engine,
     headSize: 0,
     first: 0,
-    hold: isPadded && direction === "decrypt" && !isChain ? 1 : 0,
+    lookahead: isPadded && direction === "decrypt" && !isChain ? 1 : 0,
     isEager: false,
     hasEnd: isChain || isPadded && direction === "encrypt",
     isContiguous: false,
     lengthOf: (_, count) => count * unit,
     countOf: (_, length) => Math.max(0, Math.floor(length / unit)),
     positionOf: (index, isLast, list) => ({ isLast, ...ivOf?.(index, list) }),
-    // The key is found once for all Workers.
+    // A key of the kernel's keyring is searched once for all Workers.
     open: () => executor.open(job, key instanceof Secret ? key : { serial: resolveKernelKey(key) }),
     discard: () => disposeKey(key),
   };
 }
 
 /**
- * Opens a cipher in this thread, and closes it again: which engine runs, the IV's length, and the errors there are.
+ * Opens a cipher in this thread and closes it again, to learn the engine and the IV's length, or the error.
  *
- * @param key Left alone, but disposed of if this fails.
+ * @param key Not disposed of, unless this fails.
  */
 export function tryCipher(
   algorithm: Algorithm,
@@ -91,8 +91,8 @@ export function tryCipher(
 }
 
 /**
- * The engine that will run. A key, an IV or a sector size that only the engine can check is checked here, in a cipher
- * that is closed again: its error is thrown when the stream is made.
+ * The engine that will run. If only the engine can check the key, the IV or the sector size, a cipher is opened and
+ * closed here, so that the stream's constructor throws the error.
  */
 function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): CipherEngineName {
   const { algorithm, sectors } = plan;
@@ -108,10 +108,10 @@ function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): CipherEngi
   }
 }
 
-/** With which IV or sector the batch begins whose first unit is number `index`. */
+/** The IV, or the number of the first sector, of the batch whose first unit is number `index`. */
 type BatchIVs = (index: number, list: readonly Bytes[]) => { iv?: Bytes; sector?: bigint };
 
-/** Undefined if a batch continues the state of the one before. */
+/** Undefined if each batch continues the state of the previous one. */
 function batchIVs({ algorithm, direction, iv, sectors }: CipherPlan): BatchIVs | undefined {
   if (sectors) return (index) => ({ sector: sectorAt(sectors, index) });
   if (algorithm.oneStreamPerKey || !iv && algorithm.mode !== "ecb") return undefined;
@@ -123,7 +123,7 @@ function batchIVs({ algorithm, direction, iv, sectors }: CipherPlan): BatchIVs |
   return isFedByCiphertext(algorithm, direction) ? ciphertextIVs(iv!) : undefined;
 }
 
-/** Decryption in these modes needs only the ciphertext block before. */
+/** Decryption in these modes needs only the previous ciphertext block. */
 function isFedByCiphertext({ mode }: Algorithm, direction: Direction): boolean {
   return direction === "decrypt" && (mode === "cbc" || mode === "cfb");
 }
@@ -178,7 +178,7 @@ export function openCipher(job: CipherJob, key: Key): LocalSession {
   }, () => engine.close());
 }
 
-/** Writes `list` to a cipher and reads what comes out. */
+/** Writes `list` to a cipher and adds its output to `outputs`. */
 function runThrough(transform: CipherTransform, list: readonly Bytes[], isEnd: boolean, outputs: Bytes[]): void {
   const read = () => {
     while (transform.pending) {
@@ -193,7 +193,7 @@ function runThrough(transform: CipherTransform, list: readonly Bytes[], isEnd: b
   read();
 }
 
-/** Joins an output to the one before, if they are neighbors in memory. */
+/** Adds an output. Joins it to the previous one if it follows it in memory. */
 function addOutput(outputs: Bytes[], output: Bytes): void {
   const last = outputs.at(-1);
   if (last?.buffer === output.buffer && last.byteOffset + last.length === output.byteOffset) {
@@ -203,7 +203,7 @@ function addOutput(outputs: Bytes[], output: Bytes): void {
   }
 }
 
-/** An engine for one batch of many: who has it does not close it. */
+/** The engine without `close()`: a batch's transform closes its engine, but the next batch needs it. */
 function withoutClose(engine: Engine): Engine {
   return {
     name: engine.name,

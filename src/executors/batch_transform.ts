@@ -12,49 +12,51 @@ import { setImmediate } from "../runtime/mod.ts";
 import type { Transform } from "../streams/transform.ts";
 import type { BatchResult, Position, Session, SplitRule } from "./executor.ts";
 
-/** A batch that is under way, or done and not read. */
+/** A batch that is running, or done and not read. */
 interface Batch {
   result?: BatchResult;
 }
 
 /**
- * Wipes the input of a stream that nobody closed. Keys and sessions have finalizers of their own. They may not be held
- * here: the rule refers to the signals of the stream, and those to the stream while a write waits.
+ * Zeroes the queued input of a stream that was garbage collected without being closed. Keys and sessions have their own
+ * finalizers. This one must not refer to them: the rule refers to the stream's signals, and a signal refers to the
+ * stream while a write waits.
  */
 const finalizer = new FinalizationRegistry<{ readonly queue: ByteQueue }>(({ queue }) => queue.wipe());
 
 /**
- * Cuts its input into batches, has them run by the session of an executor, and gives their outputs in order.
+ * Cuts its input into batches, runs them in the session of an executor, and returns their outputs in order.
  *
- * Input is taken over only while another batch may be handed over, so that what a stream holds is bounded. A session
- * that is synchronous reads whole batches where the caller has them, and only what is left of a chunk is copied. Other
- * sessions become the owner of their input: it is copied, or with `inPlace` moved.
+ * It takes input only while it may run another batch. This bounds its memory. A synchronous session reads whole batches
+ * in the caller's memory, and only the rest of a chunk is copied. Other sessions become the owner of their input. It is
+ * copied, or with `inPlace` moved.
  *
- * A whole batch is run when {@linkcode SplitRule.hold} bytes follow it. A smaller one is run at the end of the input;
- * and of a slow source, when none is under way and the event loop has had a turn, as Nagle's algorithm has it.
+ * A whole batch runs when {@linkcode SplitRule.lookahead} bytes follow it. A smaller batch runs at the end of the
+ * input. If the source is slow, a smaller batch also runs when no other is running and the event loop has had a turn,
+ * as in Nagle's algorithm.
  *
- * A synchronous session does not wait for the byte that follows a batch. If the batch is refused as one that is not the
- * last, it waits for that byte after all, and is run again as what it is.
+ * With {@linkcode SplitRule.isEager}, a synchronous session runs a whole batch as a non-final one without its
+ * lookahead. If that fails, the batch waits and runs again when the lookahead is there or the input has ended.
  */
 export class BatchTransform implements Transform {
   readonly engine: EngineName;
   readonly #rule: SplitRule;
   readonly #inPlace: boolean;
-  /** What the finalizer wipes. */
-  readonly #held: { queue: ByteQueue };
+  /** The queue that the finalizer zeroes. */
+  readonly #finalizerState: { queue: ByteQueue };
   #queue: ByteQueue;
   #session: Session | undefined;
   #input: IovCursor | undefined;
-  /** The number of the first unit that no batch has. */
+  /** The number of the first unit of the next batch. */
   #index: number;
   #unitsPerBatch = 1;
   readonly #batches: Batch[] = [];
-  #underWay = 0;
+  #running = 0;
   #isEnding = false;
   #isEndSent = false;
-  /** The batch that waits was refused as one that is not the last. */
+  /** The next batch failed as a non-final one, and waits for its lookahead. */
   #isRefused = false;
-  /** A batch that is not whole is run in the next turn. */
+  /** A partial batch runs in the next turn of the event loop. */
   #isFlushing = false;
   #failure: { readonly error: unknown } | undefined;
   #progress: PromiseWithResolvers<void> | undefined;
@@ -65,8 +67,8 @@ export class BatchTransform implements Transform {
     this.#inPlace = inPlace;
     this.#index = rule.first;
     this.#queue = new ByteQueue(rule.headSize);
-    this.#held = { queue: this.#queue };
-    finalizer.register(this, this.#held, this);
+    this.#finalizerState = { queue: this.#queue };
+    finalizer.register(this, this.#finalizerState, this);
     if (rule.headSize === 0) this.#open(new Uint8Array(0));
     this.engine = this.#session?.engine ?? rule.engine!;
   }
@@ -78,7 +80,7 @@ export class BatchTransform implements Transform {
   }
 
   get progress(): Promise<void> | undefined {
-    if (this.#isClosed || this.#underWay === 0 && !this.#isFlushing) return undefined;
+    if (this.#isClosed || this.#running === 0 && !this.#isFlushing) return undefined;
     return (this.#progress ??= Promise.withResolvers()).promise;
   }
 
@@ -101,7 +103,7 @@ export class BatchTransform implements Transform {
     if (outputs.length > 0) return output;
     this.#batches.shift();
     if (error !== undefined) {
-      this.#batches.length = 0; // nothing comes out behind it
+      this.#batches.length = 0; // no output follows an error
       this.#failure = { error };
     }
     this.#flushLater();
@@ -120,7 +122,7 @@ export class BatchTransform implements Transform {
     this.#tellProgress();
   }
 
-  /** Nothing is left to be read: the end, or why there is none. */
+  /** No output is left: throws the error, or closes at the end. */
   #atEnd(): undefined {
     if (this.#failure) {
       this.close();
@@ -134,7 +136,7 @@ export class BatchTransform implements Transform {
     return this.#batches.length < session.limit && session.hasRoom;
   }
 
-  /** Hands over batches while there is room, and takes over the rest of the input. */
+  /** Runs batches while there is room, and takes the rest of the input. */
   #advance(): void {
     const input = this.#input;
     if (!input || this.#failure) return;
@@ -161,17 +163,20 @@ export class BatchTransform implements Transform {
   }
 
   #open(head: Bytes): void {
-    const { first, hold } = this.#rule;
+    const { first, lookahead } = this.#rule;
     const session = this.#rule.open(head);
     this.#session = session;
     this.#unitsPerBatch = Math.max(1, this.#rule.countOf(first + 1, session.batchSize));
-    const most = this.#rule.lengthOf(first + 1, this.#unitsPerBatch) + hold;
-    // Output in place goes into memory that is moved, never into shared memory.
+    const most = this.#rule.lengthOf(first + 1, this.#unitsPerBatch) + lookahead;
+    // With inPlace, output goes into memory that is moved, never into shared memory.
     const moves = this.#inPlace && !session.isSynchronous;
-    this.#queue = this.#held.queue = new ByteQueue(most, { moves, memory: moves ? undefined : session.memory });
+    this.#queue = this.#finalizerState.queue = new ByteQueue(most, {
+      moves,
+      memory: moves ? undefined : session.memory,
+    });
   }
 
-  /** Runs the next batch, if it is whole or the last one. Returns whether there may be another. */
+  /** Runs the next batch if it is whole, or the last one. Returns whether another batch may follow. */
   #runNext(input: IovCursor): boolean {
     const total = this.#queue.length + input.remaining;
     const whole = this.#rule.lengthOf(this.#index, this.#unitsPerBatch);
@@ -181,20 +186,20 @@ export class BatchTransform implements Transform {
       this.#isEndSent = true;
       return false;
     }
-    return total >= whole + this.#hold && this.#run(input, whole, false);
+    return total >= whole + this.#lookahead && this.#run(input, whole, false);
   }
 
-  /** Bytes that must follow the next batch before it is run. */
-  get #hold(): number {
-    return this.#rule.isEager && !this.#isRefused ? 0 : this.#rule.hold;
+  /** The number of bytes that must follow the next batch before it runs. */
+  get #lookahead(): number {
+    return this.#rule.isEager && !this.#isRefused ? 0 : this.#rule.lookahead;
   }
 
-  /** Whole units in `length` bytes that may be run before the end of the input. */
-  #runnable(length: number): number {
-    return this.#rule.countOf(this.#index, length - this.#hold);
+  /** The number of whole units in `length` bytes that may run before the end of the input. */
+  #runnableUnits(length: number): number {
+    return this.#rule.countOf(this.#index, length - this.#lookahead);
   }
 
-  /** Returns whether the batch was handed over. */
+  /** Runs a batch. Returns false if it must wait for its lookahead. */
   #run(input: IovCursor, length: number, isLast: boolean): boolean {
     const session = this.#session!;
     const mayOverwrite = this.#inPlace && this.#queue.length === 0;
@@ -202,7 +207,7 @@ export class BatchTransform implements Transform {
     const result = session.run(list, this.#positionOf(list, isLast), mayOverwrite);
     const batch: Batch = {};
     if (result instanceof Promise) {
-      this.#underWay++;
+      this.#running++;
       void result.then((result) => this.#finish(batch, result));
     } else {
       const { error } = result;
@@ -247,7 +252,7 @@ export class BatchTransform implements Transform {
 
   #finish(batch: Batch, result: BatchResult): void {
     if (this.#isClosed) return;
-    this.#underWay--;
+    this.#running--;
     batch.result = result;
     const index = this.#batches.indexOf(batch);
     if (result.error !== undefined) this.#fail(result.error);
@@ -257,26 +262,26 @@ export class BatchTransform implements Transform {
     this.#tellProgress();
   }
 
-  /** Takes over what is left of the input, unless it makes a batch for which there is no room yet. */
+  /** Takes the rest of the input, unless it makes a batch for which there is no room yet. */
   #takeRest(input: IovCursor): void {
     if (this.#isEnding) {
       if (this.#isEndSent) this.#input = undefined;
       return;
     }
-    if (!this.#hasRoom && this.#runnable(this.#queue.length + input.remaining) > 0) return;
+    if (!this.#hasRoom && this.#runnableUnits(this.#queue.length + input.remaining) > 0) return;
     this.#queue.add(input, input.remaining);
     this.#input = undefined;
     this.#flushLater();
   }
 
-  /** Runs what waits in the next turn of the event loop, if it makes a batch and none is under way. */
+  /** Runs the queued input in the next turn of the event loop, if it makes a batch and no other is running. */
   #flushLater(): void {
     if (this.#isFlushing || !this.#mayFlush) return;
     this.#isFlushing = true;
     setImmediate(() => {
       this.#isFlushing = false;
       this.#flush();
-      if (this.#underWay === 0) this.#tellProgress();
+      if (this.#running === 0) this.#tellProgress();
     });
   }
 
@@ -285,12 +290,12 @@ export class BatchTransform implements Transform {
     if (!session || session.isSynchronous || this.#isClosed || this.#failure || this.#input || this.#isEndSent) {
       return false;
     }
-    return this.#underWay === 0 && this.#hasRoom && this.#runnable(this.#queue.length) > 0;
+    return this.#running === 0 && this.#hasRoom && this.#runnableUnits(this.#queue.length) > 0;
   }
 
   #flush(): void {
     if (!this.#mayFlush) return;
-    const length = this.#rule.lengthOf(this.#index, this.#runnable(this.#queue.length));
+    const length = this.#rule.lengthOf(this.#index, this.#runnableUnits(this.#queue.length));
     try {
       this.#run(NO_INPUT, length, false);
     } catch (error) {
@@ -298,7 +303,7 @@ export class BatchTransform implements Transform {
     }
   }
 
-  /** The error comes out after what was handed over before it. */
+  /** The error follows the outputs of the batches that were started before it. */
   #fail(error: unknown): void {
     this.#failure ??= { error };
     this.#input = undefined;

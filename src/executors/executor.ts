@@ -1,25 +1,27 @@
 /**
- * Executors: where the work of a stream is done.
+ * Executors: where the batches of a stream run.
  *
  * A stream cuts its input into batches, hands each to an executor, and gives the results in order. An executor opens
  * a stream's keys ({@linkcode Executor.open}), runs its batches ({@linkcode Session.run}) and closes
  * them. There are three:
  *
- * - This thread. `run` returns the result at once: no promise is on the path of a chunk. A batch is one segment.
- *   (Bare ciphers do without batches here: `src/cipher/cipher_transform.ts`.)
- * - `WorkerPool`. `run` returns a promise. The pool is a queue of tasks, first come, first served, with at most two
- *   tasks at each Worker. A batch is about 1 MiB.
+ * - This thread. `run` returns the result at once, without a promise. A batch is one segment. Bare ciphers use no
+ *   batches here (`src/cipher/cipher_transform.ts`).
+ * - `WorkerPool`. `run` returns a promise. The pool is a FIFO queue of tasks, with at most two tasks per Worker. A
+ *   batch is about 1 MiB.
  * - WebCrypto (`src/sealed/webcrypto.ts`), for sealed streams only. `run` returns a promise. A batch is one segment. It
- *   derives the keys itself, so that they may come from a CryptoKey: there is no {@linkcode Executor} object.
+ *   derives the keys itself, because they may come from a CryptoKey. So it has no {@linkcode Executor} object.
  *
- * What holds for all of them:
+ * These rules hold for all of them:
  *
- * - `BatchTransform` (batch_transform.ts) is the stream's side. It alone knows the order of batches, what waits for a
- *   reader, and what waits for more input. How input is cut is the {@linkcode SplitRule} of the mode or format.
- * - A stream has at most {@linkcode Session.limit} batches: under way, or done and not read. That bounds its memory.
- * - {@linkcode Session.hasRoom} makes it fair: a stream has at most its share of the executor under way. Only streams
- *   count that have batches there. A stream whose reader stands still has none, and costs the others nothing.
- * - The executor verifies what is to be verified before it returns a byte of it.
+ * - `BatchTransform` (batch_transform.ts) is the stream's side. It alone knows the order of the batches, the output
+ *   that waits for a reader, and the input that waits for more. The {@linkcode SplitRule} of the mode or format says
+ *   where the input is cut.
+ * - A stream has at most {@linkcode Session.limit} batches that are running, or done and not read. This bounds its
+ *   memory.
+ * - {@linkcode Session.hasRoom} makes the executor fair. Each stream that has batches there gets an equal share. A
+ *   stream whose reader has stopped has no batches there, and does not slow down the others.
+ * - The executor returns only verified bytes.
  *
  * @module
  */
@@ -49,24 +51,27 @@ export interface Position {
   readonly index?: number | undefined;
 }
 
-/** What came out of a batch. With an error: what came out in front of it. */
+/** The outputs of a batch. With an error: the outputs before it. */
 export interface BatchResult {
   readonly outputs: Bytes[];
   readonly error?: unknown;
 }
 
-/** One stream's keys, open where its batches run. */
+/** The keys of one stream, opened where its batches run. */
 export interface Session {
   readonly engine: EngineName;
-  /** `run` returns results, not promises, and uses the memory of a batch only until it returns. */
+  /** `run` returns results, not promises, and does not use the memory of a batch after it returned. */
   readonly isSynchronous: boolean;
-  /** Bytes that make a batch, or one unit if that is more. The last batch, and those of a slow source, are smaller. */
+  /**
+   * The size of a batch in bytes. One unit, if that is larger. The last batch, and batches of a slow source, are
+   * smaller.
+   */
   readonly batchSize: number;
-  /** Batches that the stream may have at once: under way, or done and not read. */
+  /** The most batches of the stream that are running, or done and not read. */
   readonly limit: number;
   /** Whether the stream may hand over another batch now. */
   readonly hasRoom: boolean;
-  /** Where batches are to be gathered. */
+  /** Memory for the input of batches, if the executor provides it. */
   readonly memory?: Memory | undefined;
   /**
    * Runs a batch. Does not reject: errors are results.
@@ -75,7 +80,7 @@ export interface Session {
    * @param mayOverwrite For a synchronous executor: output may go into the memory of the input.
    */
   run(list: readonly Bytes[], position: Position, mayOverwrite: boolean): BatchResult | Promise<BatchResult>;
-  /** Releases everything, and zeroes the keys. Batches under way are dropped. Closing again does nothing. */
+  /** Releases everything and zeroes the keys. Running batches are dropped. Closing again does nothing. */
   close(): void;
 }
 
@@ -87,7 +92,7 @@ export interface LocalSession extends Session {
 /**
  * A session of this thread.
  *
- * @param run Adds what comes out of a batch to `outputs`, also if it throws.
+ * @param run Adds the outputs of a batch to `outputs`, also if it throws.
  */
 export function localSession(
   engine: EngineName,
@@ -131,22 +136,22 @@ export interface SplitRule {
   readonly headSize: number;
   /** The number of the first unit. */
   readonly first: number;
-  /** Bytes that must follow a batch before it is known not to be the last one. */
-  readonly hold: 0 | 1;
+  /** The number of bytes that must follow a batch to show that it is not the last one. */
+  readonly lookahead: 0 | 1;
   /**
-   * A synchronous session does not wait for them: a whole batch is run as one that is not the last. If it is refused
-   * (EBADMSG), it waits for them after all, and is run again as what it is.
+   * Whether a whole batch runs as a non-final one before the lookahead is there, in a synchronous session. If that
+   * fails with EBADMSG, the batch runs again when the lookahead is there or the input has ended.
    */
   readonly isEager: boolean;
-  /** Whether the end takes a batch even if no byte is left for it. */
+  /** Whether the end of the input needs a batch even if no byte is left for it. */
   readonly hasEnd: boolean;
   /** Whether a synchronous executor needs each unit in one piece. */
   readonly isContiguous: boolean;
   /** The bytes of `count` whole units from number `index` on. */
   lengthOf(index: number, count: number): number;
-  /** The number of whole units from number `index` on that `length` bytes have. */
+  /** The number of whole units from number `index` on in `length` bytes. */
   countOf(index: number, length: number): number;
-  /** Where the batch begins whose first unit is number `index`. Called once for each batch, in order. */
+  /** The position of the batch whose first unit is number `index`. Called once for each batch, in order. */
   positionOf(index: number, isLast: boolean, list: readonly Bytes[]): Position;
   /**
    * Opens the keys.
@@ -158,7 +163,7 @@ export interface SplitRule {
   discard(): void;
 }
 
-/** The executor behind each `WorkerPool`. Streams find it here, so that they need not load the code of the pool. */
+/** The executor of each `WorkerPool`. Streams find it here, and so do not import the code of the pool. */
 const executors = new WeakMap<object, Executor>();
 
 /** Makes `owner` acceptable as the option `pool`. */
