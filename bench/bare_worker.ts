@@ -8,17 +8,17 @@
 import { parentPort } from "node:worker_threads";
 import type { Bytes } from "../src/bytes.ts";
 import { type CipherJob, openCipher } from "../src/cipher/batches.ts";
-import type { LocalSession, Position } from "../src/executors/executor.ts";
+import type { BatchPosition, LocalSession } from "../src/executors/executor.ts";
 import { openSegments, type SealedJob } from "../src/sealed/batches.ts";
 import { Secret } from "../src/secret.ts";
 
 /** The messages to a bare Worker: first the kind of work, then each batch. */
 export type BareRequest =
-  | { readonly job: CipherJob | SealedJob; readonly key: Uint8Array; readonly position: Position }
+  | { readonly job: CipherJob | SealedJob; readonly key: Uint8Array; readonly position: BatchPosition }
   | ArrayBuffer;
 
 let session: LocalSession | undefined;
-let position: Position;
+let position: BatchPosition;
 
 parentPort?.on("message", (request: BareRequest) => {
   if ("job" in request) {

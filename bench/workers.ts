@@ -20,7 +20,7 @@ import {
 } from "../mod.ts";
 import { checkFormat } from "../src/sealed/format.ts";
 import type { CipherJob } from "../src/cipher/batches.ts";
-import type { Position } from "../src/executors/executor.ts";
+import type { BatchPosition } from "../src/executors/executor.ts";
 import { openSegments, type SealedJob } from "../src/sealed/batches.ts";
 import { Secret } from "../src/secret.ts";
 import type { BareRequest } from "./bare_worker.ts";
@@ -49,7 +49,7 @@ const CONTENDERS = ["one thread", "Workers", "bare Workers"] as const;
 type Contender = (typeof CONTENDERS)[number];
 
 /** A full batch from the middle of a stream. */
-const position: Position = { isLast: false, index: 1, iv, sector: 0n };
+const position: BatchPosition = { isLast: false, index: 1, iv, sector: 0n };
 const xtsKey = Uint8Array.from({ length: 64 }, (_, i) => i);
 
 interface Work {

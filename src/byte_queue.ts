@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type IovCursor, viewOf } from "./bytes.ts";
+import { type Bytes, type IovCursor, subarray } from "./bytes.ts";
 import { allocUnsafe } from "./runtime/mod.ts";
 
 const LEAST = 1024;
@@ -14,15 +14,15 @@ const SMALL = 16 * 1024;
 
 const EMPTY: Bytes = new Uint8Array(0);
 
-/** Where a queue has its memory from. */
-export interface Memory {
-  /** Memory of so many bytes, with anything in it. */
+/** The source of a queue's memory. */
+export interface BufferPool {
+  /** Returns `length` bytes of memory, with any content. */
   acquire(length: number): Bytes;
-  /** Takes memory back whose content is not to be seen again. */
+  /** Takes back memory. Its content must not be seen again. */
   release(bytes: Bytes): void;
 }
 
-const OWN_MEMORY: Memory = { acquire: allocUnsafe, release: (bytes) => void bytes.fill(0) };
+const OWN_MEMORY: BufferPool = { acquire: allocUnsafe, release: (bytes) => void bytes.fill(0) };
 
 /**
  * Bytes that wait for more: copies in one piece; or with `moves`, the memory of large chunks itself, taken over at once
@@ -31,7 +31,7 @@ const OWN_MEMORY: Memory = { acquire: allocUnsafe, release: (bytes) => void byte
 export class ByteQueue {
   readonly #most: number;
   readonly #moves: boolean;
-  readonly #source: Memory;
+  readonly #source: BufferPool;
   /** Moved chunks, and copies in front of them. */
   #pieces: Bytes[] = [];
   #piecesLength = 0;
@@ -44,7 +44,7 @@ export class ByteQueue {
   /** @param most Bytes that there may be at once. */
   constructor(
     most: number,
-    { moves = false, memory = OWN_MEMORY }: { moves?: boolean; memory?: Memory | undefined } = {},
+    { moves = false, memory = OWN_MEMORY }: { moves?: boolean; memory?: BufferPool | undefined } = {},
   ) {
     this.#most = most;
     this.#moves = moves;
@@ -127,7 +127,7 @@ export class ByteQueue {
   #copy(bytes: Bytes): void {
     const length = this.#used + bytes.length;
     if (length > this.#memory.length) this.#grow(length);
-    this.#memory.set(viewOf(bytes, 0, bytes.length), this.#used);
+    this.#memory.set(subarray(bytes, 0, bytes.length), this.#used);
     this.#used = length;
   }
 
@@ -159,7 +159,7 @@ export class ByteQueue {
  * Takes over the memory of a chunk. Undefined if the chunk is small, or only a part of its memory, or cannot be moved.
  */
 function move(bytes: Bytes): Bytes | undefined {
-  const { buffer, byteOffset, length } = viewOf(bytes, 0, bytes.length);
+  const { buffer, byteOffset, length } = subarray(bytes, 0, bytes.length);
   if (length < SMALL || byteOffset !== 0 || length !== buffer.byteLength) return undefined;
   try {
     return new Uint8Array(buffer.transfer());

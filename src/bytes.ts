@@ -41,21 +41,21 @@ const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
 /**
  * `value` as a Uint8Array over the same memory, whose `length` is true.
  *
- * It may be the caller's own object, which other properties can stand in front of: use {@linkcode viewOf} and
+ * It may be the caller's own object, which other properties can stand in front of: use {@linkcode subarray} and
  * {@linkcode scatter} on it, not its methods.
  *
  * @throws {TypeError} If it is no BufferSource, or its memory is detached, shared or resizable: the engines
  * are given addresses, which must stay what they were when they were checked.
  */
-export function bytesOf(name: string, value: unknown): Bytes {
-  return isUsual(value) ? value : checkedView(name, value);
+export function toUint8Array(name: string, value: unknown): Bytes {
+  return isPlainUint8Array(value) ? value : checkedView(name, value);
 }
 
 /**
  * Whether `value` is what is written nearly always, a plain Uint8Array: this runs for every chunk. Its length is asked
  * for first, for a runtime that has seen its shape there can inline what follows.
  */
-function isUsual(value: unknown): value is Bytes {
+function isPlainUint8Array(value: unknown): value is Bytes {
   try {
     const { length } = value as Bytes;
     return length > 0 && typedLength.call(value) === length && Object.getPrototypeOf(value) === Uint8Array.prototype &&
@@ -76,7 +76,7 @@ function checkedView(name: string, value: unknown): Bytes {
 }
 
 /** The bytes from `start` to `end` of `bytes`, as a view. */
-export function viewOf(bytes: Bytes, start: number, end: number): Bytes {
+export function subarray(bytes: Bytes, start: number, end: number): Bytes {
   return new Uint8Array(typedBuffer.call(bytes) as ArrayBuffer, typedOffset.call(bytes) + start, end - start);
 }
 
@@ -119,7 +119,7 @@ export function describe(value: unknown): string {
 }
 
 /** A copy in memory of its own. */
-export function copyOf(bytes: Bytes): Bytes {
+export function cloneBytes(bytes: Bytes): Bytes {
   const copy = new Uint8Array(bytes.length);
   copy.set(bytes);
   return copy;
@@ -127,8 +127,8 @@ export function copyOf(bytes: Bytes): Bytes {
 
 /** A list in one piece: of one entry a view, of several a copy. */
 export function inOnePiece(list: readonly Bytes[]): Bytes {
-  if (list.length === 1) return viewOf(list[0]!, 0, list[0]!.length);
-  const whole = new Uint8Array(sizeOf(list));
+  if (list.length === 1) return subarray(list[0]!, 0, list[0]!.length);
+  const whole = new Uint8Array(totalLength(list));
   let at = 0;
   for (const bytes of list) {
     whole.set(bytes, at);
@@ -138,7 +138,7 @@ export function inOnePiece(list: readonly Bytes[]): Bytes {
 }
 
 /** The total length of a list. */
-export function sizeOf(list: readonly Bytes[]): number {
+export function totalLength(list: readonly Bytes[]): number {
   let size = 0;
   for (let i = 0; i < list.length; i++) size += list[i]!.length;
   return size;
@@ -146,7 +146,7 @@ export function sizeOf(list: readonly Bytes[]): number {
 
 /** @throws {RangeError} If entries of a list of several share memory. */
 export function checkOverlap(list: readonly Bytes[]): void {
-  const views = list.filter(({ length }) => length > 0).map((entry) => viewOf(entry, 0, entry.length));
+  const views = list.filter(({ length }) => length > 0).map((entry) => subarray(entry, 0, entry.length));
   const byBuffer = Map.groupBy(views, ({ buffer }) => buffer);
   for (const entries of byBuffer.values()) {
     entries.sort((a, b) => a.byteOffset - b.byteOffset);
@@ -177,7 +177,7 @@ export class IovCursor {
 
   constructor(list: readonly Bytes[]) {
     this.#list = list;
-    this.remaining = sizeOf(list);
+    this.remaining = totalLength(list);
   }
 
   /**
@@ -193,7 +193,7 @@ export class IovCursor {
       const bytes = this.#list[i]!;
       const end = Math.min(bytes.length, start + length);
       if (start < end) {
-        views.push(start === 0 && end === bytes.length ? bytes : viewOf(bytes, start, end));
+        views.push(start === 0 && end === bytes.length ? bytes : subarray(bytes, start, end));
         length -= end - start;
       }
       start = Math.max(0, start - bytes.length);

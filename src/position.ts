@@ -74,7 +74,7 @@ export function addBlocks(counter: Uint8Array, blocks: number): void {
 
 function counterAt(algorithm: Algorithm, iv: Bytes, blocks: number): number {
   const counter = firstBlock(algorithm, iv) + blocks;
-  if (counter >= MAX_COUNTER) throw endOfCounter(algorithm);
+  if (counter >= MAX_COUNTER) throw createCounterError(algorithm);
   return counter;
 }
 
@@ -84,14 +84,14 @@ function counterAt(algorithm: Algorithm, iv: Bytes, blocks: number): number {
  */
 export function checkCounter(algorithm: Algorithm, iv: Bytes, end: number): void {
   const blocks = Math.ceil(end / algorithm.chunkSize);
-  if (firstBlock(algorithm, iv) + blocks > MAX_COUNTER) throw endOfCounter(algorithm);
+  if (firstBlock(algorithm, iv) + blocks > MAX_COUNTER) throw createCounterError(algorithm);
 }
 
 function firstBlock({ counterOffset }: Algorithm, { buffer, byteOffset }: Bytes): number {
   return new DataView(buffer, byteOffset).getUint32(counterOffset, true);
 }
 
-function endOfCounter({ name }: Algorithm): KcapiError {
+function createCounterError({ name }: Algorithm): KcapiError {
   return new KcapiError("EOVERFLOW", "stream", `the block counter of ${name} ends here, after 2^32 blocks`, {
     hint: "use another nonce for what follows",
   });

@@ -27,14 +27,14 @@ export interface CipherPlan {
   readonly inPlace: boolean;
 }
 
-interface Plan extends CipherPlan {
+interface TransformPlan extends CipherPlan {
   readonly open: () => Engine;
 }
 
 /** One encryption or decryption: `write`, then `read` until nothing is pending; …; `end`, then `read` again. */
 export class CipherTransform implements Transform {
   readonly engine: CipherEngineName;
-  readonly #plan: Plan;
+  readonly #plan: TransformPlan;
   readonly #stream: EngineStream;
   readonly #blockSize: number;
   readonly #reserve: 0 | 1;
@@ -45,7 +45,7 @@ export class CipherTransform implements Transform {
   #nextOutput = 0;
   #closed = false;
 
-  constructor(plan: Plan) {
+  constructor(plan: TransformPlan) {
     const { algorithm, direction, iv, padding, sectors } = plan;
     const engine = plan.open();
     this.engine = engine.name;

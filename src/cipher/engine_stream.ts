@@ -16,7 +16,7 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
-import { type Bytes, type IovCursor, scatter, sizeOf } from "../bytes.ts";
+import { type Bytes, type IovCursor, scatter, totalLength } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { checkCounter, ivAt, ivOfSector, sectorAt, type Sectors } from "../position.ts";
 
@@ -167,7 +167,7 @@ export class EngineStream {
 
   /** Fills the output buffers, whose total length {@linkcode fit} returned. */
   receive(list: readonly Bytes[]): void {
-    const length = sizeOf(list);
+    const length = totalLength(list);
     if (this.#mayOp(length)) {
       this.engine.op(list);
       this.#received(length);

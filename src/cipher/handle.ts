@@ -6,7 +6,15 @@
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streams/byte_iterator.ts";
-import { type Bytes, type BytesLike, bytesOf, checkOverlap, copyOf, IovCursor, sizeOf } from "../bytes.ts";
+import {
+  type Bytes,
+  type BytesLike,
+  checkOverlap,
+  cloneBytes,
+  IovCursor,
+  totalLength,
+  toUint8Array,
+} from "../bytes.ts";
 import type { CipherEngineName, Direction, Engine } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
@@ -238,7 +246,7 @@ export class CipherHandle implements Disposable {
   async streamOpInto(...buffers: BytesLike[]): Promise<number> {
     const list = this.#listOf("streamOpInto", buffers);
     this.#assertNoReceiver("streamOpInto");
-    const room = sizeOf(list);
+    const room = totalLength(list);
     if (room < this.chunkSize) {
       throw new RangeError(`"buffers" expected room for at least one chunk of ${this.chunkSize} bytes, got ${room}`);
     }
@@ -258,7 +266,7 @@ export class CipherHandle implements Disposable {
       } finally {
         if (this.#receiver === receiver) this.#receiver = undefined;
       }
-      if (sizeOf(list) !== room) throw new TypeError("A buffer was detached while it waited to be filled");
+      if (totalLength(list) !== room) throw new TypeError("A buffer was detached while it waited to be filled");
     }
     const flow = this.#flow;
     const length = flow.fit(room);
@@ -322,7 +330,7 @@ export class CipherHandle implements Disposable {
       });
     }
     // If this fails, the handle stays as it was.
-    this.#flow.start({ direction, iv: checked && copyOf(checked) });
+    this.#flow.start({ direction, iv: checked && cloneBytes(checked) });
     this.#receiver = undefined;
     this.#stream = { given: 0, lastGiven: false };
   }
@@ -471,7 +479,7 @@ export class CipherHandle implements Disposable {
   /** The arguments of a call on a stream. A getter of theirs may do what it likes with the handle. */
   #listOf(operation: string, buffers: readonly BytesLike[]): readonly Bytes[] {
     this.#assertStarted(operation);
-    const list = buffers.map((buffer, i) => bytesOf(`buffers[${i}]`, buffer));
+    const list = buffers.map((buffer, i) => toUint8Array(`buffers[${i}]`, buffer));
     this.#assertStarted(operation);
     return list;
   }

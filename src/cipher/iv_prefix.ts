@@ -7,7 +7,7 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import { ByteQueue } from "../byte_queue.ts";
-import { type Bytes, copyOf, describe, IovCursor } from "../bytes.ts";
+import { type Bytes, cloneBytes, describe, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Transform } from "../streams/transform.ts";
@@ -80,7 +80,7 @@ class IVWriter implements Transform {
   #iv: Bytes | undefined;
 
   constructor(cipher: CipherWithoutIV, iv: Bytes) {
-    this.#inner = cipher.start(copyOf(iv)); // the one that is read becomes the reader's
+    this.#inner = cipher.start(cloneBytes(iv)); // the one that is read becomes the reader's
     this.#iv = iv;
     this.engine = cipher.engine;
   }
@@ -176,7 +176,7 @@ class IVReader implements Transform {
     this.#input = undefined;
     if (this.#front.length < cipher.ivSize) return;
     this.#cipher = undefined;
-    this.#inner = cipher.start(copyOf(this.#front.bytes));
+    this.#inner = cipher.start(cloneBytes(this.#front.bytes));
     if (input.remaining > 0) this.#inner.write(input.peek(input.remaining));
   }
 }

@@ -6,7 +6,7 @@
 
 import { isSignal } from "../abort.ts";
 import { type Algorithm, hasSectors, padsByDefault } from "../algorithms.ts";
-import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, describe, toUint8Array } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
@@ -47,7 +47,7 @@ export function ownKey(algorithm: Algorithm, value: unknown, engine: EngineChoic
 
 /** The key, if its length is one the algorithm has. */
 function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
-  const key = bytesOf("key", value);
+  const key = toUint8Array("key", value);
   if (keySizes && !keySizes.includes(key.length)) {
     throw new RangeError(`"key" expected ${keySizes.join(" or ")} bytes for ${name}, got ${key.length}`);
   }
@@ -71,7 +71,7 @@ export function checkIV(algorithm: Algorithm, value: unknown, ivSize: number, op
     if (ivSize === 0) return null;
     throw new TypeError(`"iv" expected a BufferSource of ${ivSize} bytes for ${name}, got ${value}`);
   }
-  const iv = bytesOf("iv", value);
+  const iv = toUint8Array("iv", value);
   if (iv.length !== ivSize) {
     const message = `"iv" expected ${ivSize} bytes for ${name}, got ${iv.length}`;
     throw algorithm.ivSize === undefined ? new KcapiError("EINVAL", operation, message) : new RangeError(message);

@@ -5,7 +5,7 @@
  */
 
 import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
@@ -172,7 +172,7 @@ function openInPool(
 /** A copy of the IV, if there is one; its length is checked where the name tells it. */
 function ownIV(algorithm: Algorithm, iv: BytesLike | undefined): Bytes | undefined {
   const checked = algorithm.ivSize === undefined
-    ? iv !== undefined && bytesOf("iv", iv)
+    ? iv !== undefined && toUint8Array("iv", iv)
     : checkIV(algorithm, iv, algorithm.ivSize, "stream_init");
-  return checked ? copyOf(checked) : undefined;
+  return checked ? cloneBytes(checked) : undefined;
 }

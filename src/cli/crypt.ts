@@ -14,21 +14,21 @@ import { fill } from "./descriptors.ts";
 import { codeOf, Failure, failureOf, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
 import { openOutput, refuseTerminal } from "./output.ts";
-import { asUsage, ivSizeOf, optionsOf, pads, type Plan, planOf, sizesOf } from "./plan.ts";
+import { asUsage, type CryptPlan, ivSizeOf, optionsOf, pads, planOf, sizesOf } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
 import { kernelKeyOf, readSecret } from "./secrets.ts";
 
 /** Rounds of PBKDF2. */
 export const DEFAULT_ITERATIONS = 600_000;
 
-type Direction = "encrypt" | "decrypt";
+type CryptDirection = "encrypt" | "decrypt";
 
 /** OpenSSL's format is these bytes, a salt, and the ciphertext. */
 const MAGIC = Buffer.from("Salted__");
 const MAGIC_AS_BASE64 = "U2FsdGVkX1";
 const SALT_SIZE = 8;
 
-export async function crypt(direction: Direction, args: Arguments): Promise<number> {
+export async function crypt(direction: CryptDirection, args: Arguments): Promise<number> {
   const plan = planOf(args);
   if (direction === "encrypt") refuseTerminal(args);
   const kernelKey = kernelKeyOf(args);
@@ -68,7 +68,7 @@ interface Keying extends Pick<CipherStreamOptions, "iv" | "ivPrefix"> {
 const NOTHING: Bytes = new Uint8Array(0);
 
 /** With a key there is no header. */
-function keyingFromKey(args: Arguments, plan: Plan, key: Bytes | KernelKey): Keying {
+function keyingFromKey(args: Arguments, plan: CryptPlan, key: Bytes | KernelKey): Keying {
   for (const name of ["iter", "key-bits"]) {
     if (args.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
   }
@@ -94,9 +94,9 @@ function checkKeySize(key: Bytes | KernelKey, keySize: number, asked: string, ci
 
 /** A passphrase gives OpenSSL's format. PBKDF2 derives the key and, behind it, the IV. */
 async function keyingFromPassphrase(
-  direction: Direction,
+  direction: CryptDirection,
   args: Arguments,
-  plan: Plan,
+  plan: CryptPlan,
   passphrase: Bytes,
   input: Input,
 ): Promise<Keying> {

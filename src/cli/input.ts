@@ -8,7 +8,7 @@ import * as fs from "node:fs";
 import type { Bytes } from "../bytes.ts";
 import { fill, isSameFile, openFile } from "./descriptors.ts";
 import { Failure, fileFailure } from "./failures.ts";
-import type { Secret } from "./secrets.ts";
+import type { SecretInput } from "./secrets.ts";
 
 export interface Input {
   readonly fd: number;
@@ -21,7 +21,7 @@ export interface Input {
 }
 
 /** Opens the input, which must not be the file or pipe of the secret. */
-export async function openInput(path: string | undefined, secret?: Secret): Promise<Input> {
+export async function openInput(path: string | undefined, secret?: SecretInput): Promise<Input> {
   const name = path ?? "standard input";
   const fd = path === undefined ? 0 : await openFile(path, "r");
   let stats;

@@ -17,7 +17,7 @@ import { LONGEST_KEY } from "./secrets.ts";
 export const DEFAULT_CIPHER = "cbc(aes)";
 
 /** The checked options of a cipher. */
-export interface Plan {
+export interface CryptPlan {
   readonly cipher: string;
   /** The length of the key in bytes, if the options name one. */
   readonly keySize: number | undefined;
@@ -29,7 +29,7 @@ export interface Plan {
   readonly inPlace: true;
 }
 
-export function planOf(args: Arguments): Plan {
+export function planOf(args: Arguments): CryptPlan {
   const sector = args.get("sector");
   if (sector !== undefined && !/^\d{1,20}$/.test(sector)) throw wrongUsage("--sector expects a whole number");
   const keyBits = args.integer("key-bits", 8, 8 * LONGEST_KEY);
@@ -47,7 +47,9 @@ export function planOf(args: Arguments): Plan {
 }
 
 /** The part of the plan that the API takes as options. */
-export function optionsOf({ cipher: _cipher, keySize: _keySize, ...options }: Plan): Omit<Plan, "cipher" | "keySize"> {
+export function optionsOf(
+  { cipher: _cipher, keySize: _keySize, ...options }: CryptPlan,
+): Omit<CryptPlan, "cipher" | "keySize"> {
   return options;
 }
 
@@ -61,18 +63,18 @@ function cipherOf(name: string): { cipher: string; keySize?: number } {
 }
 
 /** Whether the plaintext is padded. */
-export function pads({ cipher, padding }: Plan): boolean {
+export function pads({ cipher, padding }: CryptPlan): boolean {
   return (padding ?? (asUsage(() => padsByDefault(parseAlgorithm(cipher))) ? "pkcs7" : "none")) === "pkcs7";
 }
 
 /** The length of the IV that the cipher needs: 0 with sectors, whose number is the IV. */
-export function ivSizeOf({ cipher, engine, sectorSize }: Plan, key: Bytes | KernelKey): number {
+export function ivSizeOf({ cipher, engine, sectorSize }: CryptPlan, key: Bytes | KernelKey): number {
   using handle = asUsage(() => CipherHandle.open(cipher, { key, engine }));
   return sectorSize === undefined ? handle.ivSize : 0;
 }
 
 /** The lengths of key and IV. Tries keys, the longest first: the cipher refuses a wrong length. */
-export function sizesOf(plan: Plan): { keySize: number; ivSize: number } {
+export function sizesOf(plan: CryptPlan): { keySize: number; ivSize: number } {
   const keySizes = plan.keySize === undefined ? [64, 32, 24, 16, 8] : [plan.keySize];
   let refusal: unknown;
   for (const keySize of keySizes) {

@@ -63,7 +63,7 @@ export async function sealFile(args: Arguments): Promise<number> {
 }
 
 export async function unsealFile(args: Arguments): Promise<number> {
-  const range = rangeOf(args.get("range"));
+  const range = rangeOption(args.get("range"));
   await withOptions(args, 0o600, async (options, input, output) => {
     try {
       if (range) return await unsealRange(range, options, input, output, args);
@@ -120,12 +120,12 @@ async function withOptions(
 }
 
 /** The first and the last byte, as in HTTP's Range. Without `first`, `last` is the number of bytes at the end. */
-interface Range {
+interface RangeOption {
   readonly first: number | undefined;
   readonly last: number | undefined;
 }
 
-function rangeOf(text: string | undefined): Range | undefined {
+function rangeOption(text: string | undefined): RangeOption | undefined {
   if (text === undefined) return undefined;
   const [, first, last] = /^(\d{0,15})-(\d{0,15})$/.exec(text) ?? [];
   const range = { first: first ? Number(first) : undefined, last: last ? Number(last) : undefined };
@@ -138,7 +138,7 @@ function rangeOf(text: string | undefined): Range | undefined {
 }
 
 async function unsealRange(
-  { first, last }: Range,
+  { first, last }: RangeOption,
   options: SealOptions,
   input: Input,
   output: Output,

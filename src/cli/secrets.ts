@@ -13,7 +13,7 @@ import { fill, inheritedDescriptors, openFile } from "./descriptors.ts";
 import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { askPassphrase, checkPassphrase } from "./passphrase.ts";
 
-export interface Secret {
+export interface SecretInput {
   readonly kind: "key" | "passphrase";
   readonly bytes: Bytes;
   /** The file or descriptor that it was read from; absent for the terminal. */
@@ -42,7 +42,7 @@ export function kernelKeyOf(args: Arguments): KernelKey | undefined {
   return { type, description } as KernelKey;
 }
 
-export async function readSecret(args: Arguments, confirm: boolean): Promise<Secret> {
+export async function readSecret(args: Arguments, confirm: boolean): Promise<SecretInput> {
   const name = sourceOf(args);
   if (!name) return { kind: "passphrase", bytes: await askPassphrase(confirm) };
   const { bytes, stats } = await readSecretFile(args, name);
@@ -56,7 +56,7 @@ export async function readSecret(args: Arguments, confirm: boolean): Promise<Sec
 }
 
 /** Reads a key for `seal` or `unseal`, which take no passphrase. */
-export async function readKey(args: Arguments): Promise<Secret> {
+export async function readKey(args: Arguments): Promise<SecretInput> {
   if (!args.has("key-file") && !args.has("key-fd")) {
     throw wrongUsage(`no key: give --key-file or --key-fd (${NAME} keygen makes one)`);
   }

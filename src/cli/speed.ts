@@ -8,7 +8,7 @@ import { encrypt } from "../../mod.ts";
 import { type Arguments, wholeNumber } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
-import { optionsOf, type Plan, sizesOf } from "./plan.ts";
+import { type CryptPlan, optionsOf, sizesOf } from "./plan.ts";
 import { process } from "./process.ts";
 
 export const DEFAULT_SIZES = ["4096", "65536", "1048576"];
@@ -56,7 +56,7 @@ async function measure(
   const memory = new Uint8Array(size);
   for (let offset = 0; offset < size; offset += chunk.length) memory.set(chunk.subarray(0, size - offset), offset);
   const isSectors = /^(?:xts|essiv|adiantum|hctr2)\b/.test(cipher);
-  const plan: Plan = {
+  const plan: CryptPlan = {
     cipher,
     keySize: undefined,
     engine,

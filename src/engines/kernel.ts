@@ -6,7 +6,7 @@
 
 import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Algorithm } from "../algorithms.ts";
-import { type Bytes, scatter, sizeOf } from "../bytes.ts";
+import { type Bytes, scatter, totalLength } from "../bytes.ts";
 import { ERRNO, type ErrorCode, KcapiError } from "../errors.ts";
 import type { Key } from "../keyring/kernel_key.ts";
 import { setKernelKey } from "../keyring/syscalls.ts";
@@ -188,11 +188,11 @@ class KernelEngine implements Engine {
    * A copy costs less than a second op, for buffers of any length.
    */
   #isOneOp(list: readonly Bytes[]): boolean {
-    return list.length === 1 || list.length <= OP_ENTRIES && sizeOf(list) <= this.#limits.severalBuffersLimit;
+    return list.length === 1 || list.length <= OP_ENTRIES && totalLength(list) <= this.#limits.severalBuffersLimit;
   }
 
   #opCopied(list: readonly Bytes[]): void {
-    const whole = this.#iovecs.scratch(sizeOf(list));
+    const whole = this.#iovecs.scratch(totalLength(list));
     try {
       this.op([whole]);
       scatter(whole, list);

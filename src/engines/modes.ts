@@ -7,11 +7,21 @@
 
 import { cryptoBackend, nodeCrypto } from "../runtime/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
-import { type Bytes, viewOf } from "../bytes.ts";
+import { type Bytes, subarray } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { addBlocks } from "../position.ts";
 import type { Direction } from "./engine.ts";
-import { inputMemory, maskMemory, type Memory, memory, once, type Words, wordsOf, xor, xorWords } from "./scratch.ts";
+import {
+  inputMemory,
+  maskMemory,
+  memory,
+  once,
+  type ScratchMemory,
+  type Words,
+  wordsOf,
+  xor,
+  xorWords,
+} from "./scratch.ts";
 
 /** The IV of modes without an IV. */
 export const NO_IV: Bytes = new Uint8Array(0);
@@ -169,8 +179,8 @@ function ctrOverEcb(ecb: Mode): Mode {
     counter.bytes.set(iv);
     used = 0;
   }
-  function run(given: Bytes): Uint8Array {
-    const input = viewOf(given, 0, given.length);
+  function run(chunk: Bytes): Uint8Array {
+    const input = subarray(chunk, 0, chunk.length);
     const { bytes, words } = maskMemory();
     const rest = used;
     if (rest > 0) bytes.set(previous.bytes);
@@ -189,7 +199,7 @@ function ctrOverEcb(ecb: Mode): Mode {
 }
 
 /** Fills `words` with counter blocks and advances the counter. The words are signed, so that V8 allocates no number. */
-function count(words: Words, counter: Memory): void {
+function count(words: Words, counter: ScratchMemory): void {
   for (let i = 0; i < words.length;) {
     // The counter is big-endian and the machine little-endian. A step changes only the highest byte of the last word,
     // until that byte wraps around.
@@ -272,8 +282,8 @@ function cbcOverEcb(ecb: Mode, size: number): Mode {
     }
     return output;
   }
-  function decrypt(given: Bytes): Uint8Array {
-    const input = viewOf(given, 0, given.length);
+  function decrypt(chunk: Bytes): Uint8Array {
+    const input = subarray(chunk, 0, chunk.length);
     const output = ecb.run(input);
     xor(output.subarray(0, size), previous);
     xor(output.subarray(size), input);

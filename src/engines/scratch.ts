@@ -22,20 +22,20 @@ export function once<T>(make: () => T): () => T {
 export type Words = Int32Array;
 
 /** The same memory, as bytes and as words. */
-export interface Memory {
+export interface ScratchMemory {
   readonly bytes: Bytes;
   readonly words: Words;
 }
 
 /** Fresh memory. */
-export function memory(length: number): Memory {
+export function memory(length: number): ScratchMemory {
   const buffer = new ArrayBuffer(length);
   return { bytes: new Uint8Array(buffer), words: new Int32Array(buffer) };
 }
 
-const allScratch: Memory[] = [];
+const allScratch: ScratchMemory[] = [];
 
-function createScratch(length: number): () => Memory {
+function createScratch(length: number): () => ScratchMemory {
   return once(() => {
     const scratch = memory(length);
     allScratch.push(scratch);

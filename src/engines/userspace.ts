@@ -5,7 +5,7 @@
  */
 
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, scatter, viewOf } from "../bytes.ts";
+import { type Bytes, scatter, subarray } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { Secret } from "../secret.ts";
 import { nearestAlgorithm } from "../system/nearest.ts";
@@ -154,7 +154,7 @@ class UserspaceEngine implements Engine {
     while (filled < target.length) {
       const first = this.#output[0]!;
       const part = first.subarray(this.#received, this.#received + target.length - filled);
-      scatter(part, [viewOf(target, filled, filled + part.length)]);
+      scatter(part, [subarray(target, filled, filled + part.length)]);
       filled += part.length;
       this.#received += part.length;
       if (this.#received === first.length) {

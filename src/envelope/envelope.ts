@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf, describe, inOnePiece } from "../bytes.ts";
+import { type Bytes, type BytesLike, describe, inOnePiece, toUint8Array } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { openSealed, type SealedReader } from "../sealed/reader.ts";
 import type { SealedSource } from "../sealed/source.ts";
@@ -14,12 +14,12 @@ import { SealStream, UnsealStream } from "../sealed/streams.ts";
 import { deferStream } from "../streams/deferred.ts";
 import { Secret } from "../secret.ts";
 import {
+  createTruncatedHeaderError,
+  type EnvelopeHeader,
   type EnvelopeRecipient,
-  type Header,
   HeaderReader,
   makeHeader,
   MOST_HEADER,
-  truncatedHeader,
   unwrapKey,
 } from "./header.ts";
 import { checkList, type Identity, importKeys, type Recipient } from "./recipients.ts";
@@ -123,7 +123,7 @@ export class EnvelopeUnsealStream {
     const { identities, ...rest } = checkObject("options", options);
     checkList("identities", identities);
     const reading = new HeaderReader();
-    const open = async (header: Header, first: Bytes) => {
+    const open = async (header: EnvelopeHeader, first: Bytes) => {
       using key = await unwrapKey(header, await importKeys("identities", identities));
       return { stream: new UnsealStream({ ...rest, key: key.bytes, format: header.format }), rest: first };
     };
@@ -132,7 +132,7 @@ export class EnvelopeUnsealStream {
         const complete = reading.add(chunk);
         return complete && open(complete.header, complete.rest);
       },
-      end: () => Promise.reject(truncatedHeader()),
+      end: () => Promise.reject(createTruncatedHeaderError()),
     }));
   }
 }
@@ -196,9 +196,9 @@ export function rewrap(
       const { value, done } = await reader.read();
       if (done) {
         if (isOpen) return undefined;
-        throw truncatedHeader();
+        throw createTruncatedHeaderError();
       }
-      const chunk = bytesOf("source", value);
+      const chunk = toUint8Array("source", value);
       if (isOpen) return chunk;
       const complete = reading.add(chunk);
       if (!complete) continue;
@@ -224,12 +224,12 @@ export function rewrap(
 }
 
 /** Reads the header of a source: most are short. */
-async function readHeader(source: SealedSource): Promise<{ header: Header; length: number }> {
+async function readHeader(source: SealedSource): Promise<{ header: EnvelopeHeader; length: number }> {
   const reading = new HeaderReader();
   for (let at = 0; at < Math.min(source.size, MOST_HEADER);) {
     const end = Math.min(at === 0 ? FIRST_READ : MOST_HEADER, source.size);
     const answer = source instanceof Blob ? await source.slice(at, end).bytes() : await source.read(at, end);
-    const bytes = bytesOf("source", answer);
+    const bytes = toUint8Array("source", answer);
     if (bytes.length !== end - at) {
       throw new KcapiError("EIO", "read", `the source was asked for ${end - at} bytes, and gave ${bytes.length}`);
     }
@@ -237,7 +237,7 @@ async function readHeader(source: SealedSource): Promise<{ header: Header; lengt
     if (complete) return complete;
     at = end;
   }
-  throw truncatedHeader();
+  throw createTruncatedHeaderError();
 }
 
 function checkObject<T>(name: string, value: T): T {

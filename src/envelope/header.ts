@@ -5,7 +5,7 @@
  */
 
 import { flattenedDecrypt, type FlattenedJWE, GeneralEncrypt, type GeneralJWE, type JWEHeaderParameters } from "jose";
-import { type Bytes, viewOf } from "../bytes.ts";
+import { type Bytes, subarray } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { Secret } from "../secret.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
@@ -32,7 +32,7 @@ export interface EnvelopeRecipient {
 }
 
 /** A header that was parsed, with nothing verified. */
-export interface Header {
+export interface EnvelopeHeader {
   readonly format: SealedFormatName;
   readonly recipients: readonly EnvelopeRecipient[];
   readonly jwes: readonly FlattenedJWE[];
@@ -49,28 +49,28 @@ export class HeaderReader {
    * @returns Once the header is complete, the header, its length in bytes, and a copy of what came behind it.
    * @throws {KcapiError} EBADMSG if the bytes are no header.
    */
-  add(chunk: Bytes): { header: Header; length: number; rest: Bytes } | undefined {
+  add(chunk: Bytes): { header: EnvelopeHeader; length: number; rest: Bytes } | undefined {
     const start = this.#length;
-    const taken = viewOf(chunk, 0, Math.min(chunk.length, MOST_HEADER - start));
+    const taken = subarray(chunk, 0, Math.min(chunk.length, MOST_HEADER - start));
     this.#bytes.set(taken, start);
     this.#length += taken.length;
     const bytes = this.#bytes.subarray(0, this.#length);
     if (MAGIC_BYTES.subarray(0, bytes.length).some((byte, i) => byte !== bytes[i])) {
-      throw malformed(`the input does not begin with the line ${MAGIC.trim()}`);
+      throw createHeaderError(`the input does not begin with the line ${MAGIC.trim()}`);
     }
     const end = bytes.indexOf(NEWLINE, Math.max(start, MAGIC_BYTES.length));
     if (end < 0) {
-      if (bytes.length === MOST_HEADER) throw malformed(`the header is longer than ${MOST_HEADER} bytes`);
+      if (bytes.length === MOST_HEADER) throw createHeaderError(`the header is longer than ${MOST_HEADER} bytes`);
       return undefined;
     }
     const header = parseHeader(bytes.subarray(MAGIC_BYTES.length, end));
-    return { header, length: end + 1, rest: viewOf(chunk, end + 1 - start, chunk.length).slice() };
+    return { header, length: end + 1, rest: subarray(chunk, end + 1 - start, chunk.length).slice() };
   }
 }
 
 /** The error where the input ends before the header does. */
-export function truncatedHeader(): KcapiError {
-  return malformed("the input ends within the header");
+export function createTruncatedHeaderError(): KcapiError {
+  return createHeaderError("the input ends within the header");
 }
 
 /** A header that wraps `key` for all recipients. */
@@ -103,7 +103,7 @@ export async function makeHeader(
  * @throws {KcapiError} EKEYREJECTED if no identity fits. The message names the kinds of recipients, and not which
  * was close.
  */
-export async function unwrapKey({ recipients, jwes }: Header, identities: readonly JoseKey[]): Promise<Secret> {
+export async function unwrapKey({ recipients, jwes }: EnvelopeHeader, identities: readonly JoseKey[]): Promise<Secret> {
   let budget = MOST_ITERATIONS;
   for (const [i, jwe] of jwes.entries()) {
     const { algorithm, kid, iterations = 0 } = recipients[i]!;
@@ -111,7 +111,7 @@ export async function unwrapKey({ recipients, jwes }: Header, identities: readon
       if (identity.algorithm !== algorithm) continue;
       if (kid !== undefined && identity.kid !== undefined && kid !== identity.kid) continue;
       budget -= iterations;
-      if (budget < 0) throw malformed(`the file asks for more than ${MOST_ITERATIONS} iterations of PBKDF2`);
+      if (budget < 0) throw createHeaderError(`the file asks for more than ${MOST_ITERATIONS} iterations of PBKDF2`);
       const key = await tryUnwrap(jwe, identity);
       if (key) return key;
     }
@@ -153,12 +153,12 @@ function kindOf({ algorithm, curve }: EnvelopeRecipient): string {
 
 // ---- parsing ----
 
-function parseHeader(line: Bytes): Header {
+function parseHeader(line: Bytes): EnvelopeHeader {
   const jwe = parseObject(line);
   const protectedHeader = parseObject(fromBase64Url(jwe.protected));
   const { format } = protectedHeader;
   if (typeof format !== "string" || !FORMAT_NAMES.includes(format)) {
-    throw malformed("the header names a format that is not known");
+    throw createHeaderError("the header names a format that is not known");
   }
   for (const name of ["iv", "ciphertext", "tag"]) fromBase64Url(jwe[name]);
   const jwes = flatten(jwe as unknown as GeneralJWE & FlattenedJWE);
@@ -172,10 +172,10 @@ function parseHeader(line: Bytes): Header {
 /** A JWE for each recipient. Both JSON serializations of RFC 7516, section 7.2, are read. */
 function flatten({ recipients, header, encrypted_key, ...common }: GeneralJWE & FlattenedJWE): FlattenedJWE[] {
   if (recipients !== undefined && (header !== undefined || encrypted_key !== undefined)) {
-    throw malformed("the header is neither a general nor a flattened JWE");
+    throw createHeaderError("the header is neither a general nor a flattened JWE");
   }
   const list = recipients ?? [{ ...(header && { header }), ...(encrypted_key !== undefined && { encrypted_key }) }];
-  if (!Array.isArray(list) || list.length === 0) throw malformed("the header has no recipients");
+  if (!Array.isArray(list) || list.length === 0) throw createHeaderError("the header has no recipients");
   return list.map((recipient: unknown) => {
     const { header, encrypted_key } = asObject(recipient);
     fromBase64Url(encrypted_key);
@@ -188,11 +188,11 @@ function flatten({ recipients, header, encrypted_key, ...common }: GeneralJWE & 
 }
 
 function recipientOf({ alg, kid, p2c, epk }: Record<string, unknown>): EnvelopeRecipient {
-  if (typeof alg !== "string") throw malformed("a recipient has no algorithm");
+  if (typeof alg !== "string") throw createHeaderError("a recipient has no algorithm");
   const curve = typeof epk === "object" && epk !== null ? (epk as { crv?: unknown }).crv : undefined;
   const isPassphrase = alg.startsWith("PBES2-");
   if (isPassphrase && !(typeof p2c === "number" && Number.isInteger(p2c) && p2c > 0 && p2c <= MOST_ITERATIONS)) {
-    throw malformed(`a recipient asks for no number of PBKDF2 iterations from 1 to ${MOST_ITERATIONS}`);
+    throw createHeaderError(`a recipient asks for no number of PBKDF2 iterations from 1 to ${MOST_ITERATIONS}`);
   }
   return {
     algorithm: alg,
@@ -210,10 +210,10 @@ function parseObject(bytes: Uint8Array): Record<string, unknown> {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     value = JSON.parse(text);
   } catch {
-    throw malformed("the header is not JSON");
+    throw createHeaderError("the header is not JSON");
   }
   const colons = text.replace(/"(?:[^"\\]|\\.)*"/g, "").split(":").length - 1;
-  if (colons !== countMembers(value)) throw malformed("the header has a member twice");
+  if (colons !== countMembers(value)) throw createHeaderError("the header has a member twice");
   return asObject(value);
 }
 
@@ -225,25 +225,25 @@ function countMembers(value: unknown): number {
 
 function asObject(value: unknown): Record<string, unknown> {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw malformed("the header is not a JWE");
+  throw createHeaderError("the header is not a JWE");
 }
 
 /** Canonical base64url without padding: the only encoding of its bytes. */
 function fromBase64Url(value: unknown): Uint8Array {
   if (typeof value !== "string" || !/^[\w-]*$/.test(value)) {
-    throw malformed("the header has text that is not base64url");
+    throw createHeaderError("the header has text that is not base64url");
   }
   let binary: string;
   try {
     binary = atob(value.replaceAll("-", "+").replaceAll("_", "/"));
   } catch {
-    throw malformed("the header has text that is not base64url");
+    throw createHeaderError("the header has text that is not base64url");
   }
   const canonical = btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-  if (canonical !== value) throw malformed("the header has base64url that is not canonical");
+  if (canonical !== value) throw createHeaderError("the header has base64url that is not canonical");
   return Uint8Array.from(binary, (character) => character.charCodeAt(0));
 }
 
-function malformed(message: string): KcapiError {
+function createHeaderError(message: string): KcapiError {
   return new KcapiError("EBADMSG", "open", message);
 }

@@ -10,7 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { setImmediate } from "../runtime/mod.ts";
 import type { Transform } from "../streams/transform.ts";
-import type { BatchResult, Position, Session, SplitRule } from "./executor.ts";
+import type { BatchPosition, BatchResult, Session, SplitRule } from "./executor.ts";
 
 /** A batch that is running, or done and not read. */
 interface Batch {
@@ -226,7 +226,7 @@ export class BatchTransform implements Transform {
     return true;
   }
 
-  #positionOf(list: readonly Bytes[], isLast: boolean): Position {
+  #positionOf(list: readonly Bytes[], isLast: boolean): BatchPosition {
     try {
       return this.#rule.positionOf(this.#index, isLast, list);
     } catch (error) {

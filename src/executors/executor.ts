@@ -26,7 +26,7 @@
  * @module
  */
 
-import type { Memory } from "../byte_queue.ts";
+import type { BufferPool } from "../byte_queue.ts";
 import { type Bytes, describe } from "../bytes.ts";
 import type { CipherEngineName, EngineName } from "../engines/engine.ts";
 import type { Key } from "../keyring/kernel_key.ts";
@@ -41,7 +41,7 @@ export interface Job {
 }
 
 /** Where a batch begins in its stream: plain values. */
-export interface Position {
+export interface BatchPosition {
   readonly isLast: boolean;
   /** The IV of the batch, in modes that have one. */
   readonly iv?: Bytes | undefined;
@@ -72,21 +72,21 @@ export interface Session {
   /** Whether the stream may hand over another batch now. */
   readonly hasRoom: boolean;
   /** Memory for the input of batches, if the executor provides it. */
-  readonly memory?: Memory | undefined;
+  readonly memory?: BufferPool | undefined;
   /**
    * Runs a batch. Does not reject: errors are results.
    *
    * @param list The input. An executor that is not synchronous becomes the owner of its memory.
    * @param mayOverwrite For a synchronous executor: output may go into the memory of the input.
    */
-  run(list: readonly Bytes[], position: Position, mayOverwrite: boolean): BatchResult | Promise<BatchResult>;
+  run(list: readonly Bytes[], position: BatchPosition, mayOverwrite: boolean): BatchResult | Promise<BatchResult>;
   /** Releases everything and zeroes the keys. Running batches are dropped. Closing again does nothing. */
   close(): void;
 }
 
 /** A session that is synchronous. */
 export interface LocalSession extends Session {
-  run(list: readonly Bytes[], position: Position, mayOverwrite: boolean): BatchResult;
+  run(list: readonly Bytes[], position: BatchPosition, mayOverwrite: boolean): BatchResult;
 }
 
 /**
@@ -96,7 +96,7 @@ export interface LocalSession extends Session {
  */
 export function localSession(
   engine: EngineName,
-  run: (list: readonly Bytes[], position: Position, outputs: Bytes[], mayOverwrite: boolean) => void,
+  run: (list: readonly Bytes[], position: BatchPosition, outputs: Bytes[], mayOverwrite: boolean) => void,
   close: () => void,
 ): LocalSession {
   return {
@@ -152,7 +152,7 @@ export interface SplitRule {
   /** The number of whole units from number `index` on in `length` bytes. */
   countOf(index: number, length: number): number;
   /** The position of the batch whose first unit is number `index`. Called once for each batch, in order. */
-  positionOf(index: number, isLast: boolean, list: readonly Bytes[]): Position;
+  positionOf(index: number, isLast: boolean, list: readonly Bytes[]): BatchPosition;
   /**
    * Opens the keys.
    *

@@ -6,8 +6,8 @@
 
 import { KcapiError } from "../errors.ts";
 import type { KernelKey } from "../keyring/kernel_key.ts";
-import type { Job, Position } from "./executor.ts";
-import type { Piece } from "./shared_buffers.ts";
+import type { BatchPosition, Job } from "./executor.ts";
+import type { TransferredView } from "./shared_buffers.ts";
 
 /** Opens a stream. The memory of the key is moved, and owned by a `Secret` there. */
 export interface OpenMessage {
@@ -22,8 +22,8 @@ export interface BatchMessage {
   readonly of: number;
   /** Shared buffers that the Worker does not know yet. */
   readonly buffers: readonly ArrayBuffer[];
-  readonly pieces: readonly Piece[];
-  readonly position: Position;
+  readonly pieces: readonly TransferredView[];
+  readonly position: BatchPosition;
 }
 
 /** To a Worker, in the order in which they are posted. `quit` closes all streams. */
@@ -32,11 +32,15 @@ export type Request = OpenMessage | BatchMessage | { readonly close: number } | 
 /** From a Worker. `quit` says that all streams are closed. */
 export type Reply =
   | { readonly ready: true }
-  | { readonly batch: number; readonly pieces: readonly Piece[]; readonly failure: Failure | undefined }
+  | {
+    readonly batch: number;
+    readonly pieces: readonly TransferredView[];
+    readonly failure: SerializedError | undefined;
+  }
   | { readonly quit: true };
 
 /** An error as plain values: structured clone loses the class of an error. */
-export interface Failure {
+export interface SerializedError {
   readonly name: string;
   readonly message: string;
   readonly errno?: number;
@@ -45,7 +49,7 @@ export interface Failure {
 }
 
 /** Takes an error apart, to be sent. */
-export function failureOf(error: unknown): Failure {
+export function serializeError(error: unknown): SerializedError {
   if (!(error instanceof KcapiError)) {
     return error instanceof Error ? { name: error.name, message: error.message } : { name: "Error", message: "" };
   }
@@ -54,7 +58,7 @@ export function failureOf(error: unknown): Failure {
 }
 
 /** The error again. */
-export function errorOf({ name, message, errno, operation, hint }: Failure): Error {
+export function deserializeError({ name, message, errno, operation, hint }: SerializedError): Error {
   if (errno !== undefined) return new KcapiError(errno, operation!, message, { hint });
   if (name === "RangeError") return new RangeError(message);
   if (name === "TypeError") return new TypeError(message);

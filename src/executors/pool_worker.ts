@@ -9,8 +9,8 @@ import type { Bytes } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { Key } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
-import type { BatchResult, Job, Position } from "./executor.ts";
-import { errorOf, type Reply, type Request } from "./messages.ts";
+import type { BatchPosition, BatchResult, Job } from "./executor.ts";
+import { deserializeError, type Reply, type Request } from "./messages.ts";
 import { movable, type SharedBufferPool, SharedBufferTable } from "./shared_buffers.ts";
 
 /** What a pool knows of a stream. Does not refer to it, so that a stream that nobody holds is collected. */
@@ -29,7 +29,7 @@ export interface StreamRegistration {
 export interface Task {
   readonly stream: StreamRegistration;
   readonly list: readonly Bytes[];
-  readonly position: Position;
+  readonly position: BatchPosition;
   readonly settle: (result: BatchResult) => void;
 }
 
@@ -135,7 +135,7 @@ export class PoolWorker {
       const found = this.#tasks.findIndex(({ batch }) => batch === reply.batch);
       const [entry] = found < 0 ? [] : this.#tasks.splice(found, 1);
       this.#unrefIfIdle();
-      const error = reply.failure && errorOf(reply.failure);
+      const error = reply.failure && deserializeError(reply.failure);
       if (entry) this.#settle(entry.task, { outputs: this.#known.bytesOf(reply.pieces), error });
       this.#owner.changed(this);
     }
@@ -152,7 +152,7 @@ export class PoolWorker {
 
   #finish(cause: unknown): void {
     if (this.#end) return;
-    this.#fail(this.#isReady ? endedError(cause) : startError(cause));
+    this.#fail(this.#isReady ? createEndedError(cause) : createStartError(cause));
     this.#owner.changed(this);
   }
 
@@ -224,11 +224,11 @@ function loadable(url: URL): URL {
   return new URL(`data:text/javascript,${encodeURIComponent(`import ${JSON.stringify(url.href)};`)}`);
 }
 
-function endedError(cause: unknown): KcapiError {
+function createEndedError(cause: unknown): KcapiError {
   return new KcapiError("EIO", "Worker", "a Worker ended before its work was done", { cause });
 }
 
-function startError(cause: unknown): KcapiError {
+function createStartError(cause: unknown): KcapiError {
   const [short] = /\bE[MN]FILE\b/.exec(String(cause)) ?? [];
   if (short) return descriptorError(short as "EMFILE", cause);
   return new KcapiError("ENOENT", "Worker", "the module of the Workers cannot be loaded", {

@@ -9,7 +9,7 @@
  */
 
 import type { Bytes } from "../bytes.ts";
-import type { Memory } from "../byte_queue.ts";
+import type { BufferPool } from "../byte_queue.ts";
 import { allocUnsafe } from "../runtime/mod.ts";
 
 /** Holds a batch of 1 MiB and a byte more. A buffer for less than half of that is not worth it. */
@@ -25,11 +25,11 @@ interface SharedBuffer {
 }
 
 /** The shared memory of one pool. */
-export class SharedBufferPool implements Memory {
+export class SharedBufferPool implements BufferPool {
   readonly #buffers: SharedBuffer[] = [];
   #streams = 0;
 
-  /** Memory of `length` bytes, with anything in it: a shared buffer, if one of this size pays and is free. */
+  /** Memory of `length` bytes, with any content: a shared buffer, if one of this size pays off and is free. */
   acquire(length: number): Bytes {
     const shared = length <= SIZE && length >= SIZE / 2 ? this.#free() : undefined;
     if (!shared) return allocUnsafe(length);
@@ -79,7 +79,7 @@ export class SharedBufferPool implements Memory {
  * Bytes as they are sent: memory that is moved, or the number of a shared buffer; offset and length. Not as views,
  * which Bun copies element by element.
  */
-export type Piece = readonly [memory: ArrayBuffer | number, offset: number, length: number];
+export type TransferredView = readonly [memory: ArrayBuffer | number, offset: number, length: number];
 
 /** The shared buffers that one Worker knows, by number. Both sides keep the same list. */
 export class SharedBufferTable {
@@ -96,13 +96,13 @@ export class SharedBufferTable {
     this.#known.push(...buffers);
   }
 
-  piecesOf(list: readonly Bytes[]): Piece[] {
+  piecesOf(list: readonly Bytes[]): TransferredView[] {
     return list.map(({ buffer, byteOffset, length }) => {
       return [isShared(buffer) ? this.#known.indexOf(buffer) : buffer, byteOffset, length];
     });
   }
 
-  bytesOf(pieces: readonly Piece[]): Bytes[] {
+  bytesOf(pieces: readonly TransferredView[]): Bytes[] {
     return pieces.map(([memory, offset, length]) => {
       return new Uint8Array(typeof memory === "number" ? this.#known[memory]! : memory, offset, length);
     });

@@ -5,12 +5,12 @@
  */
 
 import { type Bytes, describe } from "../bytes.ts";
-import type { Memory } from "../byte_queue.ts";
+import type { BufferPool } from "../byte_queue.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { disposeKey, type Key } from "../keyring/kernel_key.ts";
 import { setImmediate } from "../runtime/mod.ts";
-import { type BatchResult, type Job, type Position, registerExecutor, type Session } from "./executor.ts";
+import { type BatchPosition, type BatchResult, type Job, registerExecutor, type Session } from "./executor.ts";
 import { PoolWorker, type StreamRegistration, type Task } from "./pool_worker.ts";
 import { SharedBufferPool } from "./shared_buffers.ts";
 
@@ -25,7 +25,7 @@ const TASKS_PER_WORKER = 2;
 const BATCH_SIZE = 1024 * 1024;
 
 /** Ends the Workers of a pool that nobody holds. It has no streams: each of them holds it. */
-const poolFinalizer = new FinalizationRegistry<Scheduler>((scheduler) => scheduler.close(closedError()));
+const poolFinalizer = new FinalizationRegistry<Scheduler>((scheduler) => scheduler.close(createClosedError()));
 
 const sessionFinalizer = new FinalizationRegistry<() => void>((close) => close());
 
@@ -115,7 +115,7 @@ export class WorkerPool implements Disposable {
   /** Ends the Workers. Streams that have not ended fail with KcapiError ECANCELED. Closing again does nothing. */
   close(): void {
     poolFinalizer.unregister(this);
-    const reason = closedError();
+    const reason = createClosedError();
     this.#scheduler.close(reason); // which listeners of the signal may not use any more
     this.#closing.abort(reason);
   }
@@ -126,7 +126,7 @@ export class WorkerPool implements Disposable {
   }
 }
 
-function closedError(): KcapiError {
+function createClosedError(): KcapiError {
   return new KcapiError("ECANCELED", "close", "the pool of Workers was closed");
 }
 
@@ -141,7 +141,7 @@ class PoolSession implements Session {
   readonly batchSize = BATCH_SIZE;
   readonly engine: EngineName;
   readonly limit: number;
-  readonly memory: Memory;
+  readonly memory: BufferPool;
   /** The stream keeps its pool, which would be closed if nobody held it. */
   readonly owner: WorkerPool;
   readonly #scheduler: Scheduler;
@@ -162,7 +162,7 @@ class PoolSession implements Session {
     return this.#stream.tasks < this.#scheduler.share;
   }
 
-  run(list: readonly Bytes[], position: Position): Promise<BatchResult> {
+  run(list: readonly Bytes[], position: BatchPosition): Promise<BatchResult> {
     return this.#scheduler.run(this.#stream, list, position);
   }
 
@@ -213,7 +213,7 @@ class Scheduler {
     this.buffers.leave();
   }
 
-  run(stream: StreamRegistration, list: readonly Bytes[], position: Position): Promise<BatchResult> {
+  run(stream: StreamRegistration, list: readonly Bytes[], position: BatchPosition): Promise<BatchResult> {
     return new Promise((resolve) => {
       if (stream.tasks++ === 0) this.#busy++;
       const settle = (result: BatchResult) => {

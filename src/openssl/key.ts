@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
 import { Secret } from "../secret.ts";
 
 /** A hash by OpenSSL's name. */
@@ -110,14 +110,14 @@ export function checkDerivation({ kdf = "pbkdf2", digest = "sha256", iterations 
 
 /** The salt, of 8 bytes or none. */
 export function checkSalt(value: unknown): Bytes {
-  const salt = bytesOf("salt", value);
+  const salt = toUint8Array("salt", value);
   if (salt.length === 0 || salt.length === SALT_SIZE) return salt.slice();
   throw new RangeError(`"salt" expected ${SALT_SIZE} bytes or none, got ${salt.length}`);
 }
 
 /** A copy of the passphrase. OpenSSL ends it at a zero byte, so that one cannot be meant. */
 export function passphraseSecret(value: unknown): Secret {
-  const bytes = typeof value === "string" ? encode(value) : bytesOf("passphrase", value);
+  const bytes = typeof value === "string" ? encode(value) : toUint8Array("passphrase", value);
   if (bytes.length === 0) throw new RangeError('"passphrase" expected at least one byte, got none');
   if (bytes.includes(0)) throw new RangeError('"passphrase" expected no zero byte: OpenSSL would end it there');
   const secret = Secret.from(bytes);

@@ -258,15 +258,15 @@ function listStreamable(system: System): KernelCipher[] {
 }
 
 /** An algorithm that did not open, and the error. */
-interface Failure {
+interface FailedOpen {
   readonly name: string;
   readonly error: KcapiError;
 }
 
 /** Opens each candidate with a random key, and closes it. */
-function tryKernel(system: System, library: Library | KcapiError): { opened: string[]; failed: Failure[] } {
+function tryKernel(system: System, library: Library | KcapiError): { opened: string[]; failed: FailedOpen[] } {
   const opened: string[] = [];
-  const failed: Failure[] = [];
+  const failed: FailedOpen[] = [];
   for (const { name, minKeySize, maxKeySize } of listCandidates(system)) {
     const keySize = maxKeySize <= MAX_KEY_SIZE ? maxKeySize : Math.min(minKeySize, MAX_KEY_SIZE);
     using key = Secret.random(keySize);
@@ -331,7 +331,7 @@ function describeKeyringProblem({ code, operation, detail, hint = UNKNOWN_REMEDY
 }
 
 /** Groups the algorithms that fail for the same reason into one problem. */
-function describeCipherProblems(failed: readonly Failure[], system: System): Problem[] {
+function describeCipherProblems(failed: readonly FailedOpen[], system: System): Problem[] {
   const reasons = Map.groupBy(failed, (failure) => JSON.stringify([codeOf(failure), diagnoseFailure(failure, system)]));
   return Array.from(reasons, ([reason, failures]) => {
     const [code, diagnosis] = JSON.parse(reason) as [ErrorCode, Diagnosis];
@@ -342,12 +342,12 @@ function describeCipherProblems(failed: readonly Failure[], system: System): Pro
   });
 }
 
-function diagnoseFailure({ name, error }: Failure, system: System): Diagnosis {
+function diagnoseFailure({ name, error }: FailedOpen, system: System): Diagnosis {
   const { code, operation, message } = error;
   return diagnose(code, operation, name, system) ?? { cause: message, remedy: UNKNOWN_REMEDY };
 }
 
-function codeOf({ error }: Failure): ErrorCode {
+function codeOf({ error }: FailedOpen): ErrorCode {
   return error.code;
 }
 

@@ -11,10 +11,10 @@ import type { CipherEngineName, EngineName } from "../engines/engine.ts";
 import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
 import {
+  type BatchPosition,
   type Job,
   type LocalSession,
   localSession,
-  type Position,
   type Session,
   type SplitRule,
 } from "../executors/executor.ts";
@@ -22,8 +22,8 @@ import { allocUnsafe, cryptoBackend } from "../runtime/mod.ts";
 import type { Secret } from "../secret.ts";
 import type { TransformFactory } from "../streams/transform.ts";
 import {
-  badMessage,
   checkIndex,
+  createBadMessageError,
   type Format,
   type Header,
   headerBytes,
@@ -118,7 +118,7 @@ export function unsealRule(plan: SealPlan, first = 0): SplitRule {
     lengthOf: (index, count) => sealed.lengthOf(index, count),
     countOf: (index, length) => sealed.countOf(index, length),
     positionOf(index, isLast) {
-      if (index >= MOST_SEGMENTS) throw badMessage();
+      if (index >= MOST_SEGMENTS) throw createBadMessageError();
       return { index, isLast };
     },
     open: (head) => openSession("unseal", plan, parseHeader(format, head)),
@@ -201,7 +201,7 @@ interface Segments {
 function sealBatch(
   { cipher, layout, tagSize, front }: Segments & { readonly front: Bytes },
   list: readonly Bytes[],
-  { index: first = 0, isLast }: Position,
+  { index: first = 0, isLast }: BatchPosition,
   outputs: Bytes[],
 ): void {
   const input = new IovCursor(list);
@@ -229,7 +229,7 @@ function sealBatch(
 function unsealBatch(
   { cipher, layout, tagSize, mayOverwrite }: Segments & { readonly mayOverwrite: boolean },
   list: readonly Bytes[],
-  { index: first = 0, isLast }: Position,
+  { index: first = 0, isLast }: BatchPosition,
   outputs: Bytes[],
 ): void {
   const sealed = inOnePiece(list);
@@ -244,7 +244,7 @@ function unsealBatch(
       const segment = sealed.subarray(at, at + layout.sealed.lengthOf(index, 1));
       at += segment.length;
       const length = segment.length - tagSize;
-      if (length < 0 || index >= MOST_SEGMENTS) throw badMessage();
+      if (length < 0 || index >= MOST_SEGMENTS) throw createBadMessageError();
       const target = isOne && !mayOverwrite ? undefined : opened.subarray(end, end + length);
       const isEnd = isLast && i === count - 1;
       const output = cipher.open(segment, { index, isLast: isEnd }, target);
@@ -253,7 +253,7 @@ function unsealBatch(
       const beginning = output || !isEnd || !isWhole ? output : cipher.open(segment, { index, isLast: false }, target);
       if (beginning && isOne && length > 0) outputs.push(beginning);
       if (beginning) end += length;
-      if (!output) throw badMessage();
+      if (!output) throw createBadMessageError();
     }
   } finally {
     if (!isOne) addWritten(outputs, opened, end);

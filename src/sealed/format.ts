@@ -169,12 +169,12 @@ export function headerBytes({ headerSize }: Format, { salt, prefix }: Header): B
  * @throws {KcapiError} EBADMSG if `bytes` is not a header of this format.
  */
 export function parseHeader({ headerSize, keySize }: Format, bytes: Bytes): Header {
-  if (bytes.length !== headerSize || bytes[0] !== headerSize) throw badMessage();
+  if (bytes.length !== headerSize || bytes[0] !== headerSize) throw createBadMessageError();
   return { salt: bytes.slice(LENGTH_SIZE, LENGTH_SIZE + keySize), prefix: bytes.slice(LENGTH_SIZE + keySize) };
 }
 
 /** The one error for all faults of sealed data, because an error that names the fault helps an attacker. */
-export function badMessage(): KcapiError {
+export function createBadMessageError(): KcapiError {
   return new KcapiError(
     "EBADMSG",
     "unseal",

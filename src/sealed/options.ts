@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf, copyOf, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
 import { checkEngine, signalsOf } from "../cipher/options.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { checkKernelKey } from "../keyring/kernel_key.ts";
@@ -122,7 +122,7 @@ export function checkUnsealOptions(options: SealOptions | KeysetSealOptions): re
     signals: executor ? [...signalsOf(signal), executor.signal] : signalsOf(signal),
     inPlace,
     executor,
-    associatedData: copyOf(bytesOf("associatedData", associatedData)),
+    associatedData: cloneBytes(toUint8Array("associatedData", associatedData)),
   };
   const keys = checkKeys(options);
   try {
@@ -204,7 +204,7 @@ function checkKey(name: string, value: unknown, { keySize }: Format): Bytes | Cr
       `"${name}" expected bytes: sealed streams derive their keys in this process, which never has a key of the kernel's`,
     );
   }
-  const key = bytesOf(name, value);
+  const key = toUint8Array(name, value);
   const least = Math.max(LEAST_KEY, keySize);
   if (isZero(key)) {
     throw new RangeError(

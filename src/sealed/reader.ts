@@ -5,7 +5,7 @@
  */
 
 import { onAbort, type WeakAbortListener } from "../abort.ts";
-import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, describe, toUint8Array } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { allocUnsafe } from "../runtime/mod.ts";
@@ -14,7 +14,7 @@ import { checkOptions, type OptionNames } from "../options.ts";
 import type { Session } from "../executors/executor.ts";
 import { openSession } from "./batches.ts";
 import { parseHeader, SegmentLayout } from "./format.ts";
-import { type Range, rangeOf, rejectSize, type SealedSource, withSizeHint } from "./source.ts";
+import { type AnySource, anySource, rejectSize, type SealedSource, withSizeHint } from "./source.ts";
 import { checkUnsealOptions, type KeysetSealOptions, type SealOptions, type SealPlan } from "./options.ts";
 import { choosePlan, trialSize } from "./rotation.ts";
 import { sliceOf } from "./slice.ts";
@@ -146,7 +146,7 @@ export class SealedReader implements Disposable {
 
   /** Zeroes the keys, and releases the cipher. Pending reads reject with KcapiError ECANCELED. */
   close(): void {
-    this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), closedError());
+    this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), createClosedError());
   }
 
   /** The same as {@linkcode close}. */
@@ -220,7 +220,7 @@ export async function openSealed(
   source: SealedSource,
   options: SealOptions | KeysetSealOptions,
 ): Promise<SealedReader> {
-  const range = rangeOf(source);
+  const range = anySource(source);
   const size = range.size();
   const plans = checkUnsealOptions(options);
   try {
@@ -239,7 +239,7 @@ export async function openSealed(
   }
 }
 
-function closedError(): KcapiError {
+function createClosedError(): KcapiError {
   return new KcapiError("EBADF", "read", "the file is closed");
 }
 
@@ -250,7 +250,7 @@ interface Unsealed {
 
 /** Reads batches of segments from a source, and unseals them in a session. */
 class Reader {
-  readonly #source: Range;
+  readonly #source: AnySource;
   readonly #plans: readonly SealPlan[];
   readonly #size: number;
   readonly #rejectSize: () => Promise<never>;
@@ -275,7 +275,7 @@ class Reader {
    * @param plans One for each key to try.
    * @param rejectSize Throws because the source has a size that no sealed stream has.
    */
-  constructor(source: Range, plans: readonly SealPlan[], size: number, rejectSize: () => Promise<never>) {
+  constructor(source: AnySource, plans: readonly SealPlan[], size: number, rejectSize: () => Promise<never>) {
     this.#source = source;
     this.#plans = plans;
     this.#size = size;
@@ -368,7 +368,7 @@ class Reader {
   end(close = false): void {
     this.#uses--;
     this.#closesWhenUnused ||= close;
-    if (this.#closesWhenUnused && this.#uses === 0) this.close(closedError());
+    if (this.#closesWhenUnused && this.#uses === 0) this.close(createClosedError());
   }
 
   /** Pending reads reject with `reason`, later ones with `later`. */
@@ -410,7 +410,7 @@ class Reader {
   }
 
   #checkAnswer(answer: unknown, length: number): Bytes {
-    const bytes = bytesOf("source", answer);
+    const bytes = toUint8Array("source", answer);
     const size = this.#source.size();
     // The source may have closed the file. Its keys are zero then, and anyone can seal data with a zero key.
     if (this.#closed) throw this.#closed.reason;

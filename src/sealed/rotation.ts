@@ -10,7 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { engineFor, openSession, unsealFactory } from "./batches.ts";
-import { badMessage, parseHeader, SegmentLayout } from "./format.ts";
+import { createBadMessageError, parseHeader, SegmentLayout } from "./format.ts";
 import type { SealPlan } from "./options.ts";
 
 /** A stream that unseals with the first of several keys that fits. */
@@ -44,7 +44,7 @@ export async function choosePlan(plans: readonly SealPlan[], start: Bytes): Prom
     return plan;
   }
   dispose(plans);
-  throw badMessage();
+  throw createBadMessageError();
 }
 
 async function opensFirstSegment(plan: SealPlan, start: Bytes): Promise<boolean> {

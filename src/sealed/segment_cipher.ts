@@ -5,7 +5,7 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, IovCursor, sizeOf } from "../bytes.ts";
+import { type Bytes, IovCursor, totalLength } from "../bytes.ts";
 import { EngineStream } from "../cipher/engine_stream.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
@@ -208,7 +208,7 @@ class GcmCipher implements SegmentCipher {
 
   seal(plaintext: readonly Bytes[], position: SegmentPosition, target?: Bytes): Bytes {
     setPosition(this.#nonce, position);
-    const sealed = target ?? new Uint8Array(sizeOf(plaintext) + this.#tagSize);
+    const sealed = target ?? new Uint8Array(totalLength(plaintext) + this.#tagSize);
     const cipher = nodeCrypto().createCipheriv(this.#name, this.#key.bytes, this.#nonce);
     let at = 0;
     for (const bytes of plaintext) {

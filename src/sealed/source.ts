@@ -7,7 +7,7 @@
 import { type BytesLike, describe } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { platformInfo } from "../runtime/mod.ts";
-import { badMessage } from "./format.ts";
+import { createBadMessageError } from "./format.ts";
 
 /**
  * Where `openSealed()` reads from: a Blob, or an object that reads ranges of bytes.
@@ -29,12 +29,12 @@ export type SealedSource = Blob | {
 };
 
 /** A source, whatever it is. */
-export interface Range {
+export interface AnySource {
   readonly size: () => number;
   readonly read: (start: number, end: number) => Promise<unknown>;
 }
 
-export function rangeOf(source: SealedSource): Range {
+export function anySource(source: SealedSource): AnySource {
   if (source instanceof Blob) {
     return { size: () => sizeOf(source), read: (start, end) => source.slice(start, end).arrayBuffer() };
   }
@@ -70,7 +70,7 @@ export async function rejectSize(source: SealedSource, size: number): Promise<ne
       `"source" expected a size that is known, got ${size}: in Bun, read a file's size before its slice()`,
     );
   }
-  throw badMessage();
+  throw createBadMessageError();
 }
 
 /** Adds a hint where a Blob may have a wrong size. */

@@ -7,9 +7,17 @@
 
 import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import type { BatchResult, Position, Session } from "../executors/executor.ts";
+import type { BatchPosition, BatchResult, Session } from "../executors/executor.ts";
 import { Secret } from "../secret.ts";
-import { badMessage, checkIndex, type Format, type Header, headerBytes, PREFIX_SIZE, SegmentLayout } from "./format.ts";
+import {
+  checkIndex,
+  createBadMessageError,
+  type Format,
+  type Header,
+  headerBytes,
+  PREFIX_SIZE,
+  SegmentLayout,
+} from "./format.ts";
 import type { SealPlan } from "./options.ts";
 import { deriveKeys, MAC_KEY } from "./segment_cipher.ts";
 
@@ -51,21 +59,21 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
   const layout = new SegmentLayout(format);
   const { tagSize } = format;
 
-  async function seal(plaintext: Bytes, { index = 0, isLast }: Position): Promise<Bytes[]> {
+  async function seal(plaintext: Bytes, { index = 0, isLast }: BatchPosition): Promise<Bytes[]> {
     const sealed = await (await keys!).seal(plaintext, nonceOf(format, header, checkIndex(index), isLast));
     return index === 0 ? [headerBytes(format, header), sealed] : [sealed];
   }
 
   /** A stream that was cut at the end of a segment: what there is of it is verified, but it has no end. */
-  async function unseal(sealed: Bytes, { index = 0, isLast }: Position, outputs: Bytes[]): Promise<void> {
-    if (sealed.length < tagSize) throw badMessage();
+  async function unseal(sealed: Bytes, { index = 0, isLast }: BatchPosition, outputs: Bytes[]): Promise<void> {
+    if (sealed.length < tagSize) throw createBadMessageError();
     const opener = await keys!;
     const opened = await opener.open(sealed, nonceOf(format, header, index, isLast));
     const isWhole = sealed.length === layout.sealed.lengthOf(index, 1);
     const beginning = opened ??
       (isLast && isWhole ? await opener.open(sealed, nonceOf(format, header, index, false)) : undefined);
     if (beginning && beginning.length > 0) outputs.push(beginning);
-    if (!opened) throw badMessage();
+    if (!opened) throw createBadMessageError();
   }
 
   return {
@@ -74,7 +82,7 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
     batchSize: 0,
     limit: Math.max(2, Math.min(MOST_IN_FLIGHT, Math.floor(MOST_BYTES / format.segmentSize))),
     hasRoom: true,
-    async run(list: readonly Bytes[], position: Position): Promise<BatchResult> {
+    async run(list: readonly Bytes[], position: BatchPosition): Promise<BatchResult> {
       const outputs: Bytes[] = [];
       try {
         const input = inOnePiece(list);

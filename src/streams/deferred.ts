@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, toUint8Array } from "../bytes.ts";
 
 /** A readable and a writable side. */
 export interface StreamSides {
@@ -13,7 +13,7 @@ export interface StreamSides {
 }
 
 /** The streams that do the work, once they are open. */
-interface Opened {
+interface OpenedStream {
   readonly stream: StreamSides;
   /** Output that comes first. */
   readonly prefix?: Bytes | undefined;
@@ -24,9 +24,9 @@ interface Opened {
 /** How a deferred stream is opened. Either function may throw, which errors both sides. */
 export interface Opening {
   /** Gets a chunk, in memory of the caller. Returns undefined as long as it needs more. */
-  add(chunk: Bytes): Promise<Opened> | undefined;
+  add(chunk: Bytes): Promise<OpenedStream> | undefined;
   /** The input has ended before the stream was opened. */
-  end(): Promise<Opened>;
+  end(): Promise<OpenedStream>;
 }
 
 /**
@@ -42,7 +42,7 @@ export function deferStream(opening: Opening): StreamSides {
   let controller!: WritableStreamDefaultController;
   let failure: { readonly reason: unknown } | undefined;
 
-  async function open(opening: Promise<Opened>): Promise<void> {
+  async function open(opening: Promise<OpenedStream>): Promise<void> {
     const { stream, prefix, rest } = await opening;
     if (failure) {
       stream.writable.abort(failure.reason).catch(() => {});
@@ -79,7 +79,7 @@ export function deferStream(opening: Opening): StreamSides {
     write: (chunk) =>
       guard(() => {
         if (writer) return writer.write(chunk);
-        const opening_ = opening.add(bytesOf("chunk", chunk));
+        const opening_ = opening.add(toUint8Array("chunk", chunk));
         return opening_ && open(opening_);
       }),
     close: () =>

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, describe, toUint8Array } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { ByteIterator } from "./byte_iterator.ts";
 import { Driver, type InputSide } from "./driver.ts";
@@ -106,7 +106,7 @@ class SourceInput implements InputSide {
     if (typeof result !== "object" || result === null) {
       throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
     }
-    if (!result.done) return driver.write(bytesOf("source", result.value));
+    if (!result.done) return driver.write(toUint8Array("source", result.value));
     this.#endsByItself();
     return driver.close();
   }

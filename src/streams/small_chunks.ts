@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, sizeOf } from "../bytes.ts";
+import { type Bytes, totalLength } from "../bytes.ts";
 
 const FIRST_SIZE = 1024;
 
@@ -44,7 +44,7 @@ export class SmallChunks {
     this.length = 0;
     if (!this.#list) return [this.#buffer.subarray(0, length)];
     const list = this.#list.splice(0);
-    if (sizeOf(list) !== length) throw new TypeError("A chunk was detached before its output was read");
+    if (totalLength(list) !== length) throw new TypeError("A chunk was detached before its output was read");
     return list;
   }
 

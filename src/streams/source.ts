@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type BytesLike, bytesOf, describe, isBuffer } from "../bytes.ts";
+import { type BytesLike, describe, isBuffer, toUint8Array } from "../bytes.ts";
 
 /** What {@linkcode encrypt} and {@linkcode decrypt} take bytes from. */
 export type ByteSource = BytesLike | Iterable<BytesLike> | AsyncIterable<BytesLike> | ReadableStream<BytesLike>;
@@ -25,7 +25,7 @@ export interface Source {
  */
 export function openerOf(source: ByteSource): () => Source {
   if (ArrayBuffer.isView(source) || isBuffer(source)) {
-    const bytes = bytesOf("source", source);
+    const bytes = toUint8Array("source", source);
     return () => fromIterator([bytes][Symbol.iterator]());
   }
   if (source instanceof ReadableStream) {

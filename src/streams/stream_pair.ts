@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf } from "../bytes.ts";
+import { type Bytes, type BytesLike, toUint8Array } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { Driver } from "./driver.ts";
 import type { TransformFactory } from "./transform.ts";
@@ -39,7 +39,7 @@ export class StreamPair {
 
 function checkChunk(driver: Driver, chunk: unknown): Bytes {
   try {
-    return bytesOf("chunk", chunk);
+    return toUint8Array("chunk", chunk);
   } catch (error) {
     driver.fail(error);
     throw error;

@@ -28,7 +28,7 @@ export function formatHint({ cause, remedy }: Diagnosis): string {
 }
 
 /** A failed call and its system. */
-interface Failure {
+interface FailedCall {
   readonly operation: string;
   readonly algorithm: string;
   readonly system: System;
@@ -73,7 +73,7 @@ export function diagnose(
   return DIAGNOSES[code]?.({ operation, algorithm, system });
 }
 
-const DIAGNOSES: Readonly<Record<string, (failure: Failure) => Diagnosis | undefined>> = {
+const DIAGNOSES: Readonly<Record<string, (failure: FailedCall) => Diagnosis | undefined>> = {
   EAFNOSUPPORT: diagnoseNoAfAlg,
   EPERM: diagnoseRefusal,
   EACCES: diagnoseRefusal,
@@ -99,7 +99,7 @@ const DIAGNOSES: Readonly<Record<string, (failure: Failure) => Diagnosis | undef
   EKEYREJECTED: () => ({ cause: "the kernel refuses this key because it is weak", remedy: "use another key" }),
 };
 
-function diagnoseNoAfAlg({ system }: Failure): Diagnosis {
+function diagnoseNoAfAlg({ system }: FailedCall): Diagnosis {
   if (system.platform !== "linux") {
     return { cause: "only Linux has AF_ALG", remedy: "use the userspace engine" };
   }
@@ -118,7 +118,7 @@ function diagnoseNoAfAlg({ system }: Failure): Diagnosis {
   };
 }
 
-function diagnoseRefusal({ system }: Failure): Diagnosis {
+function diagnoseRefusal({ system }: FailedCall): Diagnosis {
   if (privilegesOf(system)?.seccomp === false) {
     return {
       cause: "a security policy refuses AF_ALG (AppArmor, SELinux)",
@@ -136,7 +136,7 @@ function diagnoseRefusal({ system }: Failure): Diagnosis {
 const ALLOWED = /^(?:xts\((?:aes|camellia|serpent|twofish)\)|adiantum\(xchacha(?:12|20),aes\)|hctr2\(aes\))$/;
 const ALLOWED_PRIVILEGED = /^(?:(?:cbc|ctr|ecb)\(aes\)|cbc\(des(?:3_ede)?\)|ecb\(des\))$/;
 
-function diagnoseNotFound({ algorithm, system }: Failure): Diagnosis {
+function diagnoseNotFound({ algorithm, system }: FailedCall): Diagnosis {
   const nearest = nearestAlgorithm(algorithm, system);
   if (nearest) return { cause: "there is no algorithm with this name", remedy: `did you mean "${nearest}"?` };
   const restricted = restriction(system);
@@ -172,7 +172,7 @@ function diagnoseNotFound({ algorithm, system }: Failure): Diagnosis {
   };
 }
 
-function diagnoseKeyLength({ operation, algorithm, system }: Failure): Diagnosis | undefined {
+function diagnoseKeyLength({ operation, algorithm, system }: FailedCall): Diagnosis | undefined {
   if (operation !== "kcapi_cipher_setkey") return undefined;
   const { minKeySize: min, maxKeySize: max } = findCipher(algorithm, system) ?? {};
   return {
@@ -183,7 +183,7 @@ function diagnoseKeyLength({ operation, algorithm, system }: Failure): Diagnosis
   };
 }
 
-function diagnoseDescriptorLimit({ system }: Failure): Diagnosis {
+function diagnoseDescriptorLimit({ system }: FailedCall): Diagnosis {
   const limit = /^Max open files\s+(\d+)/m.exec(readText(system, "/proc/self/limits") ?? "")?.[1];
   return {
     cause: `the process has reached its limit of ${limit ? `${limit} ` : ""}open descriptors; a stream needs 4`,

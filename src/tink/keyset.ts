@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, type BytesLike, bytesOf, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
 import { Secret } from "../secret.ts";
 import { checkFormat, type Format, type SealedFormat, type SealedParameters } from "../sealed/format.ts";
 import { type KeySource, registerKeySource, type SourceKey } from "../sealed/key_source.ts";
@@ -220,7 +220,7 @@ export class Keyset implements KeySource, Disposable {
     const record = this.#record();
     const plain = encodeKeyset(record);
     try {
-      const ciphertext = bytesOf("encrypt", await encrypt(plain));
+      const ciphertext = toUint8Array("encrypt", await encrypt(plain));
       return {
         encryptedKeyset: toBase64(ciphertext),
         keysetInfo: {
@@ -334,7 +334,7 @@ async function parseEncrypted(json: string | object, options: { decrypt: KeysetC
   const object = objectOf("keyset", parse(json));
   if (!("encryptedKeyset" in object)) throw new TypeError('"keyset" is not encrypted: leave out "decrypt"');
   checkMembers("keyset", object, ["encryptedKeyset", "keysetInfo"]);
-  const plain = bytesOf("decrypt", await decrypt(fromBase64("encryptedKeyset", object.encryptedKeyset)));
+  const plain = toUint8Array("decrypt", await decrypt(fromBase64("encryptedKeyset", object.encryptedKeyset)));
   try {
     return fromRecord(decodeKeyset(plain));
   } finally {

@@ -50,7 +50,7 @@ export function readMessage(
       throw new TypeError(`${name} expected field ${field} once, got it ${values.length} times`);
     }
   }
-  const bytesOf = (field: number, value: FieldValue) => {
+  const toUint8Array = (field: number, value: FieldValue) => {
     if (typeof value === "number") throw new TypeError(`${name} expected bytes in field ${field}, got a number`);
     return value;
   };
@@ -60,9 +60,9 @@ export function readMessage(
       if (typeof value !== "number") throw new TypeError(`${name} expected a number in field ${field}, got bytes`);
       return value;
     },
-    bytes: (field) => bytesOf(field, fields.get(field)?.[0] ?? new Uint8Array(0)),
+    bytes: (field) => toUint8Array(field, fields.get(field)?.[0] ?? new Uint8Array(0)),
     has: (field) => fields.has(field),
-    list: (field) => (fields.get(field) ?? []).map((value) => bytesOf(field, value)),
+    list: (field) => (fields.get(field) ?? []).map((value) => toUint8Array(field, value)),
   };
 }
 

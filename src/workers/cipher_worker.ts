@@ -9,18 +9,24 @@ import type { Bytes } from "../bytes.ts";
 import { type CipherJob, openCipher } from "../cipher/batches.ts";
 import { KcapiError } from "../errors.ts";
 import type { BatchResult, LocalSession } from "../executors/executor.ts";
-import { type BatchMessage, failureOf, type OpenMessage, type Reply, type Request } from "../executors/messages.ts";
+import {
+  type BatchMessage,
+  type OpenMessage,
+  type Reply,
+  type Request,
+  serializeError,
+} from "../executors/messages.ts";
 import { movable, SharedBufferTable } from "../executors/shared_buffers.ts";
 import type { Key } from "../keyring/kernel_key.ts";
 import { openSegments, type SealedJob } from "../sealed/batches.ts";
 import { Secret } from "../secret.ts";
 
 /** A stream's session, or why it could not be opened. */
-type Opened = { readonly session: LocalSession } | { readonly error: unknown };
+type SessionOrError = { readonly session: LocalSession } | { readonly error: unknown };
 
 const { parentPort } = process.getBuiltinModule("node:worker_threads");
 
-const streams = new Map<number, Opened>();
+const streams = new Map<number, SessionOrError>();
 const known = new SharedBufferTable();
 
 function open({ open: id, job, key: sent }: OpenMessage): void {
@@ -75,7 +81,7 @@ parentPort?.on("message", (request: Request) => {
   else if ("close" in request) close(request.close);
   else if ("batch" in request) {
     const { outputs, error } = run(request);
-    const failure = error === undefined ? undefined : failureOf(error);
+    const failure = error === undefined ? undefined : serializeError(error);
     reply({ batch: request.batch, pieces: known.piecesOf(outputs), failure }, movable(outputs));
   } else {
     for (const id of [...streams.keys()]) close(id);
