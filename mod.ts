@@ -53,7 +53,7 @@ export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
 export { openSealed, SealedReader, type SealedStreamOptions } from "./src/sealed/reader.ts";
-export type { SealedSource } from "./src/sealed/source.ts";
+export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./src/sealed/source.ts";
 export {
   type ByteRange,
   type SealedFormat,

@@ -4,7 +4,7 @@
 import { openAsBlob, truncateSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { KcapiError, openSealed, seal } from "../mod.ts";
+import { KcapiError, openSealed, type RangeSource, seal } from "../mod.ts";
 import {
   assert,
   assertEquals,
@@ -164,4 +164,38 @@ test("stream() without close leaves the reader open, and options that are none a
   }
   const wrong = { close: "yes" } as unknown as { close: boolean };
   assertStringIncludes(assertThrows(() => reader.stream(wrong), TypeError).message, '"close"');
+});
+
+// ---- sources far away -------------------------------------------------------------------------------------------
+
+/** A source that learns its size by `readEnds`, as one over HTTP does. */
+function learning(content: Uint8Array<ArrayBuffer>): RangeSource & { signals: AbortSignal[] } {
+  let size: number | undefined;
+  const signals: AbortSignal[] = [];
+  return {
+    signals,
+    get size() {
+      return size;
+    },
+    read(start, end, { signal }) {
+      assert(size !== undefined, "readEnds() comes first");
+      signals.push(signal);
+      return Promise.resolve(content.slice(start, end));
+    },
+    readEnds(head, tail) {
+      assertEquals(size, undefined, "once");
+      size = content.length;
+      return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(size - Math.min(tail, size)) });
+    },
+  };
+}
+
+test("a source may learn its size by its first answer, and is told when nobody waits any more", async () => {
+  const source = learning(sealed);
+  const reader = await openSealed(source, options);
+  assertEquals(await reader.bytes(-5000, -10), plaintext.subarray(5000, -10));
+  reader.close();
+  assert(source.signals.length > 0);
+  const unknown = { size: undefined, read: () => Promise.resolve(new Uint8Array(0)) };
+  assertStringIncludes((await assertRejects(() => openSealed(unknown, options), TypeError)).message, "expected a size");
 });

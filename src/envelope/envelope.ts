@@ -7,7 +7,7 @@
 import { type Bytes, type BytesLike, describe, inOnePiece, toUint8Array } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { openSealed, type SealedReader } from "../sealed/reader.ts";
-import type { SealedSource } from "../sealed/source.ts";
+import { anySource, type SealedSource, type SourceReadOptions } from "../sealed/source.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
 import type { SealStreamOptions } from "../sealed/options.ts";
 import { SealStream, UnsealStream } from "../sealed/streams.ts";
@@ -152,9 +152,10 @@ export async function openEnvelope(source: SealedSource, options: EnvelopeOpenOp
   using key = await unwrapKey(header, await importKeys("identities", identities));
   const sealed = source instanceof Blob ? source.slice(length) : {
     get size() {
-      return source.size - length;
+      return source.size! - length; // readHeader() made it known
     },
-    read: (start: number, end: number) => source.read(start + length, end + length),
+    read: (start: number, end: number, options: SourceReadOptions) =>
+      source.read(start + length, end + length, options),
   };
   return await openSealed(sealed, { ...rest, key: key.bytes, format: header.format });
 }
@@ -226,9 +227,12 @@ export function rewrap(
 /** Reads the header of a source: most are short. */
 async function readHeader(source: SealedSource): Promise<{ header: EnvelopeHeader; length: number }> {
   const reading = new HeaderReader();
-  for (let at = 0; at < Math.min(source.size, MOST_HEADER);) {
-    const end = Math.min(at === 0 ? FIRST_READ : MOST_HEADER, source.size);
-    const answer = source instanceof Blob ? await source.slice(at, end).bytes() : await source.read(at, end);
+  const { learnSize, read, size } = anySource(source);
+  const options = { signal: new AbortController().signal };
+  await learnSize(FIRST_READ, options);
+  for (let at = 0; at < Math.min(size(), MOST_HEADER);) {
+    const end = Math.min(at === 0 ? FIRST_READ : MOST_HEADER, size());
+    const answer = await read(at, end, options);
     const bytes = toUint8Array("source", answer);
     if (bytes.length !== end - at) {
       throw new KcapiError("EIO", "read", `the source was asked for ${end - at} bytes, and gave ${bytes.length}`);

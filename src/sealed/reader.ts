@@ -221,9 +221,10 @@ export async function openSealed(
   options: SealOptions | KeysetSealOptions,
 ): Promise<SealedReader> {
   const range = anySource(source);
-  const size = range.size();
   const plans = checkUnsealOptions(options);
   try {
+    await range.learnSize(1, { signal: new AbortController().signal });
+    const size = range.size();
     const reader = new Reader(range, plans, size, () => rejectSize(source, size));
     try {
       await reader.open();
@@ -258,6 +259,7 @@ class Reader {
   /** The reject functions of the calls that wait for the source or for a batch. */
   readonly #waiting = new Set<(reason: unknown) => void>();
   readonly #slice = new TimeSlice();
+  readonly #closing = new AbortController();
   /** The next turn of the event loop, which all reads share. */
   #turn: Promise<void> | undefined;
   /** These are set by {@linkcode open}. */
@@ -377,6 +379,7 @@ class Reader {
     this.#closed = { reason, later };
     this.#listener?.stop();
     this.#session?.close();
+    this.#closing.abort(reason);
     for (const reject of this.#waiting) reject(reason);
   }
 
@@ -406,7 +409,7 @@ class Reader {
 
   #read(start: number, end: number): Promise<unknown> {
     this.check();
-    return this.#wait(this.#source.read(start, end));
+    return this.#wait(this.#source.read(start, end, { signal: this.#closing.signal }));
   }
 
   #checkAnswer(answer: unknown, length: number): Bytes {
