@@ -1,5 +1,5 @@
 /**
- * {@linkcode CipherHandle}: libkcapi's stream calls, with the waiting done in JavaScript.
+ * {@linkcode CipherHandle}: libkcapi's stream calls, which wait in JavaScript.
  *
  * @module
  */
@@ -26,20 +26,17 @@ import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";
 
 /** Options of {@linkcode CipherHandle.open}. */
 export interface CipherHandleOptions {
-  /**
-   * The key, as long as the algorithm asks for: a copy is taken, and zeroed once it is of no more use. Or one in the
-   * kernel's keyring, which never enters this process.
-   */
+  /** The key, of a length that the algorithm accepts. It is copied. Or a key of the kernel's keyring. */
   key: BytesLike | KernelKey;
-  /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
+  /** The engine. `"auto"`, the default, uses the kernel if it supports the algorithm. */
   engine?: EngineChoice | undefined;
 }
 
 /** Options of {@linkcode CipherHandle.streamOp}. */
 export interface StreamOpOptions {
-  /** Ends the iterator's waiting with the signal's reason; the stream itself is not touched. */
+  /** Ends the iterator with the signal's reason while it waits. The stream itself continues. */
   signal?: AbortSignal | undefined;
-  /** The most bytes per chunk, at least the handle's `chunkSize`. By default all that is ready. */
+  /** The most bytes per chunk, at least the handle's `chunkSize`. By default all bytes that are ready. */
   maxBytes?: number | undefined;
 }
 
@@ -54,43 +51,42 @@ interface PendingUpdate {
 
 /** One stream of a handle. */
 interface Stream {
-  /** Bytes given to updates, and whether the last update was given. */
+  /** The bytes of all updates, and whether the last update was called. */
   given: number;
   lastGiven: boolean;
-  /** Why every call on the stream fails, if it does. */
+  /** The error with which every call on the stream fails. */
   failure?: unknown;
 }
 
-/** Who receives: `streamOpInto` for the time of one call, an iterator of `streamOp` until it ends. */
+/** The receiver: a call of `streamOpInto`, or an iterator of `streamOp` until it ends. */
 interface Receiver {
-  /** Called when there is something to receive, or the stream ended, failed or was closed. */
+  /** Called when bytes are ready, or the stream ended, failed or was closed. */
   wake: (() => void) | undefined;
 }
 
 const CONSTRUCT = Symbol("construct");
 
-/** The engine behind a handle, for the streams that are made from it. */
+/** The engine of a handle, for the streams that use its key. */
 export let engineOf: (handle: CipherHandle) => { engine: Engine; algorithm: Algorithm };
 
 const OPEN_NAMES: OptionNames<CipherHandleOptions> = { key: true, engine: true };
 const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: true };
 
 /**
- * A keyed cipher and the stream in progress on it: `struct kcapi_handle` and the calls on it, one to one.
+ * A keyed cipher and the stream in progress on it: `struct kcapi_handle` and its calls, one to one.
  *
- * Data is sent by {@linkcode streamUpdate} and received by {@linkcode streamOp} or {@linkcode streamOpInto}, from
- * the same task or from different ones. No call ever blocks the thread: an update that finds no room waits, as a
- * promise, until something is received; a receiver waits until something is sent. So the two sides of a stream
- * longer than the window of 212,992 bytes must run at the same time.
+ * {@linkcode streamUpdate} sends bytes. {@linkcode streamOp} and {@linkcode streamOpInto} receive them, in the same
+ * task or in another one. No call blocks the thread. The promise of an update without room waits until bytes are
+ * received. The promise of a receiver waits until bytes are sent. So if a stream is longer than the window of 212,992
+ * bytes, both sides must run at the same time.
  *
- * A producer that fails calls {@linkcode streamAbort}, or the consumer waits forever. The `producing` of the example
- * never rejects: if the loop throws first, closing the handle ends the producer, too.
+ * If the producer fails, it must call {@linkcode streamAbort}. Otherwise the consumer waits forever.
  *
- * An error of the engine, or a buffer that is detached while it waits, fails the stream: everything pending and
- * everything later rejects with that error, and only {@linkcode close} and {@linkcode reinit} are of use. If starting a
- * stream fails, the handle stays as it was.
+ * An error of the engine, or a buffer that is detached while it waits, fails the stream: all pending and later calls
+ * reject with that error, except {@linkcode close} and {@linkcode reinit}. If starting a stream fails, the handle is
+ * unchanged.
  *
- * A handle belongs to the thread that made it. Close it, or declare it with `using`.
+ * A handle belongs to the thread that opened it. Close it, or declare it with `using`.
  *
  * @example Usage
  * ```ts
@@ -103,7 +99,7 @@ const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: 
  *   await handle.streamUpdate(new Uint8Array(1000));
  *   await handle.streamUpdateLast(new Uint8Array(24));
  * };
- * const producing = produce().catch((error) => handle.streamAbort(error)); // the loop throws the error
+ * const producing = produce().catch((error) => handle.streamAbort(error)); // then the loop throws the error
  * let received = 0;
  * for await (const chunk of handle.streamOp()) received += chunk.length;
  * await producing;
@@ -117,7 +113,7 @@ export class CipherHandle implements Disposable {
   readonly #updates: PendingUpdate[] = [];
   readonly #slice = new TimeSlice();
   #receiver: Receiver | undefined;
-  /** The stream in progress or the last one: a receiver that waited compares it with its own. */
+  /** The stream in progress, or the last one. A receiver compares it after each wait. */
   #stream: Stream = { given: 0, lastGiven: false };
   #closed = false;
 
@@ -136,11 +132,11 @@ export class CipherHandle implements Disposable {
   /**
    * Opens a cipher and sets its key: `kcapi_cipher_init` and `kcapi_cipher_setkey`.
    *
-   * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
-   * @param options The key, and which engine to use.
+   * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
+   * @param options The key and the engine.
    * @throws {TypeError} If an argument is of a wrong type.
    * @throws {RangeError} If the name or the key is of a wrong length.
-   * @throws {KcapiError} If the engine cannot open the cipher; `hint` tells what would change that.
+   * @throws {KcapiError} If the engine cannot open the cipher. `hint` says what to do.
    */
   static open(algorithm: string, options: CipherHandleOptions): CipherHandle {
     const parsed = parseAlgorithm(algorithm);
@@ -150,27 +146,27 @@ export class CipherHandle implements Disposable {
     return new CipherHandle(CONSTRUCT, openEngine(parsed, key, engine), parsed);
   }
 
-  /** The algorithm's name, as it was given. */
+  /** The algorithm's name, as passed to {@linkcode open}. */
   get algorithm(): string {
     return this.#algorithm.name;
   }
 
-  /** The engine that really runs. */
+  /** The engine that runs. */
   get engine(): CipherEngineName {
     return this.#engine.name;
   }
 
-  /** The cipher's block size in bytes: `kcapi_cipher_blocksize`; 1 for stream ciphers. */
+  /** The cipher's block size in bytes (`kcapi_cipher_blocksize`). 1 for stream ciphers. */
   get blockSize(): number {
     return this.#engine.blockSize;
   }
 
-  /** The IV's length in bytes: `kcapi_cipher_ivsize`; 0 where there is none. */
+  /** The IV's length in bytes (`kcapi_cipher_ivsize`). 0 if the algorithm has no IV. */
   get ivSize(): number {
     return this.#engine.ivSize;
   }
 
-  /** The bytes in which output comes before the end of the stream, such as 16 for `ctr(aes)`. */
+  /** Before the end of a stream, output comes in multiples of this many bytes, such as 16 for `ctr(aes)`. */
   get chunkSize(): number {
     return this.#algorithm.chunkSize;
   }
@@ -178,8 +174,8 @@ export class CipherHandle implements Disposable {
   /**
    * Starts a stream that encrypts: `kcapi_cipher_stream_init_enc`.
    *
-   * @param iv The IV, `ivSize` bytes; none where that is 0. Never use one twice with the same key.
-   * @throws {KcapiError} EBUSY before everything of the stream in progress was received; EBADF after `close()`.
+   * @param iv The IV, of `ivSize` bytes. None if that is 0. Never reuse an IV with the same key.
+   * @throws {KcapiError} EBUSY if the stream in progress was not received to its end. EBADF after `close()`.
    */
   streamInitEnc(iv?: BytesLike): void {
     this.#init("streamInitEnc", "encrypt", iv);
@@ -188,18 +184,18 @@ export class CipherHandle implements Disposable {
   /**
    * Starts a stream that decrypts: `kcapi_cipher_stream_init_dec`.
    *
-   * @param iv The IV the data was encrypted with; none where `ivSize` is 0.
-   * @throws {KcapiError} EBUSY before everything of the stream in progress was received; EBADF after `close()`.
+   * @param iv The IV that the data was encrypted with. None if `ivSize` is 0.
+   * @throws {KcapiError} EBUSY if the stream in progress was not received to its end. EBADF after `close()`.
    */
   streamInitDec(iv?: BytesLike): void {
     this.#init("streamInitDec", "decrypt", iv);
   }
 
   /**
-   * Sends bytes: `kcapi_cipher_stream_update` with the arguments as its scatter list.
+   * Sends bytes: `kcapi_cipher_stream_update` with the arguments as its input buffers (iovec).
    *
-   * @returns Their total, once all are copied: then the buffers are the caller's again, unchanged. Until then the
-   * promise waits for someone to receive.
+   * @returns The number of bytes, when all are copied. Then the buffers are the caller's again, unchanged. Until then,
+   * the promise waits for a receiver.
    */
   async streamUpdate(...buffers: BytesLike[]): Promise<number> {
     return await this.#update("streamUpdate", buffers, false);
@@ -208,21 +204,21 @@ export class CipherHandle implements Disposable {
   /**
    * Sends the last bytes of the stream, if any: `kcapi_cipher_stream_update_last`.
    *
-   * @returns Their total, once all are copied.
-   * @throws {RangeError} If the stream would not be whole blocks, in a mode that works in them. The stream is
-   * unchanged, and the right end may still be sent.
+   * @returns The number of bytes, when all are copied.
+   * @throws {RangeError} If the mode needs whole blocks, and the stream would end with a partial block. The stream is
+   * unchanged, and the caller can send the right end.
    */
   async streamUpdateLast(...buffers: BytesLike[]): Promise<number> {
     return await this.#update("streamUpdateLast", buffers, true);
   }
 
   /**
-   * Receives the stream: `kcapi_cipher_stream_op` in a loop, until all of it is received.
+   * Receives the stream: `kcapi_cipher_stream_op` in a loop, until all bytes are received.
    *
-   * Waits while nothing is ready, and ends after the last bytes. Bytes are taken from the engine only when they are
-   * delivered: a loop that is left early loses none, and a later `streamOp()` goes on with them.
+   * Waits while no bytes are ready, and ends after the last bytes. Bytes are taken from the engine only when they are
+   * delivered. If the loop ends early, no byte is lost, and a later `streamOp()` continues.
    *
-   * @throws {KcapiError} EINVAL if no stream was started, EBUSY if another receiver is at work, EBADF after `close()`.
+   * @throws {KcapiError} EINVAL if no stream was started, EBUSY if another receiver is active, EBADF after `close()`.
    */
   streamOp(options: StreamOpOptions = {}): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
     this.#assertStarted("streamOp");
@@ -235,13 +231,13 @@ export class CipherHandle implements Disposable {
   }
 
   /**
-   * Receives into memory of the caller: one `kcapi_cipher_stream_op` with the arguments as its gather list.
+   * Receives into memory of the caller: one `kcapi_cipher_stream_op` with the arguments as its output buffers (iovec).
    *
-   * Waits until at least one chunk is ready. Fills whole chunks (see `chunkSize`) as far as there are any and room
-   * for them; only the end of the stream may be shorter.
+   * Waits until at least one chunk (see `chunkSize`) is ready. Fills the buffers in order with the whole chunks that
+   * are ready and fit. Only the end of the stream may be shorter.
    *
-   * @returns How many bytes were written, entry by entry; 0 when everything was received.
-   * @throws {RangeError} If the entries overlap, or have room for less than one chunk.
+   * @returns The number of bytes written. 0 after the end of the stream.
+   * @throws {RangeError} If the buffers overlap, or have room for less than one chunk.
    */
   async streamOpInto(...buffers: BytesLike[]): Promise<number> {
     const list = this.#listOf("streamOpInto", buffers);
@@ -276,13 +272,12 @@ export class CipherHandle implements Disposable {
   }
 
   /**
-   * Ends the stream in progress with an error, for a producer that fails: pending and later updates and receivers
-   * reject with `reason`, so that a stream cut short never looks ended. Bytes that were not received are dropped.
+   * Ends the stream in progress with an error, for a producer that fails. Pending and later updates and receivers
+   * reject with `reason`, so that a truncated stream never looks complete. Bytes that were not received are dropped.
+   * Then the handle can start another stream. Does nothing if no stream is in progress, if the stream has already
+   * failed, or after `close()`.
    *
-   * Then the handle can start another stream. Does nothing if no stream is in progress, if it has failed already, or
-   * after `close()`: it is safe to call wherever an error is caught, as in the example of this class.
-   *
-   * @param reason What the calls reject with; by default a KcapiError ECANCELED.
+   * @param reason The error of the calls. By default a KcapiError ECANCELED.
    */
   streamAbort(reason?: unknown): void {
     if (this.#closed || !this.#flow.busy || this.#stream.failure !== undefined) return;
@@ -290,14 +285,14 @@ export class CipherHandle implements Disposable {
     try {
       this.#flow.abandon();
     } catch {
-      // As after any other error of the engine: the stream has failed for good, with the first error as the reason.
+      // The engine failed, too. The stream keeps the first error.
     }
   }
 
   /**
-   * A handle with the same key and a stream of its own: `kcapi_handle_reinit`. Each of the two is closed for itself.
+   * Opens another handle with the same key and its own stream: `kcapi_handle_reinit`. Close each of the two.
    *
-   * @throws {KcapiError} EBADF after `close()`; EMFILE where the process has no descriptors left.
+   * @throws {KcapiError} EBADF after `close()`. EMFILE if the process has no descriptors left.
    */
   reinit(): CipherHandle {
     this.#assertOpen("reinit");
@@ -305,8 +300,8 @@ export class CipherHandle implements Disposable {
   }
 
   /**
-   * Releases the handle at once: `kcapi_cipher_destroy`. What is pending rejects with KcapiError ECANCELED, so that a
-   * stream cut short never looks ended. Closing again does nothing.
+   * Releases the handle at once: `kcapi_cipher_destroy`. Pending calls reject with KcapiError ECANCELED, so that a
+   * truncated stream never looks complete. Closing again does nothing.
    */
   close(): void {
     if (this.#closed) return;
@@ -329,7 +324,7 @@ export class CipherHandle implements Disposable {
         hint: "receive it, or use a reinit() of this handle",
       });
     }
-    // If this fails, the handle stays as it was.
+    // If this fails, the handle is unchanged.
     this.#flow.start({ direction, iv: checked && cloneBytes(checked) });
     this.#receiver = undefined;
     this.#stream = { given: 0, lastGiven: false };
@@ -338,7 +333,7 @@ export class CipherHandle implements Disposable {
   #update(operation: string, buffers: BytesLike[], last: boolean): number | Promise<number> {
     const input = new IovCursor(this.#listOf(operation, buffers));
     const stream = this.#stream;
-    if (stream.lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was given");
+    if (stream.lastGiven) throw new KcapiError("EINVAL", operation, "the last update of this stream was already sent");
     const total = input.remaining;
     if (last) this.#checkBlocks(total);
     stream.given += total;
@@ -362,7 +357,7 @@ export class CipherHandle implements Disposable {
     }
   }
 
-  /** Receives by `take`, then sends what waits for the room it made. */
+  /** Receives by `take`, then sends the updates that waited for room. */
   #receive<T>(take: () => T): T {
     const taken = this.#guard(take);
     while (this.#updates.length > 0) {
@@ -405,7 +400,7 @@ export class CipherHandle implements Disposable {
           const length = flow.fit(maxBytes);
           return this.#receive(() => flow.take(length));
         }
-        // Only while it waits: a signal that lives on must not keep an iterator that was dropped.
+        // Only while it waits, so that a long-lived signal does not keep a dropped iterator in memory.
         signal?.addEventListener("abort", wake);
         await pause.finally(() => signal?.removeEventListener("abort", wake));
         if (!ended) this.#assertAlive("streamOp", stream);
@@ -420,7 +415,7 @@ export class CipherHandle implements Disposable {
       }), end);
   }
 
-  /** What a receiver waits for before it receives: that something is ready, or a turn of the event loop. */
+  /** The promise that a receiver waits for: bytes are ready, or a turn of the event loop. */
   #pauseOf(receiver: Receiver): Promise<void> | undefined {
     if (this.#flow.ready === 0 && !this.#flow.done) return this.#wait(receiver);
     return this.#slice.over ? this.#slice.next() : undefined;
@@ -430,7 +425,7 @@ export class CipherHandle implements Disposable {
     return new Promise<void>((resolve) => receiver.wake = resolve).finally(() => receiver.wake = undefined);
   }
 
-  /** Rule F7: for after each wait, with no other microtask in between. Meanwhile anything may have happened. */
+  /** Rule F7: called after each wait, with no other microtask in between, because the handle may be closed by then. */
   #assertAlive(operation: string, stream: Stream): void {
     if (stream.failure !== undefined) throw stream.failure;
     if (this.#closed && this.#stream === stream) {
@@ -442,7 +437,7 @@ export class CipherHandle implements Disposable {
     if (this.#flow.ready > 0 || this.#flow.done) this.#receiver?.wake?.();
   }
 
-  /** Runs what may fail in the engine; then the stream is over. */
+  /** Runs a call of the engine. If it fails, the stream fails. */
   #guard<T>(action: () => T): T {
     try {
       return action();
@@ -476,7 +471,7 @@ export class CipherHandle implements Disposable {
     }
   }
 
-  /** The arguments of a call on a stream. A getter of theirs may do what it likes with the handle. */
+  /** Checks the arguments of a call on a stream. Checks the state again, because their getters may close the handle. */
   #listOf(operation: string, buffers: readonly BytesLike[]): readonly Bytes[] {
     this.#assertStarted(operation);
     const list = buffers.map((buffer, i) => toUint8Array(`buffers[${i}]`, buffer));
@@ -485,7 +480,7 @@ export class CipherHandle implements Disposable {
   }
 
   #assertNoReceiver(operation: string): void {
-    if (this.#receiver) throw new KcapiError("EBUSY", operation, "another receiver is at work on this stream");
+    if (this.#receiver) throw new KcapiError("EBUSY", operation, "another receiver is active on this stream");
   }
 
   static {
