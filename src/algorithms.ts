@@ -1,6 +1,6 @@
 /**
- * What each algorithm of the kernel needs: does its state carry on from one op to the next, and what
- * are its sizes. Decided by rule from the name, because templates nest without end.
+ * The properties of the kernel's algorithms: sizes, and whether the state continues from one op to the next. They
+ * follow from the name by rules, because templates can be nested in any way.
  *
  * @module
  */
@@ -8,46 +8,47 @@
 import { isAEAD, namedCipher } from "./cipher_names.ts";
 
 /**
- * How an algorithm may be cut into ops (rule F5). Measured, 64-byte ops against one op over the same bytes:
+ * How a stream of an algorithm may be split into ops (rule F5). Measured: 64-byte ops against one op over the same
+ * bytes.
  *
- * - `stream`: state carries on, any cut gives the same bytes.
- * - `counter`: restarts at every op, but the IV holds the block counter, so it can be advanced.
- * - `sector`: a sector is one op whose IV is its number; without sectors, one message.
- * - `message`: everything in one op.
+ * - `stream`: the state continues, so any split gives the same bytes.
+ * - `counter`: the mode restarts at every op. The IV contains the block counter, which can be advanced.
+ * - `sector`: each sector is one op, and its IV is its number. Without sectors, the stream is one message.
+ * - `message`: the whole message is one op.
  */
 export type Kind = "stream" | "counter" | "sector" | "message";
 
-/** What the name of an algorithm tells about it. */
+/** The properties that follow from the name of an algorithm. */
 export interface Algorithm {
-  /** The name as given: the kernel's name or a driver's. */
+  /** The name that was passed: the kernel's name, or the name of a driver. */
   readonly name: string;
   readonly kind: Kind;
   /** The outermost template or stream cipher, such as `cbc`, `xts`, `chacha20`. */
   readonly mode: string;
-  /** The block cipher inside, such as `aes`, where it is known. */
+  /** The block cipher inside, such as `aes`, if it is known. */
   readonly cipher: string | undefined;
-  /** Bytes in which the kernel works: `chunksize` in /proc/crypto, or a multiple of it. */
+  /** The kernel processes multiples of this many bytes: `chunksize` in /proc/crypto, or a multiple of it. */
   readonly chunkSize: number;
-  /** Input must be a multiple of this many bytes; undefined where only the engine knows. */
+  /** The input must be a multiple of this many bytes. Undefined if only the engine knows. */
   readonly blockSize: number | undefined;
-  /** The IV's length; undefined where only the engine knows. */
+  /** The IV's length. Undefined if only the engine knows. */
   readonly ivSize: number | undefined;
-  /** The key lengths there are; undefined where only the engine knows. */
+  /** The possible key lengths. Undefined if only the engine knows. */
   readonly keySizes: readonly number[] | undefined;
-  /** `counter`: where in the IV the 32-bit little-endian block counter is. */
+  /** `counter`: the offset of the 32-bit little-endian block counter in the IV. */
   readonly counterOffset: number;
-  /** `sector`: the shortest last sector; 0 where a sector must be whole. */
+  /** `sector`: the shortest last sector. 0 if a sector must be whole. */
   readonly shortestSector: number;
-  /** The state of the stream lies in the key: a second stream under it would go on where the first ended. */
+  /** The kernel keeps the state of the stream with the key: a second stream would continue the first one. */
   readonly oneStreamPerKey: boolean;
 }
 
-/** A multiple of every chunk size there is: what to use where the true one is not known. */
+/** A multiple of every chunk size of the kernel, for algorithms whose chunk size is not known. */
 const SAFE_CHUNK = 64;
 
 const AES_KEYS = [16, 24, 32];
 
-/** Block ciphers: block size and, where they are a short list, key sizes. */
+/** Block ciphers: the block size, and the key sizes if they are a short list. */
 export const CIPHERS: Readonly<Record<string, readonly [block: number, keys?: readonly number[]]>> = {
   aes: [16, AES_KEYS],
   anubis: [16],
@@ -70,13 +71,13 @@ export const CIPHERS: Readonly<Record<string, readonly [block: number, keys?: re
   xtea: [8, [16]],
 };
 
-/** What a mode adds to the sizes of its cipher; sizes are functions of the cipher's block. */
+/** The properties of a mode. Sizes may depend on its cipher. */
 export interface ModeRule {
   readonly kind: Kind;
   /** Input length must be a multiple of the cipher's block. */
   readonly wholeBlocks?: boolean;
   readonly iv: number | "block";
-  /** Key length from the cipher's. */
+  /** The key length, from the cipher's key length. */
   readonly key?: (size: number) => number;
   readonly keys?: readonly number[];
   readonly chunk?: number;
@@ -84,10 +85,10 @@ export interface ModeRule {
   readonly shortestSector?: number;
 }
 
-const CARRIES_ON: ModeRule = { kind: "stream", iv: "block" };
+const CONTINUES: ModeRule = { kind: "stream", iv: "block" };
 const CHAINED: ModeRule = { kind: "stream", iv: "block", wholeBlocks: true };
-// crypto/chacha_generic.c: the counter is word 12 of the state, taken from the IV's start (chacha20)
-// or from byte 24 of it (xchacha: 16 + 8 bytes of nonce stand in front).
+// crypto/chacha_generic.c: the counter is word 12 of the state. It comes from the start of the IV (chacha20), or from
+// byte 24 (xchacha: after 16 + 8 bytes of nonce).
 const CHACHA: ModeRule = { kind: "counter", iv: 16, keys: [32], chunk: 64, counterOffset: 0 };
 const XCHACHA: ModeRule = { kind: "counter", iv: 32, keys: [32], chunk: 64, counterOffset: 24 };
 
@@ -96,9 +97,9 @@ export const MODES: Readonly<Record<string, ModeRule>> = {
   pcbc: CHAINED,
   ecb: { kind: "stream", iv: 0, wholeBlocks: true },
   lrw: { kind: "stream", iv: 16, wholeBlocks: true, key: (size) => size + 16 },
-  ctr: CARRIES_ON,
-  cfb: CARRIES_ON,
-  ofb: CARRIES_ON,
+  ctr: CONTINUES,
+  cfb: CONTINUES,
+  ofb: CONTINUES,
   chacha20: CHACHA,
   xchacha20: XCHACHA,
   xchacha12: XCHACHA,
@@ -113,20 +114,22 @@ export const MODES: Readonly<Record<string, ModeRule>> = {
   kw: { kind: "message", iv: 8 },
 };
 
-/** Wrappers that change how a cipher is run but not its bytes. */
+/** Templates that change how the kernel runs a cipher, but not its output. */
 const TRANSPARENT = /^(?:cryptd|simd|fpu)\((.*)\)$/;
 
-const HASH =
-  /^(?:sha\d|md[45]|hmac|cmac|xcbc|cbcmac|vmac|crc|ghash|poly(?:1305|val)|nhpoly1305|blake2|sm3|rmd\d|wp\d|tgr\d|streebog|michael_mic|xxhash|digest_null)/;
+const HASHES =
+  "sha\\d md[45] hmac cmac xcbc cbcmac vmac crc ghash poly(?:1305|val) nhpoly1305 blake2 sm3 rmd\\d wp\\d " +
+  "tgr\\d streebog michael_mic xxhash digest_null";
+const HASH = new RegExp(`^(?:${HASHES.replaceAll(" ", "|")})`);
 
 /**
- * Reads an algorithm's name.
+ * Parses an algorithm's name.
  *
- * Names nobody has measured are `message`: unsafe to continue until proven.
+ * An unknown mode has the kind `message`, because to continue it may be unsafe.
  *
- * @throws {TypeError} If the name is not a string or has characters no algorithm has.
- * @throws {RangeError} If it is longer than the kernel's 63 bytes, or names what is not a cipher to stream, or is the
- * name that OpenSSL or WebCrypto has for one: the error gives the kernel's.
+ * @throws {TypeError} If the name is not a string, or has characters that no algorithm has.
+ * @throws {RangeError} If the name is longer than the kernel's 63 bytes, if the algorithm cannot be streamed (an AEAD,
+ * a hash, a block cipher without a mode), or if it is OpenSSL's or WebCrypto's name. Then the error gives the kernel's.
  */
 export function parseAlgorithm(name: string): Algorithm {
   checkName(name);
@@ -135,7 +138,7 @@ export function parseAlgorithm(name: string): Algorithm {
   const rule = Object.hasOwn(MODES, mode) ? MODES[mode] : undefined;
   const cipher = rule?.keys ? undefined : innerCipher(bare.slice(mode.length));
   const [block, cipherKeys] = cipher === undefined ? [undefined, undefined] : CIPHERS[cipher]!;
-  // essiv takes the key of the mode inside, which is the cipher's own only in cbc.
+  // essiv uses the key of the inner mode. Only for cbc, its length is that of the cipher.
   const knowsKeys = rule !== undefined && (mode !== "essiv" || bare.startsWith("essiv(cbc"));
   const kind = rule?.kind ?? "message";
   return {
@@ -154,17 +157,17 @@ export function parseAlgorithm(name: string): Algorithm {
   };
 }
 
-/** Whether a stream can be cut into sectors. */
+/** Whether a stream can be split into sectors. */
 export function hasSectors({ kind, mode }: Algorithm): boolean {
   return kind === "sector" || mode === "cbc";
 }
 
-/** The algorithm as it encrypts sectors: each one is a message, also in cbc (dm-crypt's aes-cbc-plain64). */
+/** The algorithm with sectors: each sector is a message, also in cbc (dm-crypt's aes-cbc-plain64). */
 export function inSectors(algorithm: Algorithm): Algorithm {
   return { ...algorithm, kind: "sector" };
 }
 
-/** Whether PKCS#7 is the custom in this mode: the padding's default. */
+/** Whether this mode uses PKCS#7 by default. */
 export function padsByDefault({ mode, kind }: Algorithm): boolean {
   if (kind === "sector") return false;
   return mode === "cbc" || mode === "ecb" || mode === "pcbc";
@@ -179,7 +182,7 @@ function checkName(name: string): void {
       `"algorithm" expected a name such as "cbc(aes)", got ${JSON.stringify(name.slice(0, 63))}`,
     );
   }
-  // sockaddr_alg.salg_name has 64 bytes; libkcapi cuts longer names, which could name another algorithm.
+  // sockaddr_alg.salg_name has 64 bytes. libkcapi truncates longer names, and the result may be another algorithm.
   if (name.length > 63) {
     throw new RangeError(`"algorithm" expected a name of at most 63 characters, got ${name.length}`);
   }
@@ -197,12 +200,12 @@ function checkName(name: string): void {
   checkLibrary(name);
 }
 
-/** The names of other libraries are not the kernel's. */
+/** Refuses the names of other libraries. */
 function checkLibrary(name: string): void {
   const { library, algorithm, keySize } = namedCipher(name) ?? {};
   if (library === undefined || algorithm === name) return;
   const ours = algorithm === undefined
-    ? "which this module does not have: listCiphers() tells what there is"
+    ? "which this module does not support: listCiphers() lists the names"
     : `the kernel's is "${algorithm}"${keySize === undefined ? "" : `, with a key of ${keySize} bytes`}`;
   throw new RangeError(`"algorithm" ${name} is ${library}'s name of a cipher: ${ours}`);
 }
@@ -215,7 +218,7 @@ function unwrap(name: string): string {
   }
 }
 
-/** The first block cipher named in `inside`, as in `(aes)`, `(ecb(aes-generic))` or `-aes-aesni`. */
+/** The first block cipher in `inside`, such as `(aes)`, `(ecb(aes-generic))` or `-aes-aesni`. */
 function innerCipher(inside: string): string | undefined {
   return inside.split(/[^a-z0-9_]+/i).find((word) => Object.hasOwn(CIPHERS, word));
 }

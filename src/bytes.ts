@@ -1,20 +1,24 @@
 /**
- * Checks and small tools for byte arguments.
+ * Checks of byte arguments, and functions on bytes.
+ *
+ * The engines get the address of the caller's memory. If a caller could change a length after it was checked, native
+ * code would read or write freed memory. So these functions call the built-in getters, which a subclass or an own
+ * property cannot replace.
  *
  * @module
  */
 
 import { createRuntimeError } from "./runtime/mod.ts";
 
-/** Bytes as callers have them: an ArrayBuffer, or any view. Memory that is shared or resizable is refused at run time. */
+/** Bytes of a caller: an ArrayBuffer or any view. Shared and resizable memory is refused at run time. */
 export type BytesLike = ArrayBuffer | ArrayBufferView;
 
-/** Bytes whose memory is neither shared nor resizable. */
+/** Bytes in memory that is neither shared nor resizable. */
 export type Bytes = Uint8Array<ArrayBuffer>;
 
 /**
- * The true getter of a built-in, which no subclass or own property can stand in front of. To be used by `call`: only
- * where each use is a call of its own can the runtime inline it.
+ * The getter of a built-in, which no subclass or own property can replace. Use it by `call` at each place, because only
+ * then can the runtime inline it.
  */
 export function getterOf<T>(prototype: object, name: string | symbol): (this: unknown) => T {
   const getter = Object.getOwnPropertyDescriptor(prototype, name)?.get;
@@ -39,21 +43,20 @@ const isResizable = getterOf<boolean>(ArrayBuffer.prototype, "resizable");
 const isDetached = getterOf<boolean>(ArrayBuffer.prototype, "detached");
 
 /**
- * `value` as a Uint8Array over the same memory, whose `length` is true.
+ * Returns `value` as a Uint8Array over the same memory, with a correct `length`.
  *
- * It may be the caller's own object, which other properties can stand in front of: use {@linkcode subarray} and
- * {@linkcode scatter} on it, not its methods.
+ * It may be the caller's object, whose methods may be replaced. Use {@linkcode subarray} and {@linkcode scatter} on it,
+ * not its methods.
  *
- * @throws {TypeError} If it is no BufferSource, or its memory is detached, shared or resizable: the engines
- * are given addresses, which must stay what they were when they were checked.
+ * @throws {TypeError} If it is not a BufferSource, or its memory is detached, shared or resizable.
  */
 export function toUint8Array(name: string, value: unknown): Bytes {
   return isPlainUint8Array(value) ? value : checkedView(name, value);
 }
 
 /**
- * Whether `value` is what is written nearly always, a plain Uint8Array: this runs for every chunk. Its length is asked
- * for first, for a runtime that has seen its shape there can inline what follows.
+ * Whether `value` is a plain Uint8Array, the usual case. This runs for every chunk. It reads `length` first, because
+ * the runtime then knows the shape of the object and can inline the other calls.
  */
 function isPlainUint8Array(value: unknown): value is Bytes {
   try {
@@ -75,12 +78,12 @@ function checkedView(name: string, value: unknown): Bytes {
   return new Uint8Array(buffer);
 }
 
-/** The bytes from `start` to `end` of `bytes`, as a view. */
+/** A view of the bytes from `start` to `end`. */
 export function subarray(bytes: Bytes, start: number, end: number): Bytes {
   return new Uint8Array(typedBuffer.call(bytes) as ArrayBuffer, typedOffset.call(bytes) + start, end - start);
 }
 
-/** The length of `buffer`, if it is an ArrayBuffer that keeps it. */
+/** The length of `buffer`. @throws {TypeError} If it is not an ArrayBuffer of a fixed length. */
 function fixedLength(name: string, value: unknown, buffer: ArrayBuffer): number {
   let resizable: boolean;
   try {
@@ -93,7 +96,7 @@ function fixedLength(name: string, value: unknown, buffer: ArrayBuffer): number 
   return bufferLength.call(buffer);
 }
 
-/** Whether `value` is an ArrayBuffer or a SharedArrayBuffer, of whatever realm. */
+/** Whether `value` is an ArrayBuffer or a SharedArrayBuffer, of any realm. */
 export function isBuffer(value: unknown): value is ArrayBufferLike {
   return has(bufferLength, value) || isShared(value);
 }
@@ -111,21 +114,21 @@ function has(getter: (this: unknown) => unknown, value: unknown): boolean {
   }
 }
 
-/** What kind of value this is, without any of its content. */
+/** The kind of a value, without its content. */
 export function describe(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "an array";
   return typeof value === "object" ? "an object" : typeof value;
 }
 
-/** A copy in memory of its own. */
+/** A copy in new memory. */
 export function cloneBytes(bytes: Bytes): Bytes {
   const copy = new Uint8Array(bytes.length);
   copy.set(bytes);
   return copy;
 }
 
-/** A list in one piece: of one entry a view, of several a copy. */
+/** The bytes of a list in one piece: a view if the list has one entry, otherwise a copy. */
 export function inOnePiece(list: readonly Bytes[]): Bytes {
   if (list.length === 1) return subarray(list[0]!, 0, list[0]!.length);
   const whole = new Uint8Array(totalLength(list));
@@ -144,7 +147,7 @@ export function totalLength(list: readonly Bytes[]): number {
   return size;
 }
 
-/** @throws {RangeError} If entries of a list of several share memory. */
+/** @throws {RangeError} If two entries of the list share memory. */
 export function checkOverlap(list: readonly Bytes[]): void {
   const views = list.filter(({ length }) => length > 0).map((entry) => subarray(entry, 0, entry.length));
   const byBuffer = Map.groupBy(views, ({ buffer }) => buffer);
@@ -158,7 +161,7 @@ export function checkOverlap(list: readonly Bytes[]): void {
   }
 }
 
-/** Copies `from` over the entries of `list`, in order. */
+/** Copies `from` to the entries of `list`, in order. */
 export function scatter(from: Uint8Array, list: readonly Bytes[]): void {
   let offset = 0;
   for (const entry of list) {
@@ -167,7 +170,7 @@ export function scatter(from: Uint8Array, list: readonly Bytes[]): void {
   }
 }
 
-/** A position in a list of buffers, from front to end. */
+/** A position in a list of buffers, which moves from the front to the end. */
 export class IovCursor {
   /** Bytes left. */
   remaining: number;
@@ -181,9 +184,9 @@ export class IovCursor {
   }
 
   /**
-   * The memory of the next `length` bytes, without using them up.
+   * Views of the next `length` bytes. The position does not move.
    *
-   * @param skip Leave out so many bytes in front of them.
+   * @param skip The number of bytes to skip before them.
    */
   peek(length: number, skip = 0): readonly Bytes[] {
     if (skip === 0 && length === this.remaining && this.#index === 0 && this.#offset === 0) return this.#list;
@@ -201,7 +204,7 @@ export class IovCursor {
     return views;
   }
 
-  /** Uses up `length` bytes. */
+  /** Moves the position by `length` bytes. */
   advance(length: number): void {
     this.remaining -= length;
     while (length > 0) {
@@ -217,9 +220,9 @@ export class IovCursor {
   }
 
   /**
-   * The caller kept the memory while it waited here.
+   * Checks that the rest of the list is unchanged, because the caller may detach or resize a buffer while it waits.
    *
-   * @throws {TypeError} If some of it is gone.
+   * @throws {TypeError} If bytes are missing.
    */
   verify(): void {
     let left = -this.#offset;

@@ -545,7 +545,7 @@ test("parseAlgorithm() tells the kernel's name and the key's length for OpenSSL'
     "ChaCha20": '"chacha20", with a key of 32 bytes',
     "AES-CTR": "WebCrypto's name of a cipher: the kernel's is \"ctr(aes)\"",
     "AES-CBC": '"cbc(aes)"',
-    "aes-256-cfb8": "which this module does not have",
+    "aes-256-cfb8": "which this module does not support",
   };
   for (const [name, expected] of Object.entries(meant)) {
     const error = assertThrows(() => parseAlgorithm(name), RangeError, expected);

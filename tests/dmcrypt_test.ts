@@ -91,6 +91,6 @@ test("cbc in sectors: a sector is a message without padding, and the last one mu
   const [error] = await Promise.allSettled([collect(encrypt("cbc(aes)", options, bytes(512 + 16)))]);
   assertEquals([error.status, String((error as PromiseRejectedResult).reason)], [
     "rejected",
-    "RangeError: The last sector expected no less for cbc(aes), got 16 bytes",
+    "RangeError: The last sector expected 512 bytes for cbc(aes), got 16",
   ]);
 });

@@ -309,7 +309,7 @@ test("a handle serves many streams at once, each with its own IV", async () => {
 test("what ivPrefix does not go with is refused before anything is opened", () => {
   const iv = bytes(16);
   const cases: [string, object, string][] = [
-    ["ctr(aes)", { ivPrefix: true, iv }, '"ivPrefix" takes the place of "iv"'],
+    ["ctr(aes)", { ivPrefix: true, iv }, '"ivPrefix" and "iv" exclude each other'],
     ["xts(aes)", { ivPrefix: true, sectorSize: 512 }, '"ivPrefix" expected no "sectorSize" and no "sector"'],
     ["xts(aes)", { ivPrefix: true, sectorSize: 512, sector: 1 }, '"ivPrefix" expected no "sectorSize"'],
     ["xts(aes)", { ivPrefix: true, sector: 1 }, '"ivPrefix" expected no "sectorSize"'],

@@ -31,7 +31,7 @@ interface TransformPlan extends CipherPlan {
   readonly open: () => Engine;
 }
 
-/** One encryption or decryption: `write`, then `read` until nothing is pending; …; `end`, then `read` again. */
+/** One encryption or decryption: `write`, `read` until nothing is pending, repeat; then `end`, and `read` again. */
 export class CipherTransform implements Transform {
   readonly engine: CipherEngineName;
   readonly #plan: TransformPlan;
@@ -65,16 +65,16 @@ export class CipherTransform implements Transform {
     }
   }
 
-  /** Whether {@linkcode read} has more output, or takes more input. */
+  /** Whether {@linkcode read} has more output, or input that it has not processed. */
   get pending(): boolean {
     return this.#input !== undefined || this.#nextOutput < this.#outputs.length;
   }
 
   /**
-   * The output of `bytes`, in fewer steps than {@linkcode write} and {@linkcode read}. Only when nothing is
+   * The output of `bytes`: a shortcut for {@linkcode write} and {@linkcode read}. Only if nothing is
    * {@linkcode pending}.
    *
-   * @returns Undefined, without any effect, if `bytes` need those steps.
+   * @returns Undefined, without any effect, if the shortcut does not apply.
    */
   pass(bytes: Bytes): Bytes | undefined {
     try {
@@ -84,7 +84,7 @@ export class CipherTransform implements Transform {
     }
   }
 
-  /** Takes input. Only when nothing is {@linkcode pending}. The memory is in use until nothing is pending again. */
+  /** Takes input. Only if nothing is {@linkcode pending}. The memory is in use until nothing is pending again. */
   write(list: readonly Bytes[]): void {
     this.#input = new IovCursor(list);
   }
@@ -93,7 +93,7 @@ export class CipherTransform implements Transform {
    * Ends the input.
    *
    * @throws {RangeError} If the input of an encryption ends with a partial block.
-   * @throws {KcapiError} EBADMSG if that of a decryption does.
+   * @throws {KcapiError} EBADMSG if the input of a decryption does.
    */
   end(): void {
     const { direction, padding, sectors } = this.#plan;
@@ -143,11 +143,11 @@ export class CipherTransform implements Transform {
   }
 
   #checkLastSector(tail: number): void {
-    const { algorithm: { shortestSector, name }, direction } = this.#plan;
+    const { algorithm: { shortestSector, name }, direction, sectors } = this.#plan;
     if (tail === 0 || (shortestSector > 0 && tail >= shortestSector)) return;
     if (direction === "decrypt") throw this.#closeWith(createBadMessageError());
-    const least = shortestSector > 0 ? `at least ${shortestSector} bytes` : "no less";
-    throw this.#closeWith(new RangeError(`The last sector expected ${least} for ${name}, got ${tail} bytes`));
+    const expected = shortestSector > 0 ? `at least ${shortestSector}` : sectors!.sectorSize;
+    throw this.#closeWith(new RangeError(`The last sector expected ${expected} bytes for ${name}, got ${tail}`));
   }
 
   /** Whether the engine refused a ciphertext because of its length. */
@@ -207,8 +207,8 @@ export class CipherTransform implements Transform {
   }
 
   /**
-   * In place, each output byte goes where its input byte was. The unit that completes the tail gets a buffer of its own
-   * in front, so that output never overwrites input that was not read.
+   * In place, each output byte replaces its input byte. The unit that begins with the tail gets a new buffer in front,
+   * so that output never overwrites input that was not read.
    */
   #outputBuffers(length: number, input: IovCursor): readonly Bytes[] {
     if (!this.#plan.inPlace) return [new Uint8Array(length)];
@@ -226,7 +226,7 @@ export class CipherTransform implements Transform {
   }
 }
 
-/** The same error for every defect of a ciphertext: to tell them apart would help an attacker. */
+/** The same error for each defect of a ciphertext, because different errors would help an attacker. */
 export function createBadMessageError(): KcapiError {
   return new KcapiError("EBADMSG", "decrypt", "the ciphertext is damaged, or the key or the IV is wrong");
 }

@@ -52,7 +52,7 @@ export function encrypt(algorithm: string, options: CipherStreamOptions, source:
  * Decrypts bytes: the inverse of {@linkcode encrypt}. The cipher does not authenticate: the output is unverified.
  *
  * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
- * @param options The key and the IV the data was encrypted with.
+ * @param options The key and the IV that the data was encrypted with.
  * @param source Bytes, or an iterable or stream of bytes.
  * @returns The plaintext, in chunks of at most 212,992 bytes.
  * @throws {TypeError} If an argument is of a wrong type.

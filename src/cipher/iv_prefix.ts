@@ -1,6 +1,6 @@
 /**
- * The option `ivPrefix`: encryption makes a random IV and puts it in front of the ciphertext, decryption reads it from
- * there.
+ * The option `ivPrefix`: encryption generates a random IV and puts it in front of the ciphertext, decryption reads it
+ * from there.
  *
  * @module
  */
@@ -24,11 +24,10 @@ export interface CipherWithoutIV {
 }
 
 /**
- * Checks the option `ivPrefix` and what is given with it.
+ * Checks the option `ivPrefix`, and the options that exclude it.
  *
  * @returns Whether the IV is in front of the ciphertext.
- * @throws {TypeError} If it is not a boolean, or the IV comes from elsewhere, or the algorithm's name tells that it has
- * none.
+ * @throws {TypeError} If it is not a boolean, if another option sets the IV, or if the algorithm is known to have none.
  */
 export function checkIVPrefix(
   { name, mode, ivSize }: Algorithm,
@@ -37,12 +36,12 @@ export function checkIVPrefix(
   const { ivPrefix = false, iv, sectorSize, sector } = options;
   if (typeof ivPrefix !== "boolean") throw new TypeError(`"ivPrefix" expected a boolean, got ${describe(ivPrefix)}`);
   if (!ivPrefix) return false;
-  if (iv !== undefined) throw new TypeError('"ivPrefix" takes the place of "iv": give one of them');
+  if (iv !== undefined) throw new TypeError('"ivPrefix" and "iv" exclude each other: give one of them');
   if (sectorSize !== undefined || sector !== undefined) {
     throw new TypeError('"ivPrefix" expected no "sectorSize" and no "sector": the IV of a sector is its number');
   }
   if (ivSize === 0) throw new TypeError(noIV(name));
-  // crypto/keywrap.c makes the IV itself, and AF_ALG does not give it: what is encrypted could not be decrypted.
+  // crypto/keywrap.c makes the IV itself, and AF_ALG does not return it, so the output could not be decrypted.
   if (mode === "kw") throw new TypeError(`"ivPrefix" expected another algorithm than ${name}, which makes its own IV`);
   return true;
 }
@@ -65,22 +64,22 @@ export function withIVPrefix({ direction, algorithm }: CipherPlan, cipher: Ciphe
   return direction === "encrypt" ? new IVWriter(cipher, randomIV(algorithm, cipher.ivSize)) : new IVReader(cipher);
 }
 
-/** A block counter in the IV starts at 0. A random one could reach its end, 2^32, within any stream. */
+/** A random IV. A block counter in it starts at 0, because a random counter could reach its end, 2^32, at any time. */
 function randomIV({ kind, counterOffset }: Algorithm, ivSize: number): Bytes {
   const iv = crypto.getRandomValues(new Uint8Array(ivSize));
   if (kind === "counter") new DataView(iv.buffer).setUint32(counterOffset, 0);
   return iv;
 }
 
-/** Gives the IV before the first output. */
+/** Returns the IV before the first output. */
 class IVWriter implements Transform {
   readonly engine: EngineName;
   readonly #inner: Transform;
-  /** Until it has been read. */
+  /** The IV, until it was read. */
   #iv: Bytes | undefined;
 
   constructor(cipher: CipherWithoutIV, iv: Bytes) {
-    this.#inner = cipher.start(cloneBytes(iv)); // the one that is read becomes the reader's
+    this.#inner = cipher.start(cloneBytes(iv)); // a copy, because the reader becomes the owner of the other one
     this.#iv = iv;
     this.engine = cipher.engine;
   }
@@ -120,7 +119,7 @@ class IVWriter implements Transform {
 class IVReader implements Transform {
   readonly engine: EngineName;
   readonly #front: ByteQueue;
-  /** Until it has been started. */
+  /** The cipher, until it was started. */
   #cipher: CipherWithoutIV | undefined;
   #inner: Transform | undefined;
   #input: IovCursor | undefined;

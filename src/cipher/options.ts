@@ -1,5 +1,5 @@
 /**
- * Checks of arguments, before any native call where the algorithm's name tells enough.
+ * Checks of arguments. They run before any native call, if the algorithm's name determines the sizes.
  *
  * @module
  */
@@ -13,13 +13,13 @@ import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
 import { ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 
-/** PKCS#7 (RFC 5652), or none. */
+/** PKCS#7 (RFC 5652), or no padding. */
 export type Padding = "pkcs7" | "none";
 
 /**
- * The engine asked for, `"auto"` by default.
+ * The chosen engine, `"auto"` by default.
  *
- * @param more Those of sealed streams. Bare ciphers have no other.
+ * @param more The additional engines of sealed streams.
  */
 export function checkEngine<T extends string = never>(
   engine: unknown = "auto",
@@ -33,7 +33,7 @@ export function checkEngine<T extends string = never>(
   return oneOf("engine", engine, ["auto", "kernel", "userspace", ...more]);
 }
 
-/** The key, in a copy that the caller owns; a kernel key, if the engine asked for can use it. */
+/** A copy of the key, which the caller owns. Or the kernel key, if the chosen engine can use it. */
 export function ownKey(algorithm: Algorithm, value: unknown, engine: EngineChoice): Key {
   const kernelKey = checkKernelKey(value);
   if (!kernelKey) return Secret.from(checkKey(algorithm, value));
@@ -45,7 +45,7 @@ export function ownKey(algorithm: Algorithm, value: unknown, engine: EngineChoic
   return kernelKey;
 }
 
-/** The key, if its length is one the algorithm has. */
+/** The key's bytes, if the algorithm accepts their length. */
 function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
   const key = toUint8Array("key", value);
   if (keySizes && !keySizes.includes(key.length)) {
@@ -57,14 +57,14 @@ function checkKey({ name, mode, keySizes }: Algorithm, value: unknown): Bytes {
   return key;
 }
 
-/** Without a `subarray()`, for which V8 would copy the bytes of a short array out of its heap, and leave them there. */
+/** Without `subarray()`: V8 would move a short array's bytes out of its heap, and leave the key in the old place. */
 function hasEqualHalves(key: Bytes): boolean {
   const half = key.length / 2;
   for (let i = 0; i < half; i++) if (key[i] !== key[half + i]) return false;
   return true;
 }
 
-/** The IV, if it has the right length; null where there is none. */
+/** The IV, if it has the right length. Null if the algorithm has no IV. */
 export function checkIV(algorithm: Algorithm, value: unknown, ivSize: number, operation: string): Bytes | null {
   const { name } = algorithm;
   if (value === undefined || value === null) {
@@ -79,7 +79,7 @@ export function checkIV(algorithm: Algorithm, value: unknown, ivSize: number, op
   return ivSize === 0 ? null : iv;
 }
 
-/** The padding asked for, or the mode's own. */
+/** The chosen padding, or the mode's default. */
 export function checkPadding(algorithm: Algorithm, padding: unknown): Padding {
   if (padding === undefined) return padsByDefault(algorithm) ? "pkcs7" : "none";
   const checked = oneOf("padding", padding, ["pkcs7", "none"]);
@@ -90,7 +90,7 @@ export function checkPadding(algorithm: Algorithm, padding: unknown): Padding {
   return checked;
 }
 
-/** The layout in sectors, if there is one. */
+/** How the stream is split into sectors, if it is. */
 export function checkSectors(
   algorithm: Algorithm,
   options: { iv?: unknown; sectorSize?: unknown; sector?: unknown; ivLargeSectors?: unknown },
@@ -100,7 +100,7 @@ export function checkSectors(
     throw new TypeError(`"ivLargeSectors" expected a boolean, got ${describe(ivLargeSectors)}`);
   }
   if (sector !== undefined && iv !== undefined) {
-    throw new TypeError('"sector" takes the place of "iv": give one of them');
+    throw new TypeError('"sector" and "iv" exclude each other: give one of them');
   }
   if (sectorSize === undefined) {
     if (sector !== undefined) throw new TypeError('"sector" needs a "sectorSize"');
@@ -112,7 +112,7 @@ export function checkSectors(
       `"sectorSize" is for cbc and modes that encrypt sectors, such as xts(aes), not for ${algorithm.name}`,
     );
   }
-  if (iv !== undefined) throw new TypeError('"sectorSize" makes the IV the sector\'s number: give "sector" for "iv"');
+  if (iv !== undefined) throw new TypeError('"iv" and "sectorSize" exclude each other: the IV is the sector\'s number');
   if (typeof sectorSize !== "number") {
     throw new TypeError(`"sectorSize" expected a number, got ${describe(sectorSize)}`);
   }
@@ -132,7 +132,7 @@ function checkSector(sector: unknown = 0): bigint {
   return BigInt(sector);
 }
 
-/** The signal, if there is one. */
+/** The signal, or undefined. */
 export function checkSignal(signal: unknown): AbortSignal | undefined {
   if (signal !== undefined && !isSignal(signal)) {
     throw new TypeError(`"signal" expected an AbortSignal, got ${describe(signal)}`);
@@ -140,7 +140,7 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
   return signal;
 }
 
-/** The signal as a list: empty where there is none. */
+/** A list of the signal, or an empty list. */
 export function signalsOf(signal: unknown): readonly AbortSignal[] {
   const checked = checkSignal(signal);
   return checked ? [checked] : [];

@@ -20,46 +20,46 @@ import { CipherHandle, engineOf } from "./handle.ts";
 import { checkIVPrefix, withIVPrefix } from "./iv_prefix.ts";
 import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
 
-/** What a stream needs besides its key. */
+/** The options of a stream, without its key. */
 export interface CipherParameters {
-  /** The IV, where the algorithm has one. Never use one twice with the same key. */
+  /** The IV, if the algorithm has one. Never reuse an IV with the same key. */
   iv?: BytesLike | undefined;
   /**
-   * The IV is in front of the ciphertext: encryption makes a random one and puts it there, decryption reads it from
-   * there. It takes the place of `iv`. A block counter in the IV (chacha20) starts at 0. Default: false.
+   * Puts the IV in front of the ciphertext. Encryption generates a random IV and writes it first, and decryption reads
+   * it from there. It replaces `iv`. A block counter in the IV (chacha20) starts at 0. Default: false.
    */
   ivPrefix?: boolean | undefined;
-  /** `"pkcs7"` by default for cbc, ecb and pcbc, `"none"` elsewhere. */
+  /** The padding of the last block. Default: `"pkcs7"` for cbc, ecb and pcbc, otherwise `"none"`. */
   padding?: Padding | undefined;
   /** Aborts both sides of the stream. */
   signal?: AbortSignal | undefined;
   /**
-   * Output goes into the memory of the chunks that come in: whoever writes a chunk gives it away, and must not write
-   * the same memory again before its output was read. Default: false.
+   * Writes output into the memory of the input chunks. The caller gives a chunk away by writing it, and must not use
+   * its memory before the output was read. Default: false.
    */
   inPlace?: boolean | undefined;
   /**
    * For modes that encrypt sectors (xts, adiantum, hctr2, essiv) and for cbc: bytes per sector, a multiple of 16. Each
-   * sector is a message of its own without padding. Its IV is its number: 64 bits little-endian, as dm-crypt's plain64.
-   * As there, the number counts units of 512 bytes if `sectorSize` is a multiple of 512, and else sectors.
+   * sector is one message without padding. Its IV is its number, in 64 bits little-endian (dm-crypt's plain64). If
+   * `sectorSize` is a multiple of 512, the number counts units of 512 bytes as in dm-crypt, otherwise sectors.
    */
   sectorSize?: number | undefined;
-  /** The number of the first sector in the same units, 0 by default. */
+  /** The number of the first sector, in the same units. Default: 0. */
   sector?: number | bigint | undefined;
-  /** The number counts sectors, whatever their size: dm-crypt's `iv_large_sectors`. Default: false. */
+  /** Counts sectors of `sectorSize` instead of 512 bytes: dm-crypt's `iv_large_sectors`. Default: false. */
   ivLargeSectors?: boolean | undefined;
 }
 
 /** Options of the streams, and of `encrypt()` and `decrypt()`. */
 export interface CipherStreamOptions extends CipherParameters {
   /**
-   * The key: a copy is taken, and zeroed once it is of no more use. Or one in the kernel's keyring, which never enters
-   * this process.
+   * The key. It is copied, and the copy is zeroed when the stream ends. Or a key of the kernel's keyring, which never
+   * enters this process.
    */
   key: BytesLike | KernelKey;
-  /** Which engine to use; `"auto"`, the default, takes the kernel where it can serve the algorithm. */
+  /** The engine. `"auto"`, the default, uses the kernel if it supports the algorithm. */
   engine?: EngineChoice | undefined;
-  /** The Workers that do the work, off this thread. */
+  /** The pool of Workers that processes the stream, off this thread. */
   pool?: WorkerPool | undefined;
 }
 
@@ -80,7 +80,7 @@ const NAMES: OptionNames<CipherStreamOptions> = {
 /**
  * Checks and copies the options.
  *
- * @param source The algorithm's name; or a handle, whose key is used.
+ * @param source The algorithm's name, or a handle whose key is used.
  */
 export function prepare(
   direction: Direction,
@@ -88,7 +88,7 @@ export function prepare(
   options: Partial<CipherStreamOptions>,
 ): TransformFactory {
   checkOptions("options", options, NAMES);
-  // All of them, before the handle is asked for anything: a getter may do what it likes with that.
+  // Reads all options before it uses the handle, because a getter of the options may close the handle.
   const { key, engine, iv, ivPrefix, padding, signal, inPlace = false, pool } = options;
   const { sectorSize, sector, ivLargeSectors } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
@@ -111,7 +111,7 @@ export function prepare(
     }
     if (pool !== undefined) {
       throw new TypeError(
-        '"options" expected no "pool" with a CipherHandle, which belongs to its thread: give the key',
+        '"options" expected no "pool" with a CipherHandle, which belongs to its thread: pass the key instead',
       );
     }
     return {
@@ -169,7 +169,7 @@ function openInPool(
   });
 }
 
-/** A copy of the IV, if there is one; its length is checked where the name tells it. */
+/** A copy of the IV, if there is one. Its length is checked here if the name determines it. */
 function ownIV(algorithm: Algorithm, iv: BytesLike | undefined): Bytes | undefined {
   const checked = algorithm.ivSize === undefined
     ? iv !== undefined && toUint8Array("iv", iv)

@@ -11,11 +11,12 @@ import type { CipherHandle } from "./handle.ts";
 /**
  * Encrypts what is written to it.
  *
- * A TransformStream: ArrayBuffers and views of any kind go in, plain Uint8Arrays come out, as whole blocks and not in the boundaries of
- * the input; a chunk of any size is worked on in pieces, as the reader asks for them. Chunks of less than 16 KiB are
- * gathered for at most a turn of the event loop. The stream releases its cipher when it ends, in whatever way.
+ * A pair of web streams. It accepts ArrayBuffers and views of any kind, in chunks of any size. The output is plain
+ * Uint8Arrays. Their boundaries differ from those of the input. A large chunk is processed in pieces when the reader
+ * asks for them. Chunks of less than 16 KiB are gathered for at most one turn of the event loop. The stream releases
+ * its cipher when it ends, fails, or is cancelled.
  *
- * Start to read before you await `writer.write()`: without a reader it resolves only for chunks of less than 16 KiB.
+ * Start to read before you await `writer.write()`. Without a reader, it resolves only for chunks of less than 16 KiB.
  *
  * @example Usage
  * ```ts
@@ -49,17 +50,17 @@ export class EncryptionStream extends CipherStream {
   /**
    * Opens the cipher.
    *
-   * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+   * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
    * @param options The key, the IV, and how to use them.
    * @throws {TypeError} If an argument is of a wrong type.
    * @throws {RangeError} If the key, the IV or a size is of a wrong length.
-   * @throws {KcapiError} If the engine cannot open the cipher; `hint` tells what would change that.
+   * @throws {KcapiError} If the engine cannot open the cipher. `hint` says what to do.
    */
   constructor(algorithm: string, options: CipherStreamOptions);
   /**
-   * Uses the key of a handle, which is left as it is: `kcapi_handle_reinit`.
+   * Uses the key of a handle (`kcapi_handle_reinit`). The handle itself is unchanged.
    *
-   * @param handle A handle with its key, for any number of streams.
+   * @param handle A handle. It can serve any number of streams.
    * @param parameters The IV, and how to use it.
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
@@ -71,10 +72,10 @@ export class EncryptionStream extends CipherStream {
 /**
  * Decrypts what is written to it.
  *
- * Nothing is authenticated: output is unverified, that of before an error too. With padding, a ciphertext whose end is
- * missing or damaged is an error (EBADMSG) at the end, the same one for every cause.
+ * Nothing is authenticated: all output is unverified. With padding, the stream fails with EBADMSG if the end of the
+ * ciphertext is missing or damaged. The error is the same for each cause.
  *
- * Start to read before you await `writer.write()`: without a reader it resolves only for chunks of less than 16 KiB.
+ * Start to read before you await `writer.write()`. Without a reader, it resolves only for chunks of less than 16 KiB.
  *
  * @example Usage
  * ```ts
@@ -91,17 +92,17 @@ export class DecryptionStream extends CipherStream {
   /**
    * Opens the cipher.
    *
-   * @param algorithm The kernel's name of it, such as `"cbc(aes)"`, or a driver's.
+   * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
    * @param options The key, the IV, and how to use them.
    * @throws {TypeError} If an argument is of a wrong type.
    * @throws {RangeError} If the key, the IV or a size is of a wrong length.
-   * @throws {KcapiError} If the engine cannot open the cipher; `hint` tells what would change that.
+   * @throws {KcapiError} If the engine cannot open the cipher. `hint` says what to do.
    */
   constructor(algorithm: string, options: CipherStreamOptions);
   /**
-   * Uses the key of a handle, which is left as it is: `kcapi_handle_reinit`.
+   * Uses the key of a handle (`kcapi_handle_reinit`). The handle itself is unchanged.
    *
-   * @param handle A handle with its key, for any number of streams.
+   * @param handle A handle. It can serve any number of streams.
    * @param parameters The IV, and how to use it.
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
