@@ -21,6 +21,7 @@ const now: () => number = performance.now.bind(performance);
  * bytes in memory, would otherwise block timers and sockets.
  */
 export class TimeSlice {
+  readonly #seesTurns: boolean;
   /** Undefined until there is work. */
   #start: number | undefined;
   #seen = 0;
@@ -28,11 +29,19 @@ export class TimeSlice {
   #interval = 1;
   #unseen = 1;
 
+  /** @param seesTurns Whether each turn of the event loop ends the slice, not only those that the work yields for. */
+  constructor(seesTurns = false) {
+    this.#seesTurns = seesTurns;
+  }
+
   /** Whether the work must yield. Ask after each small piece of work. */
   get over(): boolean {
     if (--this.#unseen > 0) return false;
     const time = now();
-    if (this.#start === undefined) this.#start = this.#seen = time;
+    if (this.#start === undefined) {
+      this.#start = this.#seen = time;
+      if (this.#seesTurns) setImmediate(() => this.restart());
+    }
     this.#interval = time - this.#seen < FAST_INTERVAL ? Math.min(2 * this.#interval, MAX_INTERVAL) : 1;
     this.#seen = time;
     const isOver = time - this.#start > SLICE_LENGTH;

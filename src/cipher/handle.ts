@@ -111,7 +111,7 @@ export class CipherHandle implements Disposable {
   readonly #engine: Engine;
   readonly #flow: EngineStream;
   readonly #updates: PendingUpdate[] = [];
-  readonly #slice = new TimeSlice();
+  readonly #slice = new TimeSlice(true);
   #receiver: Receiver | undefined;
   /** The stream in progress, or the last one. A receiver compares it after each wait. */
   #stream: Stream = { given: 0, lastGiven: false };
