@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decrypt, encrypt, EncryptionStream, WorkerPool } from "../mod.ts";
 import { runEach } from "./support/cli_support.ts";
-import { assertEquals, engine, spawn, tempDir, test } from "./support/deps.ts";
+import { assertEquals, engine, spawn, takes, tempDir, test } from "./support/deps.ts";
 import { bytes, collect, concat, cut, opens, plain64, reference, streamOf } from "./support/support.ts";
 
 const hasCryptsetup = (await spawn(["cryptsetup", "--version"]).catch(() => ({ code: 1 }))).code === 0;
@@ -35,7 +35,8 @@ const VOLUMES = [
   ["cbc", 256, 4096] as const,
 ];
 
-for (const [mode, keySize, sectorSize] of VOLUMES) {
+for (const [i, [mode, keySize, sectorSize]] of VOLUMES.entries()) {
+  if (!takes(i)) continue;
   const needs = { "cryptsetup": hasCryptsetup, [`${mode}(aes)`]: opens(`${mode}(aes)`) };
   test(
     `a volume of cryptsetup, aes-${mode}-plain64 in sectors of ${sectorSize} bytes, is decrypted`,

@@ -26,6 +26,7 @@ import {
   openFiles,
   runtimeArgv,
   spawn,
+  takes,
   test,
   times,
 } from "./support/deps.ts";
@@ -204,7 +205,8 @@ const WAYS: Record<string, () => Promise<unknown> | void> = {
 /** The stack may still refer to a few of the last objects. */
 const FEW = 25;
 
-for (const [way, leave] of Object.entries(WAYS)) {
+for (const [i, [way, leave]] of Object.entries(WAYS).entries()) {
+  if (!takes(i)) continue;
   test(`${way}: ${TIMES} times leave no descriptors open and no memory in use`, async () => {
     const limit = 0.8 * TIMES * chunk.length;
     let grown = 0;
