@@ -471,15 +471,17 @@ function blockThread(milliseconds: number): void {
 test("small writes after a pause are buffered", async () => {
   const stream = ctr();
   const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
-  const input = bytes(160);
-  for (const start of [0, 80]) {
-    blockThread(8); // longer than a time slice
-    await turns(1);
-    const read = reader.read();
-    await writer.write(input.subarray(start, start + 32));
-    await writer.write(input.subarray(start + 32, start + 80));
-    assertEquals((await read).value, ctrOf(input).slice(start, start + 80));
-  }
+  const large = 2 * WINDOW; // is not buffered
+  const input = bytes(large + 80);
+  const [written, first] = [writer.write(input.subarray(0, large)), []] as [Promise<void>, Bytes[]];
+  for (let length = 0; length < large; length += first.at(-1)!.length) first.push((await reader.read()).value!);
+  await written;
+  blockThread(8); // longer than a time slice
+  await turns(1);
+  const read = reader.read();
+  await writer.write(input.subarray(large, large + 32));
+  await writer.write(input.subarray(large + 32));
+  assertEquals((await read).value, ctrOf(input).slice(large));
   await Promise.all([writer.close(), reader.read()]);
 });
 
