@@ -52,7 +52,8 @@ export type { CipherEngineName, EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
-export { openSealed, SealedReader, type SealedStreamOptions } from "./src/sealed/reader.ts";
+export { openSealed, SealedReader } from "./src/sealed/reader.ts";
+export { RangeReader, type SealedStreamOptions } from "./src/sealed/range_reader.ts";
 export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./src/sealed/source.ts";
 export {
   type ByteRange,
