@@ -1,27 +1,17 @@
 /**
- * Sources of `openSealed()`: files of each runtime, sizes that cannot be true, and who closes the reader.
+ * Sources of `openSealed()`: files of each runtime, and sizes that cannot be true.
  */
 import { openAsBlob, truncateSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { KcapiError, openSealed, type RangeSource, seal } from "../mod.ts";
-import {
-  assert,
-  assertEquals,
-  assertRejects,
-  assertStringIncludes,
-  assertThrows,
-  engine,
-  runtime,
-  tempDir,
-  test,
-} from "./support/deps.ts";
-import { bytes, collect } from "./support/support.ts";
+import { KcapiError, openSealed, seal } from "../mod.ts";
+import { assertEquals, assertRejects, assertStringIncludes, engine, runtime, tempDir, test } from "./support/deps.ts";
+import { bytes, collect } from "./support/bytes.ts";
 
 const key = bytes(32, 1);
 const options = { key, engine, format: "AES128_CTR_HMAC_SHA256_4KB" } as const;
 const plaintext = bytes(10_000);
-const sealed = new Uint8Array(await new Blob(await Array.fromAsync(seal(options, plaintext))).arrayBuffer());
+const sealed = await collect(seal(options, plaintext));
 const inBun = test.if(runtime === "bun", "needs Bun");
 const inNode = test.if(runtime === "node", "needs Node");
 
@@ -96,106 +86,4 @@ inNode("Node: a Blob of a file of 4 GiB or more has a wrong size, which the hint
   truncateSync(path, 2 ** 32);
   const empty = await assertRejects(async () => openSealed(await openAsBlob(path), options), KcapiError);
   assertStringIncludes(empty.hint ?? "", "4 GiB");
-});
-
-// ---- who closes the reader --------------------------------------------------------------------------------------
-
-/** Whether the reader is closed. */
-async function isClosed(reader: Awaited<ReturnType<typeof openSealed>>): Promise<boolean> {
-  try {
-    await reader.bytes(0, 0);
-    return false;
-  } catch (error) {
-    assertEquals((error as KcapiError).code, "EBADF");
-    return true;
-  }
-}
-
-const opened = () => openSealed(new Blob([sealed]), options);
-
-test("stream({ close: true }) closes the reader at its end, at an error, and when it is cancelled", async () => {
-  const ended = await opened();
-  assertEquals(await collect(ended.stream({ start: 9000, close: true })), plaintext.subarray(9000));
-  assert(await isClosed(ended));
-
-  const cancelled = await opened();
-  const stream = cancelled.stream({ close: true });
-  assert(!await isClosed(cancelled));
-  await stream.cancel();
-  assert(await isClosed(cancelled));
-
-  const damaged = sealed.slice();
-  damaged[5000]! ^= 1;
-  const failed = await openSealed(new Blob([damaged]), options);
-  assertEquals((await assertRejects(() => collect(failed.stream({ close: true })), KcapiError)).code, "EBADMSG");
-  assert(await isClosed(failed));
-
-  const response = await opened();
-  assertEquals(new Uint8Array(await new Response(response.stream({ close: true })).arrayBuffer()), plaintext);
-  assert(await isClosed(response));
-});
-
-test("of several streams the last one closes the reader, and other reads are not cut off", async () => {
-  const reader = await opened();
-  const [first, second, third] = [
-    reader.stream({ end: 10, close: true }),
-    reader.stream({ start: 5000, close: true }),
-    reader.stream({ start: -10 }),
-  ] as const;
-  assertEquals(await collect(first), plaintext.subarray(0, 10));
-  assertEquals(await collect(second), plaintext.subarray(5000));
-  assert(!await isClosed(reader));
-  assertEquals(await collect(third), plaintext.subarray(-10));
-  assert(await isClosed(reader));
-
-  const other = await opened();
-  const [whole] = await Promise.all([other.bytes(), other.stream({ close: true }).cancel()]);
-  assertEquals(whole, plaintext);
-  assert(await isClosed(other));
-});
-
-test("stream() without close leaves the reader open, and options that are none are refused by name", async () => {
-  using reader = await opened();
-  await collect(reader.stream());
-  assert(!await isClosed(reader));
-  for (const bad of [5, null, "x"]) {
-    const error = assertThrows(() => reader.stream(bad as unknown as object), TypeError);
-    assertStringIncludes(error.message, '"options" expected an object');
-  }
-  const wrong = { close: "yes" } as unknown as { close: boolean };
-  assertStringIncludes(assertThrows(() => reader.stream(wrong), TypeError).message, '"close"');
-});
-
-// ---- sources far away -------------------------------------------------------------------------------------------
-
-/** A source that learns its size by `readEnds`, as one over HTTP does. */
-function learning(content: Uint8Array<ArrayBuffer>): RangeSource & { signals: AbortSignal[] } {
-  let size: number | undefined;
-  const signals: AbortSignal[] = [];
-  return {
-    signals,
-    get size() {
-      return size;
-    },
-    read(start, end, { signal }) {
-      assert(size !== undefined, "readEnds() comes first");
-      signals.push(signal);
-      return Promise.resolve(content.slice(start, end));
-    },
-    readEnds(head, tail) {
-      assertEquals(size, undefined, "once");
-      size = content.length;
-      return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(size - Math.min(tail, size)) });
-    },
-  };
-}
-
-test("a source may learn its size by its first answer, and is told when nobody waits any more", async () => {
-  const source = learning(sealed);
-  const reader = await openSealed(source, options);
-  assertEquals(await reader.bytes(-5000, -10), plaintext.subarray(5000, -10));
-  reader.close();
-  assert(source.signals.length > 0);
-  const unknown = { size: undefined, read: () => Promise.resolve(new Uint8Array(0)) };
-  assertStringIncludes((await assertRejects(() => openSealed(unknown, options), TypeError)).message, "expected a size");
 });

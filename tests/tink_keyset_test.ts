@@ -1,9 +1,9 @@
 /**
- * Tink's keysets: read, written, changed, encrypted; and what is refused.
+ * Tink's keysets: read, written, changed, encrypted; and what is refused. Browsers run it, too.
  */
 import { inspect } from "node:util";
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { createKeyset, type EncryptedKeysetJSON, Keyset, type KeysetJSON, parseKeyset } from "../src/tink/mod.ts";
+import { type Bytes, concat } from "./support/bytes.ts";
 import { assert, assertEquals, assertRejects, assertThrows, test as anyTest } from "./support/deps.ts";
 
 /** Made by Tink's Go library: an AES256_CTR_HMAC_SHA256_4KB key, then AES256_GCM_HKDF_4KB as the primary one. */
@@ -143,24 +143,23 @@ test("a destroyed key keeps its place without a secret", () => {
 });
 
 /** Stands for a KMS: AES-GCM under a key that never leaves it. */
-function fakeKms() {
-  const key = randomBytes(32);
+async function fakeKms() {
+  const { subtle } = crypto;
+  const key = await subtle.generateKey({ name: "AES-GCM", length: 256 }, false, ["encrypt", "decrypt"]);
   return {
-    encrypt(bytes: Uint8Array) {
-      const iv = randomBytes(12);
-      const cipher = createCipheriv("aes-256-gcm", key, iv);
-      return new Uint8Array([...iv, ...cipher.update(bytes), ...cipher.final(), ...cipher.getAuthTag()]);
+    async encrypt(bytes: Bytes) {
+      const iv = crypto.getRandomValues(new Uint8Array(12));
+      return concat([iv, new Uint8Array(await subtle.encrypt({ name: "AES-GCM", iv }, key, bytes))]);
     },
-    decrypt(bytes: Uint8Array) {
-      const decipher = createDecipheriv("aes-256-gcm", key, bytes.subarray(0, 12));
-      decipher.setAuthTag(bytes.subarray(-16));
-      return new Uint8Array([...decipher.update(bytes.subarray(12, -16)), ...decipher.final()]);
+    async decrypt(bytes: Bytes) {
+      const iv = bytes.slice(0, 12);
+      return new Uint8Array(await subtle.decrypt({ name: "AES-GCM", iv }, key, bytes.slice(12)));
     },
   };
 }
 
 test("an encrypted keyset is opened by what encrypted it, and shows no secret", async () => {
-  const kms = fakeKms();
+  const kms = await fakeKms();
   using keyset = parseKeyset(FROM_GO);
   keyset.disable(3009594338);
   let passed: Uint8Array | undefined;
@@ -176,13 +175,15 @@ test("an encrypted keyset is opened by what encrypted it, and shows no secret", 
     })),
   });
   let returned: Uint8Array | undefined;
-  using copy = await parseKeyset(JSON.stringify(json), { decrypt: (bytes) => returned = kms.decrypt(bytes) });
+  using copy = await parseKeyset(JSON.stringify(json), {
+    decrypt: async (bytes) => returned = await kms.decrypt(bytes),
+  });
   assertEquals(JSON.stringify(copy), JSON.stringify(keyset));
   assert(returned!.every((byte) => byte === 0), "what decrypt() returned is zeroed");
 });
 
 test("an encrypted keyset is refused without decrypt(), and a plain one with it", async () => {
-  const kms = fakeKms();
+  const kms = await fakeKms();
   using keyset = createKeyset("AES256_GCM_HKDF_4KB");
   const json = await keyset.toEncryptedJSON(kms);
   assertThrows(() => parseKeyset(json), TypeError, "decrypt");

@@ -1,6 +1,6 @@
 /**
  * WorkerPool: the bytes of one thread, Workers that fail at every step, every way to end a stream, read-ahead, and the
- * effects of a pool on the process. pooled_test.ts runs the tests of streams with a pool.
+ * effects of a pool on the process. executors_test.ts runs the tests of streams with a pool.
  *
  * KCAPI_SEED is another seed for the random streams.
  */

@@ -1,4 +1,7 @@
-/** Sealing and unsealing refuse a key of nothing but zero bytes, such as an array that was zeroed too early. */
+/**
+ * Sealing and unsealing refuse a key of nothing but zero bytes, such as an array that was zeroed too early. Browsers
+ * run it, too.
+ */
 import { openSealed, seal, SealStream, unseal, UnsealStream } from "../mod.ts";
 import { assert, assertRejects, assertThrows, test } from "./support/deps.ts";
 

@@ -13,6 +13,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { loadIfGranted } from "../../ffi/mod.ts";
 import { engine, type Runtime, runtime } from "./leg.ts";
+import { callsEnded } from "./webcrypto_calls.ts";
 
 export * from "./leg.ts";
 
@@ -73,26 +74,6 @@ function note(running: string): void {
   if (process.env.KCAPI_RESULTS) writeFileSync(join(process.env.KCAPI_RESULTS, "running"), running);
 }
 
-/**
- * Calls of WebCrypto that have not ended. They cannot be canceled, so a stream that was aborted leaves some behind.
- */
-const calls = new Set<Promise<unknown>>();
-
-/** Deno reports the calls that end after their test. */
-function watchWebCrypto(): void {
-  const prototype = SubtleCrypto.prototype as unknown as Record<string, (...values: unknown[]) => Promise<unknown>>;
-  for (const name of ["encrypt", "decrypt", "sign", "importKey", "deriveBits", "deriveKey", "exportKey"]) {
-    const real = prototype[name]!;
-    prototype[name] = function (...values) {
-      const call = real.apply(this, values);
-      const end = () => void calls.delete(call);
-      calls.add(call);
-      call.then(end, end);
-      return call;
-    };
-  }
-}
-
 /** Fails a test that waits forever. The watchdog of `tests/run` kills a test that blocks the thread. */
 function limited(name: string, body: TestBody): () => Promise<void> {
   return async () => {
@@ -104,7 +85,7 @@ function limited(name: string, body: TestBody): () => Promise<void> {
     });
     try {
       await Promise.race([timeout, body()]);
-      while (calls.size > 0) await Promise.race([timeout, Promise.allSettled(calls)]);
+      await Promise.race([timeout, callsEnded()]); // Deno reports those that end after their test.
     } finally {
       clearTimeout(timer);
       note("");
@@ -116,7 +97,6 @@ async function registrars(): Promise<{ run: Register; unsanitized: Register; ign
   if (runtime === "deno") {
     // The library is loaded at its first use and never unloaded. During a test, Deno would report that as a leak.
     loadIfGranted();
-    watchWebCrypto();
     return {
       run: (name, body) =>
         Deno.test({ name, fn: limited(name, body), sanitizeOps: true, sanitizeResources: true, sanitizeExit: true }),

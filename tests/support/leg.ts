@@ -26,6 +26,12 @@ const isLong = process.env.KCAPI_TEST_LONG !== undefined;
 /** How often a loop runs: `few` times, enough to fail when the code is broken, or `many` times in the long tier. */
 export const times = (few: number, many: number): number => isLong ? many : few;
 
+/** The number of random cases: KCAPI_TEST_RUNS, or as `times()` has it. */
+export const runs = (few: number, many: number): number => Number(process.env.KCAPI_TEST_RUNS ?? times(few, many));
+
+/** The seed of random cases: FC_SEED repeats a run. */
+export const seed = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
+
 /**
  * Whether this leg runs case `i` of many. The userspace legs and the long tier run all cases. The kernel legs are slow
  * and use the same kernel, so each runtime runs a third of the cases.

@@ -1,12 +1,13 @@
 /**
- * Workers for tests. This file records each started Worker and its pending work. It also runs the contract's suites a
- * second time, with a pool.
+ * Workers for tests. This file records each started Worker and its pending work. It also has the contract of the suites
+ * that run with a pool.
  */
 import process from "node:process";
 import type { Worker } from "node:worker_threads";
 import { encrypt, WorkerPool } from "../../mod.ts";
-import { assert, assertEquals, openFiles, type Requirements, test, type TestBody } from "./deps.ts";
-import { bytes, collect, collectGarbage, type Outcome, outcomes, turns } from "./support.ts";
+import { type Contract, plainContract, testWith, turnsBeside, webCryptoContract } from "./contract.ts";
+import { assert, assertEquals, openFiles, test } from "./deps.ts";
+import { bytes, collect, collectGarbage } from "./support.ts";
 
 // ---- every Worker -----------------------------------------------------------------------------------------------
 
@@ -80,14 +81,6 @@ export async function until(isSo: () => boolean, what: string): Promise<void> {
   }
 }
 
-/** Waits until the Workers are idle, and then for `count` turns in which they stay idle. */
-async function quiet(count: number): Promise<void> {
-  for (let calm = 0; calm < count;) {
-    await (underWay() > 0 ? until(() => underWay() === 0, "Workers have done all") : turns(1));
-    calm = underWay() > 0 ? 0 : calm + 1;
-  }
-}
-
 /** Creates a pool and waits until all its Workers have started. */
 export async function warm(size: number): Promise<WorkerPool> {
   const pool = new WorkerPool(size);
@@ -121,58 +114,21 @@ export async function closePoolOfContract(): Promise<void> {
 
 // ---- the contract, twice ----------------------------------------------------------------------------------------
 
-/** The helpers of the contract's suites, for the runs without and with Workers. */
-export interface Contract {
-  readonly test: typeof test;
-  /** Registers a test only in the first run, because it does not use streams. */
-  readonly once: (name: string, body: () => void | Promise<void>) => void;
-  /** Skips a test in the run with Workers, with a reason: its expectation holds only for one thread. */
-  readonly alone: (reason: string) => (name: string, body: () => void | Promise<void>) => void;
-  /** The option for all streams. */
-  readonly pool: WorkerPool | undefined;
-  /** Like the function in support.ts, and also waits until the Workers are idle. */
-  readonly turns: typeof turns;
-  readonly outcomes: typeof outcomes;
-  /** Fails if more descriptors than `files` are open. With Workers, waits until they have closed theirs. */
-  readonly assertReleased: (files: number, message?: string) => Promise<void>;
+/** Returns the contract for the module at `url`: its query is `pool`, `webcrypto` or empty. */
+export async function contractOf(url: string): Promise<Contract> {
+  const { searchParams } = new URL(url);
+  if (searchParams.has("webcrypto")) return webCryptoContract("WebCrypto: ");
+  return searchParams.has("pool") ? await poolContract() : plainContract();
 }
 
-/** Returns the contract for the module at `url`: with Workers if the URL has the query `pool`. */
-export async function contractOf(url: string): Promise<Contract> {
-  if (!new URL(url).searchParams.has("pool")) {
-    return {
-      test,
-      once: test,
-      alone: () => test,
-      pool: undefined,
-      turns,
-      outcomes,
-      assertReleased: (files, message) => Promise.resolve(assertEquals(openFiles(), files, message)),
-    };
-  }
-  const run = (name: string, ...rest: [TestBody] | [Requirements, TestBody]) => {
-    const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
-    test(`pool: ${name}`, { ...requirements, sanitize: false }, body);
-  };
+async function poolContract(): Promise<Contract> {
   return {
-    test: Object.assign(run, {
-      unsanitized: run,
-      skip: (name: string, reason: string) => test.skip(`pool: ${name}`, reason),
-      if: (condition: boolean, reason: string) =>
-        condition ? run : (name: string) => test.skip(`pool: ${name}`, reason),
-    }),
+    ...plainContract(),
+    test: testWith("pool: ", { sanitize: false }),
     once() {},
     alone: (reason) => (name) => test.skip(`pool: ${name}`, reason),
     pool: await poolOfContract(),
-    async turns(count = 1) {
-      await turns(count);
-      await quiet(count);
-    },
-    async outcomes(...promises): Promise<Outcome[]> {
-      const settled = Promise.all(promises.map((promise) => Promise.resolve(promise).then(() => {}, () => {})));
-      await Promise.race([settled, quiet(20)]);
-      return await outcomes(...promises);
-    },
+    ...turnsBeside(underWay, () => until(() => underWay() === 0, "Workers have done all")),
     assertReleased: (files, message = "") =>
       until(() => openFiles() <= files, `${message} descriptors are back at ${files}`),
   };

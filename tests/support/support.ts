@@ -1,8 +1,7 @@
 /**
- * Shared helpers: bytes, streams, and reference results of `node:crypto`.
+ * Shared helpers: bytes, streams, promises, and reference results of `node:crypto`.
  */
 import { createCipheriv, createDecipheriv, getCiphers } from "node:crypto";
-import { setImmediate } from "node:timers";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { CipherHandle, KcapiError } from "../../mod.ts";
@@ -16,32 +15,7 @@ export type Direction = "encrypt" | "decrypt";
 export const WINDOW = 212_992;
 
 export * from "./bytes.ts";
-
-// ---- streams ----------------------------------------------------------------------------------------------------
-
-/** Waits for `count` turns of the event loop. */
-export async function turns(count = 1): Promise<void> {
-  for (let i = 0; i < count; i++) await new Promise<void>((resolve) => setImmediate(() => resolve()));
-}
-
-/** The state of a promise. */
-export type Outcome = { state: "pending" } | { state: "fulfilled"; value: unknown } | {
-  state: "rejected";
-  reason: unknown;
-};
-
-/** Returns the state of each promise after 20 turns of the event loop, enough for work that waits for nothing else. */
-export async function outcomes(...promises: PromiseLike<unknown>[]): Promise<Outcome[]> {
-  const found: Outcome[] = promises.map(() => ({ state: "pending" }));
-  promises.forEach((promise, i) =>
-    promise.then(
-      (value) => found[i] = { state: "fulfilled", value },
-      (reason) => found[i] = { state: "rejected", reason },
-    )
-  );
-  await turns(20);
-  return found;
-}
+export * from "./promises.ts";
 
 // ---- node:crypto ------------------------------------------------------------------------------------------------
 
@@ -156,28 +130,6 @@ function tweaks(first: Bytes, count: number): Bytes {
     tweak = tweak.map((byte, j) => (byte << 1) ^ (j === 0 ? 0x87 * carry : tweak[j - 1]! >> 7));
   }
   return result;
-}
-
-// ---- promises ---------------------------------------------------------------------------------------------------
-
-/** Whether a promise is still pending after all work that waits for nothing else. */
-export async function isPending(promise: PromiseLike<unknown>): Promise<boolean> {
-  let pending = true;
-  const settle = () => void (pending = false);
-  promise.then(settle, settle);
-  await turns(3);
-  return pending;
-}
-
-/** Marks a promise as handled that the test awaits later, in case the test fails first. */
-export function background<T>(work: Promise<T>): Promise<T> {
-  work.catch(() => {});
-  return work;
-}
-
-/** Returns a promise's error, or undefined if it resolves. Handles the rejection. */
-export function caught(promise: PromiseLike<unknown>): Promise<unknown> {
-  return Promise.resolve(promise).then(() => undefined, (error) => error);
 }
 
 // ---- garbage ----------------------------------------------------------------------------------------------------

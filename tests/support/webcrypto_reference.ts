@@ -34,7 +34,7 @@ export async function sealWhole(
   plaintext: Bytes,
 ): Promise<Bytes> {
   const header = join([Uint8Array.of(1 + salt.length + noncePrefix.length), salt, noncePrefix]);
-  const { seal } = await segments(format, key, associatedData, header);
+  const { seal } = await segmentsOf(format, key, associatedData, header);
   const cuts = cut(plaintext, format.segmentSize - format.tagSize, header.length);
   const sealed = await Promise.all(cuts.map((piece, i) => seal(piece, i, i === cuts.length - 1)));
   return join([header, ...sealed]);
@@ -50,7 +50,7 @@ export async function openWhole(
   const headerSize = 8 + format.keySize;
   const header = file.slice(0, headerSize);
   if (header.length < headerSize || header[0] !== headerSize) throw new Error("bad header");
-  const { open } = await segments(format, key, associatedData, header);
+  const { open } = await segmentsOf(format, key, associatedData, header);
   const cuts = cut(file.slice(headerSize), format.segmentSize, headerSize);
   const opened: Bytes[] = [];
   for (const [i, piece] of cuts.entries()) opened.push(await open(piece, i, i === cuts.length - 1));
@@ -74,7 +74,8 @@ function join(pieces: readonly Bytes[]): Bytes {
   return joined;
 }
 
-async function segments(
+/** Seals and opens segments of a stream with a given header. */
+export async function segmentsOf(
   { cipher, keySize, hkdfHash, macHash, tagSize }: ReferenceFormat,
   key: Bytes,
   info: Bytes,
