@@ -4,7 +4,9 @@
  * @module
  */
 
+import { fromBase64Url, toBase64 } from "../base64url.ts";
 import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import { Secret } from "../secret.ts";
 import { checkFormat, type Format, type SealedFormat, type SealedParameters } from "../sealed/format.ts";
 import { type KeySource, registerKeySource, type SourceKey } from "../sealed/key_source.ts";
@@ -72,6 +74,9 @@ interface Entry {
 
 const CONSTRUCT = Symbol("construct");
 
+/** Both directions take the same object, such as the client of a KMS. */
+const CIPHER_NAMES: OptionNames<{ encrypt: KeysetCipher; decrypt: KeysetCipher }> = { encrypt: true, decrypt: true };
+
 /**
  * A list of keys for sealed streams. One of them is primary: it seals new data. All enabled keys open old data.
  *
@@ -134,9 +139,7 @@ export class Keyset implements KeySource, Disposable {
     const taken = new Set(this.#entries.map(({ id }) => id));
     let id: number;
     do id = crypto.getRandomValues(new Uint32Array(1))[0]!; while (id === 0 || taken.has(id));
-    const key = Secret.alloc(checked.keySize);
-    crypto.getRandomValues(key.bytes);
-    this.#entries.push({ id, status: "ENABLED", format: checked, key });
+    this.#entries.push({ id, status: "ENABLED", format: checked, key: Secret.random(checked.keySize) });
     return id;
   }
 
@@ -215,7 +218,8 @@ export class Keyset implements KeySource, Disposable {
    * @throws {TypeError} If `encrypt` is no function, or returns no bytes.
    */
   async toEncryptedJSON(options: { encrypt: KeysetCipher }): Promise<EncryptedKeysetJSON> {
-    const encrypt = options?.encrypt;
+    checkOptions("options", options, CIPHER_NAMES);
+    const { encrypt } = options;
     if (typeof encrypt !== "function") throw new TypeError(`"encrypt" expected a function, got ${describe(encrypt)}`);
     const record = this.#record();
     const plain = encodeKeyset(record);
@@ -329,7 +333,8 @@ export function parseKeyset(json: string | object, options?: { decrypt: KeysetCi
 }
 
 async function parseEncrypted(json: string | object, options: { decrypt: KeysetCipher }): Promise<Keyset> {
-  const decrypt = options?.decrypt;
+  checkOptions("options", options, CIPHER_NAMES);
+  const { decrypt } = options;
   if (typeof decrypt !== "function") throw new TypeError(`"decrypt" expected a function, got ${describe(decrypt)}`);
   const object = objectOf("keyset", parse(json));
   if (!("encryptedKeyset" in object)) throw new TypeError('"keyset" is not encrypted: leave out "decrypt"');
@@ -437,22 +442,10 @@ function uint32(name: string, value: unknown): number {
   throw new RangeError(`"${name}" expected an integer from 0 to 2^32 - 1, got ${number}`);
 }
 
-/** Standard or URL-safe base64, as proto3's JSON allows. */
+/** Standard or URL-safe base64, with or without padding, as proto3's JSON allows. */
 function fromBase64(name: string, value: unknown): Bytes {
-  if (typeof value !== "string" || !/^[\w+/-]*={0,2}$/.test(value)) {
-    throw new TypeError(`"${name}" expected base64, got ${typeof value === "string" ? "other text" : describe(value)}`);
-  }
-  let text: string;
-  try {
-    text = atob(value.replaceAll("-", "+").replaceAll("_", "/"));
-  } catch {
-    throw new TypeError(`"${name}" expected base64, got other text`);
-  }
-  const bytes = new Uint8Array(new ArrayBuffer(text.length));
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  if (typeof value !== "string") throw new TypeError(`"${name}" expected base64, got ${describe(value)}`);
+  const bytes = fromBase64Url(value.replaceAll("+", "-").replaceAll("/", "_").replace(/={1,2}$/, ""));
+  if (!bytes) throw new TypeError(`"${name}" expected base64, got other text`);
   return bytes;
-}
-
-function toBase64(bytes: Uint8Array): string {
-  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 }
