@@ -110,3 +110,16 @@ function listen<T extends WeakKey>(
   for (const signal of signals) addEventListener.call(signal, "abort", handleAbort);
   return listener;
 }
+
+/** Waits for `promise`, but no longer than until `signal` aborts. Then it rejects with the signal's reason. */
+export async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return await promise;
+  const aborted = Promise.withResolvers<never>();
+  const listener = onAbort([signal], aborted, ({ reject }, reason) => reject(reason));
+  listener?.retain(aborted);
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    listener?.stop();
+  }
+}

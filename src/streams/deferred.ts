@@ -4,6 +4,7 @@
  * @module
  */
 
+import { onAbort, type WeakAbortListener } from "../abort.ts";
 import { type Bytes, type BytesLike, toUint8Array } from "../bytes.ts";
 
 /** A readable and a writable side. */
@@ -34,12 +35,16 @@ export interface Opening {
  *
  * Backpressure, errors, aborts and cancels go through to them. What is abandoned before the opening opens nothing; what
  * is abandoned during it is aborted as soon as it is open.
+ *
+ * @param signal Aborts both sides until the streams are open. From then on, they have to listen to it themselves.
  */
-export function deferStream(opening: Opening): StreamSides {
+export function deferStream(opening: Opening, signal?: AbortSignal): StreamSides {
   const opened = Promise.withResolvers<{ prefix: Bytes | undefined; reader: ReadableStreamDefaultReader<Bytes> }>();
   opened.promise.catch(() => {}); // whoever reads is told
   let writer: WritableStreamDefaultWriter<BytesLike> | undefined;
   let controller!: WritableStreamDefaultController;
+  let output!: ReadableStreamDefaultController<Bytes>;
+  let listener: WeakAbortListener<typeof sides> | undefined = undefined;
   let failure: { readonly reason: unknown } | undefined;
 
   async function open(opening: Promise<OpenedStream>): Promise<void> {
@@ -48,6 +53,7 @@ export function deferStream(opening: Opening): StreamSides {
       stream.writable.abort(failure.reason).catch(() => {});
       throw failure.reason;
     }
+    listener?.stop();
     writer = stream.writable.getWriter();
     writer.closed.catch(() => {}); // each write and read is told
     opened.resolve({ prefix, reader: stream.readable.getReader() });
@@ -57,7 +63,17 @@ export function deferStream(opening: Opening): StreamSides {
   function fail(reason: unknown): void {
     failure ??= { reason };
     opened.reject(reason);
+    listener?.stop();
   }
+
+  /** Both sides refer to it, and the signal does so weakly. */
+  const sides = {
+    abort(reason: unknown): void {
+      fail(reason);
+      controller.error(reason);
+      output.error(reason);
+    },
+  };
 
   async function guard(action: () => Promise<void> | undefined): Promise<void> {
     try {
@@ -91,7 +107,9 @@ export function deferStream(opening: Opening): StreamSides {
 
   let isFirst = true;
   const readable = new ReadableStream<Bytes>({
+    start: (given) => void (output = given),
     async pull(readable) {
+      listener?.retain(sides);
       const { prefix, reader } = await opened.promise;
       if (isFirst) {
         isFirst = false;
@@ -108,5 +126,10 @@ export function deferStream(opening: Opening): StreamSides {
       await open?.reader.cancel(reason);
     },
   }, { highWaterMark: 0 });
+  listener = onAbort(signal ? [signal] : [], sides, abortSides);
   return { readable, writable };
+}
+
+function abortSides(sides: { abort(reason: unknown): void }, reason: unknown): void {
+  sides.abort(reason);
 }
