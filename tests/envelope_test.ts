@@ -64,8 +64,12 @@ function cut(data: Uint8Array<ArrayBuffer>, size: number): ReadableStream<Uint8A
   });
 }
 
-function sealedFor(recipients: readonly Recipient[], data = DATA, options = {}): Promise<Uint8Array<ArrayBuffer>> {
-  return bytesOf(cut(data, 65_536).pipeThrough(new EnvelopeSealStream({ recipients, ...options })));
+async function sealedFor(
+  recipients: readonly Recipient[],
+  data = DATA,
+  options = {},
+): Promise<Uint8Array<ArrayBuffer>> {
+  return await bytesOf(cut(data, 65_536).pipeThrough(new EnvelopeSealStream({ recipients, ...options })));
 }
 
 function unsealedBy(
@@ -389,21 +393,30 @@ test("a header that is cut anywhere is EBADMSG, and so is damage behind it", asy
 // ---- arguments and ends ----
 
 test("wrong arguments are refused when the stream is made", () => {
-  const cases: [options: unknown, error: typeof TypeError, message: string][] = [
-    [null, TypeError, '"options"'],
-    [{}, TypeError, "expected an array"],
-    [{ recipients: [], identities: [] }, TypeError, "at least one"],
-    [{ recipients: ["hunter2"], identities: ["hunter2"] }, TypeError, "[0]"],
-  ];
-  for (const [options, error, message] of cases) {
-    assertThrows(() => new EnvelopeSealStream(options as never), error, message);
-    assertThrows(() => new EnvelopeUnsealStream(options as never), error, message);
+  for (const options of [null, {}, { who: [] }, { who: "hunter2" }, { who: ["hunter2"] }]) {
+    const named = (name: string) => options && ("who" in options ? { [name]: options.who } : {});
+    const message = options ? "who" in options ? "expected" : "expected an array" : '"options"';
+    assertThrows(() => new EnvelopeSealStream(named("recipients") as never), TypeError, message);
+    const error = assertThrows(() => new EnvelopeUnsealStream(named("identities") as never), TypeError, message);
+    assert(!error.message.includes("hunter2"), error.message);
   }
   assertThrows(
     () => new EnvelopeSealStream({ recipients: [PASSPHRASE], format: "AES" as never }),
     TypeError,
     '"format"',
   );
+  for (const name of ["key", "keyset", "identities", "recipient"]) {
+    const options = { recipients: [PASSPHRASE], [name]: [] };
+    assertThrows(() => new EnvelopeSealStream(options), TypeError, `has no option "${name}"`);
+  }
+  const iteration = { passphrase: "a", iteration: 600_000 };
+  assertThrows(() => new EnvelopeSealStream({ recipients: [iteration] }), TypeError, 'did you mean "iterations"?');
+  for (const other of [{ format: "AES256_GCM_HKDF_4KB" }, { key: new Uint8Array(32) }, { engine: "gpu" }]) {
+    const options = { identities: [PASSPHRASE], ...other } as never;
+    assertThrows(() => new EnvelopeUnsealStream(options), TypeError, Object.keys(other)[0]);
+  }
+  const wrapping = { identities: [PASSPHRASE], recipients: [PASSPHRASE], signal: undefined };
+  assertThrows(() => rewrap(new Blob([]).stream(), wrapping), TypeError, 'has no option "signal"');
   assertThrows(
     () => rewrap({} as never, { identities: [PASSPHRASE], recipients: [PASSPHRASE] }),
     TypeError,
@@ -419,7 +432,9 @@ test("a key that cannot be used errors the stream, and names the entry", async (
     [{ kty: "OKP", crv: "Ed25519", x: "AA" }, "X25519"],
     [{ kty: "EC", crv: "P-256", x: "AA", y: "AA" }, "recipients[0]"],
     [{ kty: "EC", crv: "P-256", x: "A".repeat(43), y: "A".repeat(43) }, "recipients"],
-    [{ kty: "oct", k: "AAAA" }, "32 bytes"],
+    [{ kty: "oct", k: "AAAA" }, "got 3 bytes"],
+    [{ kty: "oct", k: "A".repeat(43) }, "nothing but zero bytes"],
+    [{ kty: "oct", k: `${AES.k!.slice(0, -1)}B` }, "expected base64url"],
     [{ ...X25519.recipient, alg: "ECDH-ES" }, "recipients[0].alg"],
     [await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]), "AES-KW"],
   ];
@@ -428,6 +443,29 @@ test("a key that cannot be used errors the stream, and names the entry", async (
     assert(error instanceof TypeError || error instanceof RangeError, `${error}`);
   }
   await assertRejects(() => unsealedBy([X25519.recipient as Identity], ORDINARY), TypeError, "private key");
+});
+
+test("the signal ends a stream whose header has not come, and an opening that waits for its source", async () => {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const seal = new EnvelopeSealStream({ recipients: [AES as Recipient], signal });
+  const unseal = new EnvelopeUnsealStream({ identities: [AES as Identity], signal });
+  const source = { size: 1000, read: () => new Promise<Uint8Array<ArrayBuffer>>(() => {}) };
+  const pending = [
+    seal.readable.getReader().read(),
+    unseal.readable.getReader().read(),
+    openEnvelope(source, { identities: [AES as Identity], signal }),
+  ];
+  const reason = new Error("enough");
+  controller.abort(reason);
+  for (const each of pending) assertEquals(await each.catch((error) => error), reason);
+  for (const { writable } of [seal, unseal]) {
+    assertEquals(await writable.getWriter().closed.catch((error) => error), reason);
+  }
+  const aborted = new EnvelopeUnsealStream({ identities: [AES as Identity], signal });
+  assertEquals(await aborted.readable.getReader().read().catch((error) => error), reason);
+  const tooLate = openEnvelope(new Blob([ORDINARY]), { identities: [AES as Identity], signal });
+  assertEquals(await tooLate.catch((error) => error), reason);
 });
 
 test("an abort or a cancel before, during and after the opening ends both sides with its reason", async () => {

@@ -4,13 +4,15 @@
  * @module
  */
 
+import { untilAborted } from "../abort.ts";
 import { type Bytes, type BytesLike, describe, inOnePiece, toUint8Array } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { openSealed, type SealedReader } from "../sealed/reader.ts";
 import { anySource, type SealedSource, type SourceReadOptions } from "../sealed/source.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
-import type { SealStreamOptions } from "../sealed/options.ts";
+import { checkSealOptions, type SealOptions, type SealStreamOptions } from "../sealed/options.ts";
 import { SealStream, UnsealStream } from "../sealed/streams.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import { deferStream } from "../streams/deferred.ts";
 import { Secret } from "../secret.ts";
 import {
@@ -18,11 +20,10 @@ import {
   type EnvelopeHeader,
   type EnvelopeRecipient,
   HeaderReader,
-  makeHeader,
   MOST_HEADER,
-  unwrapKey,
 } from "./header.ts";
 import { checkList, type Identity, importKeys, type Recipient } from "./recipients.ts";
+import { makeHeader, unwrapKey } from "./wrapping.ts";
 
 /** Options of {@linkcode EnvelopeSealStream}. */
 export interface EnvelopeSealOptions extends SealStreamOptions {
@@ -48,6 +49,17 @@ export interface RewrapOptions {
 
 const DEFAULT_FORMAT: SealedFormatName = "AES256_GCM_HKDF_64KB";
 const FIRST_READ = 4096;
+
+const STREAM_NAMES: OptionNames<SealStreamOptions> = {
+  associatedData: true,
+  engine: true,
+  signal: true,
+  inPlace: true,
+  pool: true,
+};
+const SEAL_NAMES: OptionNames<EnvelopeSealOptions> = { ...STREAM_NAMES, recipients: true, format: true };
+const OPEN_NAMES: OptionNames<EnvelopeOpenOptions> = { ...STREAM_NAMES, identities: true };
+const REWRAP_NAMES: OptionNames<RewrapOptions> = { identities: true, recipients: true };
 
 /**
  * Seals a stream under a new random key, and writes that key in front, wrapped for the recipients.
@@ -77,25 +89,19 @@ export class EnvelopeSealStream {
    * @throws {TypeError} or {RangeError} if an option is wrong. A key that cannot be imported errors the stream.
    */
   constructor(options: EnvelopeSealOptions) {
-    const { recipients, format = DEFAULT_FORMAT, ...rest } = checkObject("options", options);
-    checkList("recipients", recipients);
+    checkOptions("options", options, SEAL_NAMES);
+    const { format = DEFAULT_FORMAT, recipients: _, ...rest } = options;
+    const recipients = checkList("recipients", options.recipients);
     if (!FORMAT_NAMES.includes(format)) {
       throw new TypeError(`"format" expected one of ${FORMAT_NAMES.join(", ")}, got another value`);
     }
-    const key = Secret.alloc(32);
-    crypto.getRandomValues(key.bytes);
-    const stream = new SealStream({ ...rest, key: key.bytes, format });
-    const open = async (rest?: Bytes) => {
-      try {
-        return { stream, prefix: await makeHeader(key, format, await importKeys("recipients", recipients)), rest };
-      } catch (error) {
-        stream.writable.abort(error).catch(() => {});
-        throw error;
-      } finally {
-        key.dispose();
-      }
+    checkStreamOptions({ ...rest, format });
+    const open = async (chunk?: Bytes) => {
+      using key = Secret.random(32);
+      const prefix = await makeHeader(key, format, await importKeys("recipients", recipients));
+      return { stream: new SealStream({ ...rest, key: key.bytes, format }), prefix, rest: chunk };
     };
-    ({ readable: this.readable, writable: this.writable } = deferStream({ add: open, end: open }));
+    ({ readable: this.readable, writable: this.writable } = deferStream({ add: open, end: open }, rest.signal));
   }
 }
 
@@ -120,8 +126,7 @@ export class EnvelopeUnsealStream {
    * @throws {TypeError} or {RangeError} if an option is wrong.
    */
   constructor(options: EnvelopeOpenOptions) {
-    const { identities, ...rest } = checkObject("options", options);
-    checkList("identities", identities);
+    const { identities, ...rest } = checkOpenOptions(options);
     const reading = new HeaderReader();
     const open = async (header: EnvelopeHeader, first: Bytes) => {
       using key = await unwrapKey(header, await importKeys("identities", identities));
@@ -133,7 +138,7 @@ export class EnvelopeUnsealStream {
         return complete && open(complete.header, complete.rest);
       },
       end: () => Promise.reject(createTruncatedHeaderError()),
-    }));
+    }, rest.signal));
   }
 }
 
@@ -146,9 +151,8 @@ export class EnvelopeUnsealStream {
  * @throws {KcapiError} EKEYREJECTED if no identity fits; what `openSealed()` throws.
  */
 export async function openEnvelope(source: SealedSource, options: EnvelopeOpenOptions): Promise<SealedReader> {
-  const { identities, ...rest } = checkObject("options", options);
-  checkList("identities", identities);
-  const { header, length } = await readHeader(source);
+  const { identities, ...rest } = checkOpenOptions(options);
+  const { header, length } = await untilAborted(readHeader(source), rest.signal);
   using key = await unwrapKey(header, await importKeys("identities", identities));
   const sealed = source instanceof Blob ? source.slice(length) : {
     get size() {
@@ -183,9 +187,9 @@ export function rewrap(
   source: ReadableStream<BytesLike>,
   options: RewrapOptions,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
-  const { identities, recipients } = checkObject("options", options);
-  checkList("identities", identities);
-  checkList("recipients", recipients);
+  checkOptions("options", options, REWRAP_NAMES);
+  const identities = checkList("identities", options.identities);
+  const recipients = checkList("recipients", options.recipients);
   if (!(source instanceof ReadableStream)) {
     throw new TypeError(`"source" expected a ReadableStream, got ${describe(source)}`);
   }
@@ -244,7 +248,15 @@ async function readHeader(source: SealedSource): Promise<{ header: EnvelopeHeade
   throw createTruncatedHeaderError();
 }
 
-function checkObject<T>(name: string, value: T): T {
-  if (typeof value === "object" && value !== null) return value;
-  throw new TypeError(`"${name}" expected an object, got ${describe(value)}`);
+/** Checks and copies options, as far as they do not depend on the file. */
+function checkOpenOptions(options: EnvelopeOpenOptions): EnvelopeOpenOptions {
+  checkOptions("options", options, OPEN_NAMES);
+  const { identities, ...rest } = options;
+  checkStreamOptions(rest);
+  return { ...rest, identities: checkList("identities", identities) };
+}
+
+/** Checks options of sealed streams, whose key comes later. */
+function checkStreamOptions(options: SealStreamOptions & Pick<SealOptions, "format">): void {
+  checkSealOptions({ ...options, key: crypto.getRandomValues(new Uint8Array(32)) }).key.dispose();
 }

@@ -4,20 +4,20 @@
  * @module
  */
 
-import { flattenedDecrypt, type FlattenedJWE, GeneralEncrypt, type GeneralJWE, type JWEHeaderParameters } from "jose";
+import type { FlattenedJWE, GeneralJWE, JWEHeaderParameters } from "jose";
+import { fromBase64Url } from "../base64url.ts";
 import { type Bytes, subarray } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { Secret } from "../secret.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
-import { type JoseKey, MOST_ITERATIONS } from "./recipients.ts";
 
-const MAGIC = "kcapi-sealed/1\n";
+/** The first line of an envelope. */
+export const MAGIC = "kcapi-sealed/1\n";
 const MAGIC_BYTES: Uint8Array = new TextEncoder().encode(MAGIC);
 const NEWLINE = 10;
 /** The most bytes of a header, both lines with their newlines. */
 export const MOST_HEADER = 65_536;
-const KEY_SIZE = 32;
-const CONTENT_ALGORITHMS = ["A256GCM", "A192GCM", "A128GCM", "A256CBC-HS512", "A192CBC-HS384", "A128CBC-HS256"];
+/** The most iterations that opening a file may cost, for all its recipients together: some seconds. */
+export const MOST_ITERATIONS = 10_000_000;
 
 /** What a file says of one recipient. Not authenticated. */
 export interface EnvelopeRecipient {
@@ -73,94 +73,29 @@ export function createTruncatedHeaderError(): KcapiError {
   return createHeaderError("the input ends within the header");
 }
 
-/** A header that wraps `key` for all recipients. */
-export async function makeHeader(
-  key: Secret,
-  format: SealedFormatName,
-  recipients: readonly JoseKey[],
-): Promise<Bytes> {
-  const jwe = new GeneralEncrypt(key.bytes).setProtectedHeader({ enc: "A256GCM", format });
-  for (const { algorithm, kid, key, iterations } of recipients) {
-    const recipient = jwe.addRecipient(key)
-      .setUnprotectedHeader({ alg: algorithm, ...(kid !== undefined && { kid }) });
-    if (iterations !== undefined) recipient.setKeyManagementParameters({ p2c: iterations });
-  }
-  const wrapped = await jwe.encrypt().catch((cause) => {
-    throw new TypeError('"recipients" expected keys that can be used, got a public key that is not on its curve', {
-      cause,
-    });
-  });
-  const bytes = new TextEncoder().encode(`${MAGIC}${JSON.stringify(wrapped)}\n`);
-  if (bytes.length > MOST_HEADER) {
-    throw new RangeError(`"recipients" expected a header of at most ${MOST_HEADER} bytes, got ${bytes.length}`);
-  }
-  return bytes;
-}
-
-/**
- * Unwraps the key of a file.
- *
- * @throws {KcapiError} EKEYREJECTED if no identity fits. The message names the kinds of recipients, and not which
- * was close.
- */
-export async function unwrapKey({ recipients, jwes }: EnvelopeHeader, identities: readonly JoseKey[]): Promise<Secret> {
-  let budget = MOST_ITERATIONS;
-  for (const [i, jwe] of jwes.entries()) {
-    const { algorithm, kid, iterations = 0 } = recipients[i]!;
-    for (const identity of identities) {
-      if (identity.algorithm !== algorithm) continue;
-      if (kid !== undefined && identity.kid !== undefined && kid !== identity.kid) continue;
-      budget -= iterations;
-      if (budget < 0) throw createHeaderError(`the file asks for more than ${MOST_ITERATIONS} iterations of PBKDF2`);
-      const key = await tryUnwrap(jwe, identity);
-      if (key) return key;
-    }
-  }
-  throw noIdentityFits(recipients);
-}
-
-async function tryUnwrap(jwe: FlattenedJWE, { algorithm, key }: JoseKey): Promise<Secret | undefined> {
-  try {
-    const { plaintext } = await flattenedDecrypt(jwe, key, {
-      keyManagementAlgorithms: [algorithm],
-      contentEncryptionAlgorithms: CONTENT_ALGORITHMS,
-      maxPBES2Count: MOST_ITERATIONS,
-    });
-    try {
-      return plaintext.length === KEY_SIZE ? Secret.from(plaintext) : undefined;
-    } finally {
-      plaintext.fill(0);
-    }
-  } catch {
-    return undefined; // which step failed would help those who guess
-  }
-}
-
-function noIdentityFits(recipients: readonly EnvelopeRecipient[]): KcapiError {
-  const kinds = [...new Set(recipients.map(kindOf))].join(", ");
-  return new KcapiError("EKEYREJECTED", "open", "no identity fits this file", {
-    hint: `its key is wrapped for: ${kinds}`,
-  });
-}
-
 /** The kind of a recipient, in words. */
-function kindOf({ algorithm, curve }: EnvelopeRecipient): string {
+export function kindOf({ algorithm, curve }: EnvelopeRecipient): string {
   if (algorithm.startsWith("PBES2-")) return "a passphrase";
-  if (algorithm.startsWith("ECDH-ES")) return `a public key of ${curve ?? "an elliptic curve"}`;
+  if (algorithm.startsWith("ECDH-ES")) return `a public key of ${isName(curve) ? curve : "an elliptic curve"}`;
   if (algorithm.startsWith("RSA-OAEP")) return "a public key of RSA";
   return /^A\d+KW$/.test(algorithm) ? "a symmetric key" : "a recipient of an unknown kind";
+}
+
+/** Whether text of a file may be part of a message. */
+function isName(text: string | undefined): boolean {
+  return text !== undefined && /^[\w-]{1,20}$/.test(text);
 }
 
 // ---- parsing ----
 
 function parseHeader(line: Bytes): EnvelopeHeader {
   const jwe = parseObject(line);
-  const protectedHeader = parseObject(fromBase64Url(jwe.protected));
+  const protectedHeader = parseObject(decode(jwe.protected));
   const { format } = protectedHeader;
   if (typeof format !== "string" || !FORMAT_NAMES.includes(format)) {
     throw createHeaderError("the header names a format that is not known");
   }
-  for (const name of ["iv", "ciphertext", "tag"]) fromBase64Url(jwe[name]);
+  for (const name of ["iv", "ciphertext", "tag"]) decode(jwe[name]);
   const jwes = flatten(jwe as unknown as GeneralJWE & FlattenedJWE);
   return {
     format: format as SealedFormatName,
@@ -178,7 +113,7 @@ function flatten({ recipients, header, encrypted_key, ...common }: GeneralJWE & 
   if (!Array.isArray(list) || list.length === 0) throw createHeaderError("the header has no recipients");
   return list.map((recipient: unknown) => {
     const { header, encrypted_key } = asObject(recipient);
-    fromBase64Url(encrypted_key);
+    decode(encrypted_key);
     return {
       ...common,
       encrypted_key: encrypted_key as string,
@@ -228,22 +163,14 @@ function asObject(value: unknown): Record<string, unknown> {
   throw createHeaderError("the header is not a JWE");
 }
 
-/** Canonical base64url without padding: the only encoding of its bytes. */
-function fromBase64Url(value: unknown): Uint8Array {
-  if (typeof value !== "string" || !/^[\w-]*$/.test(value)) {
-    throw createHeaderError("the header has text that is not base64url");
-  }
-  let binary: string;
-  try {
-    binary = atob(value.replaceAll("-", "+").replaceAll("_", "/"));
-  } catch {
-    throw createHeaderError("the header has text that is not base64url");
-  }
-  const canonical = btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-  if (canonical !== value) throw createHeaderError("the header has base64url that is not canonical");
-  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+/** What is not the only encoding of its bytes is refused. */
+function decode(value: unknown): Bytes {
+  const bytes = typeof value === "string" ? fromBase64Url(value) : undefined;
+  if (!bytes) throw createHeaderError("the header has text that is not canonical base64url");
+  return bytes;
 }
 
-function createHeaderError(message: string): KcapiError {
+/** The error for a file that is no envelope, or that must not be opened. */
+export function createHeaderError(message: string): KcapiError {
   return new KcapiError("EBADMSG", "open", message);
 }

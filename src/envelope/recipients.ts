@@ -5,7 +5,11 @@
  */
 
 import { importJWK, type JWK as JoseJWK } from "jose";
-import { describe } from "../bytes.ts";
+import { fromBase64Url } from "../base64url.ts";
+import { type Bytes, describe } from "../bytes.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
+import { Secret } from "../secret.ts";
+import { MOST_ITERATIONS } from "./header.ts";
 
 /** A JSON Web Key (RFC 7517): of the kind OKP (X25519), EC (P-256, P-384, P-521), RSA, or oct (32 bytes, for AES). */
 export interface JWK {
@@ -43,15 +47,14 @@ type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "
 export interface JoseKey {
   readonly algorithm: KeyAlgorithm;
   readonly kid: string | undefined;
-  readonly key: CryptoKey | Uint8Array;
+  /** Bytes for a passphrase and a symmetric key. */
+  readonly key: CryptoKey | Secret;
   /** PBKDF2 iterations, for a passphrase. */
   readonly iterations: number | undefined;
 }
 
 /** OWASP's figure for PBKDF2-HMAC-SHA-256; it asks for 210,000 with SHA-512. */
 const LEAST_ITERATIONS = 600_000;
-/** The most iterations that opening a file may cost, for all its recipients together: some seconds. */
-export const MOST_ITERATIONS = 10_000_000;
 
 const PUBLIC_MEMBERS: Readonly<Record<string, readonly string[]>> = {
   OKP: ["kty", "crv", "x"],
@@ -62,34 +65,32 @@ const PUBLIC_MEMBERS: Readonly<Record<string, readonly string[]>> = {
 const COORDINATES: Readonly<Record<string, number>> = { "X25519": 32, "P-256": 32, "P-384": 48, "P-521": 66 };
 const EC_CURVES = ["P-256", "P-384", "P-521"];
 const LEAST_RSA = 2048;
+/** Bytes of a symmetric key. */
+const AES_KEY = 32;
 
-/** Checks a list of recipients or identities, and imports its keys. */
-export async function importKeys(
-  name: "recipients" | "identities",
-  list: readonly (Recipient | Identity)[],
-): Promise<readonly JoseKey[]> {
-  checkList(name, list);
-  return await Promise.all(list.map((each, i) => importKey(`${name}[${i}]`, each, name === "recipients")));
-}
-
-/** What can be told without importing keys. */
-export function checkList(name: string, list: unknown): void {
+/**
+ * Checks a list of recipients or identities, and copies it.
+ *
+ * @throws {TypeError} or {RangeError} for what can be told without importing keys.
+ */
+export function checkList<T extends Recipient | Identity>(name: string, list: readonly T[]): readonly T[] {
   if (!Array.isArray(list)) throw new TypeError(`"${name}" expected an array, got ${describe(list)}`);
   if (list.length === 0) throw new TypeError(`"${name}" expected at least one entry, got an empty array`);
-  list.forEach((each, i) => {
+  return list.map((each: T, i) => {
     if (typeof each !== "object" || each === null) {
       throw new TypeError(`"${name}[${i}]" expected a passphrase, a JWK or a CryptoKey, got ${describe(each)}`);
     }
+    if (each instanceof CryptoKey) return each;
+    if ("passphrase" in each) checkPassphrase(`${name}[${i}]`, each as Passphrase);
+    return { ...each };
   });
 }
 
-function importKey(name: string, value: Recipient | Identity, isRecipient: boolean): Promise<JoseKey> | JoseKey {
-  if (value instanceof CryptoKey) return fromCryptoKey(name, value, isRecipient);
-  if ("passphrase" in value) return fromPassphrase(name, value as Passphrase);
-  return fromJWK(name, value as JWK, isRecipient);
-}
+const PASSPHRASE_NAMES: OptionNames<Passphrase> = { passphrase: true, iterations: true };
 
-function fromPassphrase(name: string, { passphrase, iterations = LEAST_ITERATIONS }: Passphrase): JoseKey {
+function checkPassphrase(name: string, value: Passphrase): void {
+  checkOptions(name, value, PASSPHRASE_NAMES);
+  const { passphrase, iterations = LEAST_ITERATIONS } = value;
   if (typeof passphrase !== "string") {
     throw new TypeError(`"${name}.passphrase" expected a string, got ${describe(passphrase)}`);
   }
@@ -98,19 +99,47 @@ function fromPassphrase(name: string, { passphrase, iterations = LEAST_ITERATION
   }
   if (!Number.isInteger(iterations) || iterations < LEAST_ITERATIONS || iterations > MOST_ITERATIONS) {
     throw new RangeError(
-      `"${name}.iterations" expected an integer from ${LEAST_ITERATIONS} to ${MOST_ITERATIONS}, got ${iterations}`,
+      `"${name}.iterations" expected an integer from ${LEAST_ITERATIONS} to ${MOST_ITERATIONS}, got ${
+        typeof iterations === "number" ? iterations : describe(iterations)
+      }`,
     );
   }
-  return {
-    algorithm: "PBES2-HS512+A256KW",
-    kid: undefined,
-    key: new TextEncoder().encode(passphrase),
-    iterations,
-  };
+}
+
+/** Imports the keys of a checked list. The caller disposes of them. */
+export async function importKeys(
+  name: "recipients" | "identities",
+  list: readonly (Recipient | Identity)[],
+): Promise<readonly JoseKey[]> {
+  const keys: JoseKey[] = [];
+  try {
+    for (const [i, each] of list.entries()) {
+      keys.push(await importKey(`${name}[${i}]`, each, name === "recipients"));
+    }
+    return keys;
+  } catch (error) {
+    disposeKeys(keys);
+    throw error;
+  }
+}
+
+export function disposeKeys(keys: readonly JoseKey[]): void {
+  for (const { key } of keys) if (key instanceof Secret) key.dispose();
+}
+
+function importKey(name: string, value: Recipient | Identity, isRecipient: boolean): Promise<JoseKey> | JoseKey {
+  if (value instanceof CryptoKey) return fromCryptoKey(name, value, isRecipient);
+  if ("passphrase" in value) return fromPassphrase(value as Passphrase);
+  return fromJWK(name, value as JWK, isRecipient);
+}
+
+function fromPassphrase({ passphrase, iterations = LEAST_ITERATIONS }: Passphrase): JoseKey {
+  const key = secretOf(new TextEncoder().encode(passphrase));
+  return { algorithm: "PBES2-HS512+A256KW", kid: undefined, key, iterations };
 }
 
 async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<JoseKey> {
-  const { kty, crv, kid, d, k } = jwk;
+  const { kty, crv, kid, d } = jwk;
   const algorithm = algorithmOf(name, jwk);
   if (kid !== undefined && typeof kid !== "string") {
     throw new TypeError(`"${name}.kid" expected a string, got ${describe(kid)}`);
@@ -118,6 +147,7 @@ async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<Jo
   if (!isRecipient && kty !== "oct" && d === undefined) {
     throw new TypeError(`"${name}" expected a private key, got a public one`);
   }
+  if (kty === "oct") return { algorithm, kid, key: symmetricKey(name, jwk), iterations: undefined };
   checkCoordinates(name, jwk);
   const members = isRecipient ? PUBLIC_MEMBERS[kty!] : undefined;
   const used = members ? Object.fromEntries(members.map((member) => [member, jwk[member]])) : jwk;
@@ -128,12 +158,28 @@ async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<Jo
     const kind = crv === undefined ? kty : `${kty} ${crv}`;
     throw new TypeError(`"${name}" expected a JWK that can be imported as ${kind}`, { cause });
   }
-  if (kty === "oct" && (key as Uint8Array).length !== 32) {
-    const got = typeof k === "string" ? `${(key as Uint8Array).length} bytes` : describe(k);
-    throw new RangeError(`"${name}.k" expected 32 bytes, got ${got}`);
-  }
   if (kty === "RSA") checkModulus(name, key as CryptoKey);
-  return { algorithm, kid, key, iterations: undefined };
+  return { algorithm, kid, key: key as CryptoKey, iterations: undefined };
+}
+
+/** The key of a JWK of the kind oct. */
+function symmetricKey(name: string, { k }: JWK): Secret {
+  const bytes = typeof k === "string" ? fromBase64Url(k) : undefined;
+  if (!bytes) {
+    throw new TypeError(`"${name}.k" expected base64url, got ${typeof k === "string" ? "other text" : describe(k)}`);
+  }
+  const key = secretOf(bytes);
+  if (key.length === AES_KEY && key.bytes.some((byte) => byte !== 0)) return key;
+  const got = key.length === AES_KEY ? "nothing but zero bytes" : `${key.length} bytes`;
+  key.dispose();
+  throw new RangeError(`"${name}.k" expected ${AES_KEY} random bytes, got ${got}`);
+}
+
+/** A copy of `bytes`, which are zeroed. */
+function secretOf(bytes: Bytes): Secret {
+  const secret = Secret.from(bytes);
+  bytes.fill(0);
+  return secret;
 }
 
 /** Deno 2.9 imports coordinates of a wrong length, and fails when they are used. */
