@@ -37,6 +37,8 @@
  * @module
  */
 
+import "./src/runtime/mod.ts"; // first: it refuses runtimes that are too old
+
 export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/cipher/handle.ts";
 export { DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";
 export { CipherStream } from "./src/streams/cipher_stream.ts";
@@ -52,7 +54,8 @@ export type { CipherEngineName, EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
-export { openSealed, SealedReader } from "./src/sealed/reader.ts";
+export { openSealed } from "./src/sealed/open.ts";
+export { SealedReader } from "./src/sealed/reader.ts";
 export { RangeReader, type SealedStreamOptions } from "./src/sealed/range_reader.ts";
 export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./src/sealed/source.ts";
 export {

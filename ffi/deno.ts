@@ -4,7 +4,7 @@
  * @module
  */
 
-import { allocUnsafe } from "../src/runtime/mod.ts";
+import { allocUnsafe } from "../src/runtime/web.ts";
 import type { Adapter, Calls } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 

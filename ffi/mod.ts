@@ -18,9 +18,9 @@ function currentAdapter(): Adapter | undefined {
   if ("Deno" in globalThis) return adapter = denoAdapter(Deno);
   // Not an import of node:process: Deno would load that module at startup, which is slow.
   const { process } = globalThis as { process?: BunSystem & NodeSystem };
-  const bunFFI = process?.getBuiltinModule("bun:ffi") as BunFFI | undefined;
+  const bunFFI = process?.getBuiltinModule?.("bun:ffi") as BunFFI | undefined;
   if (bunFFI) return adapter = bunAdapter(bunFFI, process!);
-  const nodeFFI = process && nodeFFIOf(process);
+  const nodeFFI = process?.getBuiltinModule && nodeFFIOf(process);
   return nodeFFI && (adapter = nodeAdapter(nodeFFI, process));
 }
 

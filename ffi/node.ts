@@ -5,7 +5,7 @@
  */
 
 import { KcapiError } from "../src/errors.ts";
-import { allocUnsafe } from "../src/runtime/mod.ts";
+import { allocUnsafe } from "../src/runtime/web.ts";
 import { type Adapter, type Calls, systemPaths } from "./adapter.ts";
 import { type CType, symbols } from "./symbols.ts";
 

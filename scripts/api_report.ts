@@ -152,6 +152,8 @@ function* declaration(name: string, kind: string, def: Definition): Generator<st
     ];
     yield heads.join(" ");
     for (const member of members(def)) yield `  ${member}`;
+  } else if (kind === "reference") {
+    yield `${name}, as in the first entry that has it`;
   } else {
     throw new Error(`the API report knows no declaration of the kind ${kind}`);
   }

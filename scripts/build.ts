@@ -14,6 +14,7 @@ export const ENTRIES = [
   "mod.ts",
   "src/cli.ts",
   "src/envelope/mod.ts",
+  "src/sealed/mod.ts",
   "src/tink/mod.ts",
   "src/workers/cipher_worker.ts",
 ];

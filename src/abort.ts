@@ -4,7 +4,7 @@
  * @module
  */
 
-import { getterOf } from "./bytes.ts";
+import { describe, getterOf } from "./bytes.ts";
 
 /**
  * The members of the prototype, so that own properties of a signal cannot replace them. Not those of
@@ -16,13 +16,27 @@ const abortedOf = getterOf<boolean>(AbortSignal.prototype, "aborted");
 const reasonOf = getterOf<unknown>(AbortSignal.prototype, "reason");
 
 /** Whether `value` is an AbortSignal. An object that only inherits from its prototype is not. */
-export function isSignal(value: unknown): value is AbortSignal {
+function isSignal(value: unknown): value is AbortSignal {
   try {
     abortedOf.call(value);
     return true;
   } catch {
     return false;
   }
+}
+
+/** Checks the option `signal`. */
+export function checkSignal(signal: unknown): AbortSignal | undefined {
+  if (signal !== undefined && !isSignal(signal)) {
+    throw new TypeError(`"signal" expected an AbortSignal, got ${describe(signal)}`);
+  }
+  return signal;
+}
+
+/** The option `signal` as a list, which is empty if there is none. */
+export function signalsOf(signal: unknown): readonly AbortSignal[] {
+  const checked = checkSignal(signal);
+  return checked ? [checked] : [];
 }
 
 /** Listens to the signals for a target, which it holds weakly unless it retains it. */

@@ -5,7 +5,7 @@
  */
 
 import { type Bytes, type IovCursor, subarray } from "./bytes.ts";
-import { allocUnsafe } from "./runtime/mod.ts";
+import { allocUnsafe } from "./runtime/web.ts";
 
 const LEAST = 1024;
 

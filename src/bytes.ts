@@ -8,8 +8,6 @@
  * @module
  */
 
-import { createRuntimeError } from "./runtime/mod.ts";
-
 /** Bytes of a caller: an ArrayBuffer or any view. Shared and resizable memory is refused at run time. */
 export type BytesLike = ArrayBuffer | ArrayBufferView;
 
@@ -22,7 +20,9 @@ export type Bytes = Uint8Array<ArrayBuffer>;
  */
 export function getterOf<T>(prototype: object, name: string | symbol): (this: unknown) => T {
   const getter = Object.getOwnPropertyDescriptor(prototype, name)?.get;
-  if (!getter) throw createRuntimeError(`this one has no "${String(name)}"`);
+  if (!getter) {
+    throw new Error(`@kcapi/streams needs a newer release of this browser or runtime: it has no "${String(name)}"`);
+  }
   return getter;
 }
 

@@ -11,6 +11,19 @@ import { nearestWord } from "./edit_distance.ts";
 export type OptionNames<T> = Readonly<Record<keyof Required<T>, true>>;
 
 /**
+ * Checks that a value is one of a list.
+ *
+ * @throws {TypeError} If it is not, or {RangeError} if it is a wrong number. The message names the list.
+ */
+export function oneOf<T extends string | number>(name: string, value: unknown, values: readonly T[]): T {
+  if (values.includes(value as T)) return value as T;
+  const isNumber = typeof value === "number" && typeof values[0] === "number";
+  const got = typeof value === "string" ? JSON.stringify(value.slice(0, 40)) : isNumber ? value : describe(value);
+  const message = `"${name}" expected ${values.map((each) => JSON.stringify(each)).join(" or ")}, got ${got}`;
+  throw isNumber ? new RangeError(message) : new TypeError(message);
+}
+
+/**
  * Checks that a value is an object and has no unknown options. A misspelled option would otherwise have no effect.
  *
  * @param argument The name of the argument in messages.

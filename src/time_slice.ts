@@ -4,7 +4,7 @@
  * @module
  */
 
-import { setImmediate } from "./runtime/mod.ts";
+import { setImmediate } from "./runtime/web.ts";
 
 /** The work yields after this many milliseconds. */
 const SLICE_LENGTH = 4;

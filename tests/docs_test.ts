@@ -35,6 +35,7 @@ const snippets = pages.flatMap(snippetsOf);
 const MODULES = {
   "@kcapi/streams": new URL("../mod.ts", import.meta.url).href,
   "@kcapi/streams/envelope": new URL("../src/envelope/mod.ts", import.meta.url).href,
+  "@kcapi/streams/sealed": new URL("../src/sealed/mod.ts", import.meta.url).href,
   "@kcapi/streams/tink": new URL("../src/tink/mod.ts", import.meta.url).href,
   "jose": new URL("../node_modules/jose/dist/webapi/index.js", import.meta.url).href,
   "@std/assert": new URL("./support/std_standins.ts", import.meta.url).href,

@@ -16,7 +16,8 @@ import {
 } from "../mod.ts";
 import { ByteQueue } from "../src/byte_queue.ts";
 import { BatchTransform } from "../src/executors/batch_transform.ts";
-import { unsealRule } from "../src/sealed/batches.ts";
+import { ENGINES } from "../src/sealed/engines.ts";
+import { unsealRule } from "../src/sealed/rules.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { deriveKeys, openSegmentCipher } from "../src/sealed/segment_cipher.ts";
 import { IovCursor } from "../src/bytes.ts";
@@ -182,7 +183,7 @@ for (const format of [CTR, GCM]) {
 
 for (const format of [CTR, GCM]) {
   test(`${format.cipher}: the keys of HKDF and their intermediate values are zeroed`, () => {
-    const plan = checkSealOptions(optionsOf(format));
+    const plan = checkSealOptions(optionsOf(format), ENGINES);
     const header = { salt: bytes(16), prefix: bytes(7) };
     using watching = watchKeys();
     const size = format === CTR ? 16 + 32 : 16;
@@ -196,7 +197,7 @@ for (const format of [CTR, GCM]) {
 }
 
 test("the derived keys are zeroed if no cipher opens", () => {
-  const plan = checkSealOptions(optionsOf(CTR));
+  const plan = checkSealOptions(optionsOf(CTR), ENGINES);
   const derived = Secret.from(bytes(5 + 32));
   const memory = derived.bytes;
   const unfit = { ...plan.format, keySize: 5 as 16 };
@@ -300,7 +301,7 @@ for (const format of [CTR, GCM]) {
   });
 
   test(`${name}: a segment opens only at its own position`, () => {
-    const { format: checked, key, associatedData } = checkSealOptions(options);
+    const { format: checked, key, associatedData } = checkSealOptions(options, ENGINES);
     const header = { salt: bytes(16), prefix: bytes(7) };
     const segments = openSegmentCipher(
       checked,
@@ -368,7 +369,7 @@ test("each stream has its own salt and nonce prefix", async () => {
 
 /** Seals segments that no stream seals. */
 function writer(options: SealOptions) {
-  const plan = checkSealOptions(options);
+  const plan = checkSealOptions(options, ENGINES);
   const header = { salt: bytes(16, 3), prefix: bytes(7, 4) };
   const segments = openSegmentCipher(
     plan.format,

@@ -13,7 +13,8 @@ import {
   unsealedSize,
 } from "../mod.ts";
 import { BatchTransform } from "../src/executors/batch_transform.ts";
-import { sealRule } from "../src/sealed/batches.ts";
+import { ENGINES } from "../src/sealed/engines.ts";
+import { sealRule } from "../src/sealed/rules.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { type Bytes, bytes, collect, concat } from "./support/bytes.ts";
 import {
@@ -89,7 +90,7 @@ test(
 );
 
 test("a segment after the last segment number is EOVERFLOW", async () => {
-  const plan = checkSealOptions(optionsOf());
+  const plan = checkSealOptions(optionsOf(), ENGINES);
   const sealer = new BatchTransform(sealRule(plan, { salt: bytes(16), prefix: bytes(7) }, 2 ** 32 - 3), false);
   sealer.write([bytes(10 * STRIDE)]);
   let segments = 0;

@@ -14,7 +14,8 @@ import {
   UnsealStream,
   WorkerPool,
 } from "../mod.ts";
-import { sealFactory } from "../src/sealed/batches.ts";
+import { ENGINES } from "../src/sealed/engines.ts";
+import { sealFactory } from "../src/sealed/rules.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
 import { TransformIterator } from "../src/streams/iterate.ts";
 import { openerOf } from "../src/streams/source.ts";
@@ -161,7 +162,7 @@ test("WebCrypto: a signal ends a stream that tries its keys", async () => {
 
 test("WebCrypto: the copy of the key is zeroed when the keys of the stream are derived", async () => {
   for (const format of CTR_AND_GCM) {
-    const plan = checkSealOptions({ key: KEY, format, engine });
+    const plan = checkSealOptions({ key: KEY, format, engine }, ENGINES);
     const copy = plan.key.bytes;
     await collect(new TransformIterator(sealFactory(plan), openerOf(bytes(10))));
     assertEquals([plan.key.isDisposed, copy], [true, new Uint8Array(32)]);

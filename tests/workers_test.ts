@@ -28,7 +28,8 @@ import {
 } from "../mod.ts";
 import { parseAlgorithm } from "../src/algorithms.ts";
 import { checkSealOptions } from "../src/sealed/options.ts";
-import { sealFactory } from "../src/sealed/batches.ts";
+import { ENGINES } from "../src/sealed/engines.ts";
+import { sealFactory } from "../src/sealed/rules.ts";
 import { TransformIterator } from "../src/streams/iterate.ts";
 import { openerOf } from "../src/streams/source.ts";
 import { StreamPair } from "../src/streams/stream_pair.ts";
@@ -177,7 +178,10 @@ async function compareSealed(pool: WorkerPool, random: Sealed): Promise<void> {
   const { format, direction, length, inPlace, isStream } = random;
   const base = { key: KEY, associatedData: IV, format, engine: "auto", inPlace } as const;
   const plaintext = bytes(length, length);
-  const [alone, pooled] = [checkSealOptions({ ...base, inPlace: false }), checkSealOptions({ ...base, pool })];
+  const [alone, pooled] = [
+    checkSealOptions({ ...base, inPlace: false }, ENGINES),
+    checkSealOptions({ ...base, pool }, ENGINES),
+  ];
   const header = { salt: bytes(alone.format.keySize, 4), prefix: bytes(7, 5) };
   const sealed = await collect(new TransformIterator(sealFactory(alone, header), openerOf(plaintext)));
   if (direction === "encrypt") {

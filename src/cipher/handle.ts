@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkSignal } from "../abort.ts";
 import { type Algorithm, parseAlgorithm } from "../algorithms.ts";
 import { ByteIterator } from "../streams/byte_iterator.ts";
 import {
@@ -22,7 +23,7 @@ import type { KernelKey } from "../keyring/kernel_key.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { EngineStream } from "./engine_stream.ts";
-import { checkEngine, checkIV, checkSignal, ownKey } from "./options.ts";
+import { checkEngine, checkIV, ownKey } from "./options.ts";
 
 /** Options of {@linkcode CipherHandle.open}. */
 export interface CipherHandleOptions {

@@ -4,33 +4,26 @@
  * @module
  */
 
-import { isSignal } from "../abort.ts";
 import { type Algorithm, hasSectors, padsByDefault } from "../algorithms.ts";
 import { type Bytes, describe, toUint8Array } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
+import { oneOf } from "../options.ts";
 import { ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 
 /** PKCS#7 (RFC 5652), or no padding. */
 export type Padding = "pkcs7" | "none";
 
-/**
- * The chosen engine, `"auto"` by default.
- *
- * @param more The additional engines of sealed streams.
- */
-export function checkEngine<T extends string = never>(
-  engine: unknown = "auto",
-  more: readonly T[] = [],
-): EngineChoice | T {
-  if (engine === "webcrypto" && more.length === 0) {
+/** The chosen engine, `"auto"` by default. */
+export function checkEngine(engine: unknown = "auto"): EngineChoice {
+  if (engine === "webcrypto") {
     throw new TypeError(
       '"engine" expected "auto", "kernel" or "userspace", got "webcrypto", which runs sealed streams only',
     );
   }
-  return oneOf("engine", engine, ["auto", "kernel", "userspace", ...more]);
+  return oneOf("engine", engine, ["auto", "kernel", "userspace"]);
 }
 
 /** A copy of the key, which the caller owns. Or the kernel key, if the chosen engine can use it. */
@@ -130,28 +123,4 @@ function checkSector(sector: unknown = 0): bigint {
     throw new RangeError(`"sector" expected an integer from 0 to 2^64 - 1 (a bigint above 2^53), got ${sector}`);
   }
   return BigInt(sector);
-}
-
-/** The signal, or undefined. */
-export function checkSignal(signal: unknown): AbortSignal | undefined {
-  if (signal !== undefined && !isSignal(signal)) {
-    throw new TypeError(`"signal" expected an AbortSignal, got ${describe(signal)}`);
-  }
-  return signal;
-}
-
-/** A list of the signal, or an empty list. */
-export function signalsOf(signal: unknown): readonly AbortSignal[] {
-  const checked = checkSignal(signal);
-  return checked ? [checked] : [];
-}
-
-function oneOf<T extends string>(name: string, value: unknown, values: readonly T[]): T {
-  if (values.includes(value as T)) return value as T;
-  const list = values.map((each) => `"${each}"`).join(" or ");
-  throw new TypeError(
-    `"${name}" expected ${list}, got ${
-      typeof value === "string" ? JSON.stringify(value.slice(0, 20)) : describe(value)
-    }`,
-  );
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { signalsOf } from "../abort.ts";
 import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
@@ -18,7 +19,7 @@ import { cipherRule, tryCipher } from "./batches.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import { checkIVPrefix, withIVPrefix } from "./iv_prefix.ts";
-import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding, signalsOf } from "./options.ts";
+import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding } from "./options.ts";
 
 /** The options of a stream, without its key. */
 export interface CipherParameters {

@@ -8,6 +8,7 @@ import * as fs from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { type EngineChoice, openSealed, seal, type SealedFormatName, type SealOptions, unseal } from "../../mod.ts";
+import { ENGINES } from "../sealed/engines.ts";
 import { checkFormat, FORMAT_NAMES } from "../sealed/format.ts";
 import { checkSealOptions } from "../sealed/options.ts";
 import { Secret } from "../secret.ts";
@@ -145,7 +146,7 @@ async function unsealRange(
   args: Arguments,
 ): Promise<void> {
   const source = { size: input.size!, read: (start: number, end: number) => readRange(input, start, end) };
-  asUsage(() => checkSealOptions(options));
+  asUsage(() => checkSealOptions(options, ENGINES));
   using file = await openSealed(source, options);
   const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
   if (isNone) throw wrongUsage(`--range expects some of the ${file.size} bytes of the plaintext`);

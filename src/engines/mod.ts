@@ -7,7 +7,8 @@
 import { load, loadIfGranted } from "../../ffi/mod.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type ErrorCode, KcapiError } from "../errors.ts";
-import type { KernelKey, Key } from "../keyring/kernel_key.ts";
+import { disposeKey, type KernelKey, type Key } from "../keyring/kernel_key.ts";
+import { requireServer } from "../runtime/mod.ts";
 import { Secret } from "../secret.ts";
 import { withHint } from "../system/hints.ts";
 import type { CipherEngineName, Engine } from "./engine.ts";
@@ -36,9 +37,16 @@ const FALL_BACK: ReadonlySet<ErrorCode> = new Set([
  *
  * @param key Owned by this call, also if it fails. With the kernel engine, this call disposes of it. The userspace
  * engine disposes of it in `close()`. A key of the kernel's keyring needs the kernel engine, whatever the choice.
- * @throws {KcapiError} If the chosen engine does not support the algorithm, or with `"auto"` neither engine.
+ * @throws {KcapiError} If the chosen engine does not support the algorithm, or with `"auto"` neither engine. ENOSYS if
+ * this is no server runtime.
  */
 export function openEngine(algorithm: Algorithm, key: Key, choice: EngineChoice): Engine {
+  try {
+    requireServer("open");
+  } catch (error) {
+    disposeKey(key);
+    throw error;
+  }
   if (!(key instanceof Secret)) return openWithKernelKey(algorithm, key);
   if (choice === "userspace") return openUserspace(algorithm, key);
   try {

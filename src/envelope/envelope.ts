@@ -7,7 +7,9 @@
 import { untilAborted } from "../abort.ts";
 import { type Bytes, type BytesLike, describe, inOnePiece, toUint8Array } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { openSealed, type SealedReader } from "../sealed/reader.ts";
+import { ENGINES } from "../sealed/engines.ts";
+import { openSealed } from "../sealed/open.ts";
+import type { SealedReader } from "../sealed/reader.ts";
 import { anySource, type SealedSource, type SourceReadOptions } from "../sealed/source.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
 import { checkSealOptions, type SealOptions, type SealStreamOptions } from "../sealed/options.ts";
@@ -258,5 +260,5 @@ function checkOpenOptions(options: EnvelopeOpenOptions): EnvelopeOpenOptions {
 
 /** Checks options of sealed streams, whose key comes later. */
 function checkStreamOptions(options: SealStreamOptions & Pick<SealOptions, "format">): void {
-  checkSealOptions({ ...options, key: crypto.getRandomValues(new Uint8Array(32)) }).key.dispose();
+  checkSealOptions({ ...options, key: crypto.getRandomValues(new Uint8Array(32)) }, ENGINES).key.dispose();
 }

@@ -8,7 +8,7 @@ import { ByteQueue } from "../byte_queue.ts";
 import { type Bytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import { setImmediate } from "../runtime/mod.ts";
+import { setImmediate } from "../runtime/web.ts";
 import type { Transform } from "../streams/transform.ts";
 import type { BatchPosition, BatchResult, Session, SplitRule } from "./executor.ts";
 

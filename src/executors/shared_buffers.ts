@@ -10,7 +10,7 @@
 
 import type { Bytes } from "../bytes.ts";
 import type { BufferPool } from "../byte_queue.ts";
-import { allocUnsafe } from "../runtime/mod.ts";
+import { allocUnsafe } from "../runtime/web.ts";
 
 /** Holds a batch of 1 MiB and a byte more. A buffer for less than half of that is not worth it. */
 const SIZE = 17 * 64 * 1024;

@@ -9,7 +9,8 @@ import type { BufferPool } from "../byte_queue.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { disposeKey, type Key } from "../keyring/kernel_key.ts";
-import { setImmediate } from "../runtime/mod.ts";
+import { requireServer } from "../runtime/mod.ts";
+import { setImmediate } from "../runtime/web.ts";
 import { type BatchPosition, type BatchResult, type Job, registerExecutor, type Session } from "./executor.ts";
 import { PoolWorker, type StreamRegistration, type Task } from "./pool_worker.ts";
 import { SharedBufferPool } from "./shared_buffers.ts";
@@ -75,8 +76,10 @@ export class WorkerPool implements Disposable {
    * @param size The number of Workers, by default that of processors.
    * @throws {TypeError} If it is no number.
    * @throws {RangeError} If it is not an integer from 1 to 1024.
+   * @throws {KcapiError} ENOSYS in a browser.
    */
   constructor(size: number = processorCount()) {
+    requireServer("WorkerPool");
     if (typeof size !== "number") throw new TypeError(`"size" expected a number, got ${describe(size)}`);
     if (!Number.isInteger(size) || size < 1 || size > MOST_WORKERS) {
       throw new RangeError(`"size" expected an integer from 1 to ${MOST_WORKERS}, got ${size}`);
@@ -132,6 +135,7 @@ function createClosedError(): KcapiError {
 
 /** Node has no `navigator` with `--no-experimental-global-navigator`. */
 function processorCount(): number {
+  requireServer("WorkerPool");
   return globalThis.navigator?.hardwareConcurrency ?? process.getBuiltinModule("node:os").availableParallelism();
 }
 

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
+import { nodeBuffer } from "../runtime/mod.ts";
 
 /** Bytes of a line of 64 characters. */
 const LINE = 48;
@@ -15,6 +15,7 @@ const LINE = 48;
 export function base64Encoder(inLines: boolean): TransformStream<Bytes, Bytes> {
   const unit = inLines ? LINE : 3;
   let tail: Bytes = new Uint8Array(0);
+  const Buffer = nodeBuffer();
   const encode = (bytes: Bytes): Bytes => {
     const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
     return new TextEncoder().encode(inLines ? text.replace(/.{1,64}/g, "$&\n") : text);
@@ -36,6 +37,7 @@ export function base64Encoder(inLines: boolean): TransformStream<Bytes, Bytes> {
 export function base64Decoder(): TransformStream<Bytes, Bytes> {
   let rest = "";
   let isPadded = false;
+  const Buffer = nodeBuffer();
   return new TransformStream({
     transform(chunk, controller) {
       const added = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length).toString("latin1").replace(/\s+/g, "");

@@ -5,6 +5,7 @@
  */
 
 import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
+import { nodeCrypto, requireServer } from "../runtime/mod.ts";
 import { Secret } from "../secret.ts";
 
 /** A hash by OpenSSL's name. */
@@ -81,6 +82,7 @@ export async function opensslKey(
       throw new RangeError(`"${name}" expected an integer from ${least} to ${MOST_BYTES}, got ${size}`);
     }
   }
+  requireServer("opensslKey");
   using secret = passphraseSecret(passphrase);
   using derived = await derive(secret, saltBytes, derivation, keySize + ivSize);
   return { key: copyOf(derived.bytes.subarray(0, keySize)), iv: copyOf(derived.bytes.subarray(keySize)) };
@@ -133,7 +135,7 @@ function encode(text: string): Bytes {
 /** The derived bytes: the key, and behind it the IV. */
 export async function derive(passphrase: Secret, salt: Bytes, derivation: Derivation, length: number): Promise<Secret> {
   const { kdf, digest, iterations } = derivation;
-  const { createHash, pbkdf2 } = process.getBuiltinModule("node:crypto");
+  const { createHash, pbkdf2 } = nodeCrypto();
   const derived = Secret.alloc(length);
   if (kdf === "pbkdf2") {
     const bytes = await new Promise<Uint8Array>((resolve, reject) => {

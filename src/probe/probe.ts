@@ -6,7 +6,7 @@
 
 import type { Library } from "../../ffi/adapter.ts";
 import { hasFFI, loadIfGranted } from "../../ffi/mod.ts";
-import { platformInfo } from "../runtime/mod.ts";
+import { platformInfo, requireServer } from "../runtime/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
 import type { CipherEngineName } from "../engines/engine.ts";
 import { measureLimits, openKernel } from "../engines/kernel.ts";
@@ -138,6 +138,7 @@ const COMMON: readonly string[] = ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)
  * prompt: a missing permission is reported as a problem. The report is plain data for `JSON.stringify()`.
  *
  * @returns The report.
+ * @throws {KcapiError} ENOSYS in a browser.
  *
  * @example Usage
  * ```ts
@@ -151,6 +152,7 @@ const COMMON: readonly string[] = ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)
  * ```
  */
 export function probe(): ProbeReport {
+  requireServer("probe");
   return report({ system: thisSystem, library: loadIfGranted() });
 }
 
@@ -165,6 +167,7 @@ export function probe(): ProbeReport {
  * those that only the kernel may use.
  *
  * @returns The list.
+ * @throws {KcapiError} ENOSYS in a browser.
  *
  * @example Usage
  * ```ts
@@ -178,6 +181,7 @@ export function probe(): ProbeReport {
  * ```
  */
 export function listCiphers(): CipherInfo[] {
+  requireServer("listCiphers");
   return list({ system: thisSystem, library: loadIfGranted() });
 }
 

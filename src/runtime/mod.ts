@@ -4,6 +4,9 @@
  * @module
  */
 
+import { KcapiError } from "../errors.ts";
+import { replaceAllocator } from "./web.ts";
+
 /** The globals that identify the runtime. */
 export interface RuntimeGlobals {
   readonly Deno?: { readonly version: { readonly deno: string } };
@@ -18,7 +21,7 @@ export interface RuntimeGlobals {
 interface Globals extends RuntimeGlobals {
   readonly Deno?: typeof Deno;
   readonly process?: RuntimeGlobals["process"] & { readonly platform: string; readonly arch: string };
-  setImmediate(callback: () => void): unknown;
+  readonly Buffer?: { allocUnsafeSlow(length: number): { readonly buffer: ArrayBufferLike } };
 }
 
 const globals = globalThis as unknown as Globals;
@@ -26,27 +29,22 @@ const globals = globalThis as unknown as Globals;
 /** The oldest supported release of each runtime. `tests/oldest_test.ts` runs them. */
 export const OLDEST = { Deno: "2.5.0", Bun: "1.2.20", Node: "22.3.0" } as const;
 
-/** Creates the error for an unsupported runtime. */
-export function createRuntimeError(what: string): Error {
-  const { Deno, Bun, Node } = OLDEST;
-  return new Error(`@kcapi/streams needs Deno ${Deno}, Bun ${Bun} or Node ${Node}, or a later release: ${what}`);
-}
-
-/** @throws {Error} If the runtime is too old or unknown. */
+/**
+ * Checks the version of a server runtime. Everything else is a browser or a worker, where `bytes.ts` checks features.
+ *
+ * @throws {Error} If it is too old.
+ */
 export function checkRuntime({ Deno, Bun, process }: RuntimeGlobals): void {
   const [name, version] = Deno
     ? ["Deno", Deno.version.deno] as const
     : Bun
     ? ["Bun", Bun.version] as const
     : ["Node", process?.versions?.node] as const;
-  if (version !== undefined && isOlder(version, OLDEST[name])) throw createRuntimeError(`this is ${name} ${version}`);
-  // Deno has `process` too, but its first use is slow.
-  if (!Deno && process?.getBuiltinModule === undefined) {
-    throw createRuntimeError(
-      "this is a browser, or a worker without Node's modules: it has no process.getBuiltinModule (in Cloudflare Workers " +
-        "the flag nodejs_compat adds it)",
-    );
-  }
+  if (version === undefined || !isOlder(version, OLDEST[name])) return;
+  throw new Error(
+    `@kcapi/streams needs Deno ${OLDEST.Deno}, Bun ${OLDEST.Bun} or Node ${OLDEST.Node}, or a later release: this is ` +
+      `${name} ${version}`,
+  );
 }
 
 function isOlder(version: string, oldest: string): boolean {
@@ -95,23 +93,58 @@ export function marksInheritedDescriptors(): boolean {
   return runtimeName() !== "deno";
 }
 
-/**
- * Allocates memory, without zeroing it if the runtime can avoid that. The caller overwrites or clears all of it.
- *
- * In Deno, a zeroed array is faster, because its Buffer is written in JavaScript.
- */
-export const allocUnsafe: (length: number) => Uint8Array<ArrayBuffer> = globals.Deno === undefined
-  ? (length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer)
-  : (length) => new Uint8Array(length);
+// In Deno, a zeroed array is faster, because its Buffer is written in JavaScript.
+if (globals.Deno === undefined && globals.Buffer !== undefined) {
+  const { Buffer } = globals;
+  replaceAllocator((length) => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer as ArrayBuffer));
+}
 
-/** The runtime's setImmediate, captured at import, because a test may replace the timers of its runtime. */
-export const setImmediate: (callback: () => void) => void = globals.setImmediate?.bind(globalThis);
+/**
+ * Whether this is a server runtime, which has Node's modules. A browser does not, nor does workerd without its flag
+ * `nodejs_compat`.
+ */
+export function hasNodeModules(): boolean {
+  // Deno has `process` too, but its first use is slow.
+  return globals.Deno !== undefined || globals.process?.getBuiltinModule !== undefined;
+}
+
+/**
+ * Checks that this is a server runtime.
+ *
+ * @param operation What needs one.
+ * @throws {KcapiError} ENOSYS if it is not.
+ */
+export function requireServer(operation: string): void {
+  if (hasNodeModules()) return;
+  throw new KcapiError(
+    "ENOSYS",
+    operation,
+    "this needs a server runtime: Deno, Bun, Node, or Cloudflare Workers with nodejs_compat",
+    { hint: "in a browser, use sealed streams: SealStream, UnsealStream, seal(), unseal() and openSealed()" },
+  );
+}
 
 let crypto: typeof import("node:crypto") | undefined;
 
-/** `node:crypto`, loaded when it is first used: loading it takes as long as starting the runtime. */
+/**
+ * `node:crypto`, loaded when it is first used: loading it takes as long as starting the runtime.
+ *
+ * @throws {KcapiError} ENOSYS if this is no server runtime.
+ */
 export function nodeCrypto(): typeof import("node:crypto") {
-  return crypto ??= process.getBuiltinModule("node:crypto");
+  if (crypto) return crypto;
+  requireServer("node:crypto");
+  return crypto = process.getBuiltinModule("node:crypto");
+}
+
+/**
+ * `Buffer`, not imported: a bundler for browsers would look for `node:buffer`.
+ *
+ * @throws {KcapiError} ENOSYS if this is no server runtime.
+ */
+export function nodeBuffer(): typeof import("node:buffer").Buffer {
+  requireServer("node:buffer");
+  return process.getBuiltinModule("node:buffer").Buffer;
 }
 
 /** Reads a small text file. Returns an error if that fails or needs a permission that is not granted. */

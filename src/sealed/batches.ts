@@ -1,26 +1,14 @@
 /**
- * Sealing and unsealing in batches of segments: how a stream is split, and how a batch is run. Streams, `openSealed()`
- * and Workers share this code.
+ * Runs batches of segments in this thread, or in that of a Worker, on the kernel or in `node:crypto`.
  *
  * @module
  */
 
-import { parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, inOnePiece, IovCursor } from "../bytes.ts";
-import type { CipherEngineName, EngineName } from "../engines/engine.ts";
-import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
-import { BatchTransform } from "../executors/batch_transform.ts";
-import {
-  type BatchPosition,
-  type Job,
-  type LocalSession,
-  localSession,
-  type Session,
-  type SplitRule,
-} from "../executors/executor.ts";
-import { allocUnsafe, cryptoBackend } from "../runtime/mod.ts";
+import type { EngineChoice } from "../engines/mod.ts";
+import { type BatchPosition, type Job, type LocalSession, localSession } from "../executors/executor.ts";
+import { allocUnsafe } from "../runtime/web.ts";
 import type { Secret } from "../secret.ts";
-import type { TransformFactory } from "../streams/transform.ts";
 import {
   checkIndex,
   createBadMessageError,
@@ -28,13 +16,9 @@ import {
   type Header,
   headerBytes,
   MOST_SEGMENTS,
-  parseHeader,
-  randomHeader,
   SegmentLayout,
 } from "./format.ts";
-import type { SealPlan } from "./options.ts";
-import { deriveKeys, openSegmentCipher, type SegmentCipher } from "./segment_cipher.ts";
-import { openWebCrypto } from "./webcrypto.ts";
+import { openSegmentCipher, type SegmentCipher } from "./segment_cipher.ts";
 
 /** Sealing or unsealing under the keys that were derived for one stream, as plain values. */
 export interface SealedJob extends Omit<Job, "engine"> {
@@ -42,133 +26,6 @@ export interface SealedJob extends Omit<Job, "engine"> {
   readonly format: Format;
   readonly header: Header;
   readonly engine: EngineChoice;
-}
-
-/**
- * A stream that seals.
- *
- * @param header The header. Only tests pass one: a salt must be random.
- */
-export function sealFactory(plan: SealPlan, header: Header = randomHeader(plan.format)): TransformFactory {
-  return factoryOf(plan, () => sealRule(plan, header));
-}
-
-/** A stream that unseals. */
-export function unsealFactory(plan: SealPlan): TransformFactory {
-  return factoryOf(plan, () => unsealRule(plan));
-}
-
-function factoryOf({ key, signals, inPlace }: SealPlan, makeRule: () => SplitRule): TransformFactory {
-  return {
-    signals,
-    inPlace,
-    open() {
-      try {
-        return new BatchTransform(makeRule(), inPlace);
-      } catch (error) {
-        key.dispose();
-        throw error;
-      }
-    },
-    discard: () => key.dispose(),
-  };
-}
-
-/**
- * How plaintext is split. Whether a segment is the last one is part of its nonce, so that a full segment waits for
- * another byte, or for the end.
- *
- * @param first The number of the first segment: for tests of the last ones.
- */
-export function sealRule(plan: SealPlan, header: Header, first = 0): SplitRule {
-  const { plaintext } = new SegmentLayout(plan.format);
-  return {
-    engine: undefined,
-    headSize: 0,
-    first,
-    lookahead: 1,
-    isEager: false,
-    hasEnd: false,
-    isContiguous: false,
-    lengthOf: (index, count) => plaintext.lengthOf(index, count),
-    countOf: (index, length) => plaintext.countOf(index, length),
-    positionOf: (index, isLast) => ({ index, isLast }),
-    open: () => openSession("seal", plan, header),
-    discard: () => plan.key.dispose(),
-  };
-}
-
-/**
- * How sealed bytes are split. In this thread a full segment is first verified as a non-final one. If that fails, it is
- * kept and verified as the final segment when the input ends.
- */
-export function unsealRule(plan: SealPlan, first = 0): SplitRule {
-  const { format, executor } = plan;
-  const engine = engineFor(plan);
-  const isAsync = executor !== undefined || engine === "webcrypto";
-  const { sealed } = new SegmentLayout(format);
-  return {
-    engine,
-    headSize: format.headerSize,
-    first,
-    lookahead: 1,
-    isEager: !isAsync,
-    hasEnd: !isAsync,
-    isContiguous: true,
-    lengthOf: (index, count) => sealed.lengthOf(index, count),
-    countOf: (index, length) => sealed.countOf(index, length),
-    positionOf(index, isLast) {
-      if (index >= MOST_SEGMENTS) throw createBadMessageError();
-      return { index, isLast };
-    },
-    open: (head) => openSession("unseal", plan, parseHeader(format, head)),
-    discard: () => plan.key.dispose(),
-  };
-}
-
-/** Derives the keys of one stream, and opens them where the plan says. The user's key is disposed of. */
-export function openSession(kind: "seal" | "unseal", plan: SealPlan, header: Header): Session {
-  const { format, key, associatedData, engine, executor } = plan;
-  if (engine === "webcrypto" || engineFor(plan) === "webcrypto") return openWebCrypto(kind, plan, header);
-  using _ = key;
-  const derived = deriveKeys(format, key, header, associatedData);
-  if (!executor) return openSegments({ kind, format, header, engine }, derived);
-  const job = { kind, format, header, engine: cipherEngineFor(format, engine) };
-  return executor.open(job, derived);
-}
-
-/**
- * Where `"auto"` takes WebCrypto in the place of `node:crypto`, as the faster one. Sealing and unsealing with AES256,
- * segments of 64 KiB, MB/s, medians of 5 runs of 52 MB on two cores under other load:
- *
- * |               | AES-GCM-HKDF, userspace | webcrypto | AES-CTR-HMAC, userspace | webcrypto |
- * | ------------- | ----------------------- | --------- | ----------------------- | --------- |
- * | Deno 2.9.6    | 31, 41                  | 216, 316  | 94, 128                 | 188, 241  |
- * | Bun 1.4.5     | 913, 425                | 293, 281  | 287, 332                | 206, 226  |
- *
- * AES-CTR-HMAC in Deno stays: in userspace it gives 890 MB/s on an idle machine (docs/performance.md), AES-GCM 267. In
- * Node, userspace gave 665 MB/s for AES-GCM-HKDF and 379 for AES-CTR-HMAC, a loop of WebCrypto calls 452 and 227.
- */
-const FASTER_IN_WEBCRYPTO: Readonly<Record<ReturnType<typeof cryptoBackend>, readonly Format["cipher"][]>> = {
-  rustcrypto: ["AES-GCM-HKDF"],
-  boringssl: [],
-  openssl: [],
-};
-
-/**
- * The engine that runs, known before there is a key for it. `"auto"` takes the kernel where it serves, else WebCrypto
- * where that is faster, else userspace. Workers of a pool do not use WebCrypto.
- */
-export function engineFor({ format, engine, executor }: SealPlan): EngineName {
-  if (engine === "webcrypto") return engine;
-  const isFaster = FASTER_IN_WEBCRYPTO[cryptoBackend()].includes(format.cipher);
-  const chosen = cipherEngineFor(format, engine);
-  return engine === "auto" && chosen === "userspace" && isFaster && !executor ? "webcrypto" : chosen;
-}
-
-function cipherEngineFor(format: Format, engine: EngineChoice): CipherEngineName {
-  if (format.cipher === "AES-GCM-HKDF") return "userspace";
-  return chooseEngine(parseAlgorithm("ctr(aes)"), format.keySize, engine);
 }
 
 /**

@@ -11,9 +11,9 @@
  * @module
  */
 
-import { checkOptions, type OptionNames } from "../options.ts";
 import { type Bytes, describe } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
+import { checkOptions, oneOf, type OptionNames } from "../options.ts";
 import { sliceOf } from "./slice.ts";
 
 /** A hash of HKDF or HMAC. */
@@ -53,6 +53,9 @@ export interface Format extends SealedParameters {
 export const PREFIX_SIZE = 7;
 const LENGTH_SIZE = 1;
 
+/** Bytes of the key of HMAC. */
+const MAC_KEY = 32;
+
 /** The most bytes of a segment, so that a hostile configuration cannot exhaust the memory. */
 const MOST_SEGMENT = 16 * 1024 * 1024;
 
@@ -62,6 +65,7 @@ export const MOST_SEGMENTS = 2 ** 32 - 1;
 const LEAST_TAG = 10;
 const GCM_TAG = 16;
 const HASH_SIZES: Readonly<Record<SealedHash, number>> = { "SHA-1": 20, "SHA-256": 32, "SHA-512": 64 };
+const HASHES = Object.keys(HASH_SIZES);
 
 const SEGMENT_SIZES = { "4KB": 4096, "64KB": 65_536, "1MB": 1_048_576 };
 
@@ -120,9 +124,9 @@ function checkParameters(parameters: SealedParameters): Format {
   const { cipher, keySize, hkdfHash, macHash, tagSize, segmentSize } = parameters;
   oneOf("cipher", cipher, ["AES-CTR-HMAC", "AES-GCM-HKDF"]);
   oneOf("keySize", keySize, [16, 32]);
-  oneOf("hkdfHash", hkdfHash, Object.keys(HASH_SIZES));
+  oneOf("hkdfHash", hkdfHash, HASHES);
   const isGcm = cipher === "AES-GCM-HKDF";
-  if (!isGcm || macHash !== undefined) oneOf("macHash", macHash, Object.keys(HASH_SIZES));
+  if (!isGcm || macHash !== undefined) oneOf("macHash", macHash, HASHES);
   const [least, most] = isGcm ? [GCM_TAG, GCM_TAG] : [LEAST_TAG, HASH_SIZES[macHash!]];
   const tag = tagSize === undefined && isGcm ? GCM_TAG : integer("tagSize", tagSize, least, most);
   const headerSize = LENGTH_SIZE + keySize + PREFIX_SIZE;
@@ -131,17 +135,15 @@ function checkParameters(parameters: SealedParameters): Format {
   return { cipher, keySize, hkdfHash, ...(macHash && { macHash }), tagSize: tag, segmentSize, headerSize };
 }
 
-function oneOf(name: string, value: unknown, values: readonly unknown[]): void {
-  if (values.includes(value)) return;
-  const got = typeof value === "string" || typeof value === "number" ? JSON.stringify(value) : describe(value);
-  const message = `"${name}" expected ${values.map((each) => JSON.stringify(each)).join(" or ")}, got ${got}`;
-  throw typeof value === "number" ? new RangeError(message) : new TypeError(message);
-}
-
 function integer(name: string, value: unknown, least: number, most: number): number {
   if (typeof value !== "number") throw new TypeError(`"${name}" expected a number, got ${describe(value)}`);
   if (Number.isInteger(value) && value >= least && value <= most) return value;
   throw new RangeError(`"${name}" expected an integer from ${least} to ${most}, got ${value}`);
+}
+
+/** Bytes that are derived for each stream: the AES key, and behind it the key of HMAC if there is one. */
+export function derivedSize({ cipher, keySize }: Format): number {
+  return keySize + (cipher === "AES-GCM-HKDF" ? 0 : MAC_KEY);
 }
 
 /** The parsed header of a stream. */

@@ -7,9 +7,10 @@
 import type { CipherIterable } from "../cipher/iterables.ts";
 import { TransformIterator } from "../streams/iterate.ts";
 import { type ByteSource, openerOf } from "../streams/source.ts";
-import { sealFactory } from "./batches.ts";
+import { ENGINES } from "./engines.ts";
 import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
 import { rotatingFactory } from "./rotation.ts";
+import { sealFactory } from "./rules.ts";
 
 /**
  * Seals bytes: encrypts and authenticates, in the format of Tink's streaming AEAD.
@@ -36,7 +37,7 @@ import { rotatingFactory } from "./rotation.ts";
  */
 export function seal(options: SealOptions | KeysetSealOptions, source: ByteSource): CipherIterable {
   const open = openerOf(source);
-  return new TransformIterator(sealFactory(checkSealOptions(options)), open);
+  return new TransformIterator(sealFactory(checkSealOptions(options, ENGINES)), open);
 }
 
 /**
@@ -61,5 +62,5 @@ export function seal(options: SealOptions | KeysetSealOptions, source: ByteSourc
  */
 export function unseal(options: SealOptions | KeysetSealOptions, source: ByteSource): CipherIterable {
   const open = openerOf(source);
-  return new TransformIterator(rotatingFactory(checkUnsealOptions(options)), open);
+  return new TransformIterator(rotatingFactory(checkUnsealOptions(options, ENGINES)), open);
 }

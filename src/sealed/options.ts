@@ -4,15 +4,16 @@
  * @module
  */
 
+import { signalsOf } from "../abort.ts";
 import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
-import { checkEngine, signalsOf } from "../cipher/options.ts";
+import type { EngineName } from "../engines/engine.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { checkKernelKey } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
-import { checkOptions, type OptionNames } from "../options.ts";
-import { checkPool, type Executor } from "../executors/executor.ts";
+import { checkOptions, oneOf, type OptionNames } from "../options.ts";
+import { checkPool, type Executor, type Session } from "../executors/executor.ts";
 import type { WorkerPool } from "../executors/worker_pool.ts";
-import { checkFormat, type Format, type SealedFormat } from "./format.ts";
+import { checkFormat, type Format, type Header, type SealedFormat } from "./format.ts";
 import { keysOfSource, type KeySource, type SourceKey } from "./key_source.ts";
 
 /** Options of sealed streams besides the key. */
@@ -21,7 +22,7 @@ export interface SealStreamOptions {
   associatedData?: BytesLike | undefined;
   /**
    * Which engine runs, `"auto"` by default. `"kernel"` and `"userspace"` run AES-CTR; AES-GCM runs in userspace only.
-   * `"webcrypto"` runs both, several segments at once.
+   * `"webcrypto"` runs both, several segments at once: browsers have no other, nor does `@kcapi/streams/sealed`.
    */
   engine?: EngineChoice | "webcrypto" | undefined;
   /** Aborts both sides. */
@@ -76,10 +77,29 @@ export interface SealPlan {
   readonly associatedData: Bytes;
   readonly format: Format;
   readonly engine: EngineChoice | "webcrypto";
+  readonly engines: Engines;
   readonly signals: readonly AbortSignal[];
   readonly inPlace: boolean;
   /** Undefined for this thread. */
   readonly executor: Executor | undefined;
+}
+
+/** The engines that an entry of the package has for sealed streams. */
+export interface Engines {
+  /** The values of the option `engine`. */
+  readonly choices: readonly SealPlan["engine"][];
+  /**
+   * The engine that runs, known before there is a key for it.
+   *
+   * @throws {KcapiError} If the engine asked for cannot run here.
+   */
+  engineFor(plan: SealPlan): EngineName;
+  /**
+   * Derives the keys of one stream, and opens them where the plan says.
+   *
+   * @param plan Its key is owned by the session, also if this fails.
+   */
+  open(kind: "seal" | "unseal", plan: SealPlan, header: Header): Session;
 }
 
 const LEAST_KEY = 16;
@@ -100,8 +120,8 @@ const NAMES: OptionNames<SealOptions> = {
  *
  * @throws {TypeError} or {RangeError}, before anything is opened.
  */
-export function checkSealOptions(options: SealOptions | KeysetSealOptions): SealPlan {
-  const [first, ...others] = checkUnsealOptions(options);
+export function checkSealOptions(options: SealOptions | KeysetSealOptions, engines: Engines): SealPlan {
+  const [first, ...others] = checkUnsealOptions(options, engines);
   for (const { key } of others) key.dispose();
   return first;
 }
@@ -112,21 +132,25 @@ export function checkSealOptions(options: SealOptions | KeysetSealOptions): Seal
  * @returns A plan for each key, in the order in which they are tried.
  * @throws {TypeError} or {RangeError}, before anything is opened.
  */
-export function checkUnsealOptions(options: SealOptions | KeysetSealOptions): readonly [SealPlan, ...SealPlan[]] {
+export function checkUnsealOptions(
+  options: SealOptions | KeysetSealOptions,
+  engines: Engines,
+): readonly [SealPlan, ...SealPlan[]] {
   checkOptions("options", options, NAMES);
-  const { associatedData = new Uint8Array(0), engine, signal, inPlace = false, pool } = options;
+  const { associatedData = new Uint8Array(0), engine = "auto", signal, inPlace = false, pool } = options;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const choice = checkEngine(engine, ["webcrypto"]);
+  const choice = oneOf("engine", engine, engines.choices);
   const executor = checkPool(pool);
   const rest = {
     signals: executor ? [...signalsOf(signal), executor.signal] : signalsOf(signal),
     inPlace,
     executor,
+    engines,
     associatedData: cloneBytes(toUint8Array("associatedData", associatedData)),
   };
   const keys = checkKeys(options);
   try {
-    const checked = checkEngineFor(keys, choice, pool);
+    const checked = checkEngineFor(keys, choice, engines, pool);
     return keys.map((key) => ({ ...key, ...rest, engine: checked })) as [SealPlan, ...SealPlan[]];
   } catch (error) {
     for (const { key } of keys) key.dispose();
@@ -143,6 +167,7 @@ function isZero(key: Bytes): boolean {
 function checkEngineFor(
   keys: readonly SourceKey[],
   choice: SealPlan["engine"],
+  engines: Engines,
   pool: unknown,
 ): SealPlan["engine"] {
   if (choice === "kernel" && keys.some(({ format }) => format.cipher === "AES-GCM-HKDF")) {
@@ -154,7 +179,7 @@ function checkEngineFor(
   if (hasCryptoKey && choice !== "auto" && choice !== "webcrypto") {
     throw new TypeError(`"engine" expected "auto" or "webcrypto" for a CryptoKey, got "${choice}"`);
   }
-  const engine = hasCryptoKey ? "webcrypto" : choice;
+  const engine = hasCryptoKey || !engines.choices.includes("userspace") ? "webcrypto" : choice;
   if (engine === "webcrypto" && pool !== undefined) {
     throw new TypeError('"pool" expected undefined with WebCrypto, which runs in threads of its own, got a WorkerPool');
   }

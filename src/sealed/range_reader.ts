@@ -10,7 +10,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Session } from "../executors/executor.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
-import { allocUnsafe } from "../runtime/mod.ts";
+import { allocUnsafe } from "../runtime/web.ts";
 import { TimeSlice } from "../time_slice.ts";
 import type { SegmentSide } from "./format.ts";
 import { sliceOf } from "./slice.ts";
@@ -152,6 +152,11 @@ export class RangeReader implements Disposable {
   #range(start: number | undefined, end: number | undefined): [from: number, to: number] {
     return sliceOf(this.size, start, end);
   }
+}
+
+// WebKitGTK 2.50 has no Symbol.dispose: esbuild and Bun compile `using` to this symbol there.
+if (Symbol.dispose === undefined) {
+  Object.assign(RangeReader.prototype, { [Symbol.for("Symbol.dispose")]: RangeReader.prototype.close });
 }
 
 function createClosedError(): KcapiError {

@@ -1,23 +1,28 @@
 /**
- * {@linkcode openSealed}: random access to a sealed file.
+ * {@linkcode SealedReader}: random access to a sealed file.
  *
  * @module
  */
 
-import { openSession } from "./batches.ts";
 import { parseHeader, SegmentLayout } from "./format.ts";
-import { checkUnsealOptions, type KeysetSealOptions, type SealOptions, type SealPlan } from "./options.ts";
+import {
+  checkUnsealOptions,
+  type Engines,
+  type KeysetSealOptions,
+  type SealOptions,
+  type SealPlan,
+} from "./options.ts";
 import { CONSTRUCT, RangeReader, SegmentReader } from "./range_reader.ts";
 import { choosePlan, trialSize } from "./rotation.ts";
-import { anySource, rejectSize, type SealedSource, withSizeHint } from "./source.ts";
+import { anySource, rejectSize, type SealedSource } from "./source.ts";
 
-/** A sealed file that {@linkcode openSealed} opened for random access. Any number of reads may run at once. */
+/** A sealed file that `openSealed()` opened for random access. Any number of reads may run at once. */
 export class SealedReader extends RangeReader {
   /** The key that opened the file: its position in the list of the option `key`, or in the keyset. */
   readonly keyIndex: number;
 
   /**
-   * Use {@linkcode openSealed}.
+   * Use `openSealed()`.
    *
    * @ignore
    */
@@ -30,66 +35,15 @@ export class SealedReader extends RangeReader {
 /**
  * Opens a sealed file for random access.
  *
- * The promise resolves when the last segment is verified. So the size is authentic: a file that was truncated or
- * extended does not open. Other segments are verified when they are read.
- *
- * @param source A Blob (`Bun.file()`, `openAsBlob()` of Node), or an object with `size` and `read(start, end)`, as in
- * the second example. The second example works for files of any size.
- * @param options The key, the associated data and the format that the file was sealed with. The signal closes the file.
- * @returns The open file.
- * @throws {TypeError} If an argument is of a wrong type.
- * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
- * @throws {KcapiError} EBADMSG if the data cannot be verified. EIO if the source returns another number of bytes than
- * requested, or changes its size.
- *
- * @example Usage
- * ```ts
- * import { openSealed, seal } from "@kcapi/streams";
- * import { assertEquals } from "@std/assert";
- *
- * const key = crypto.getRandomValues(new Uint8Array(32));
- * const sealed = new Blob(await Array.fromAsync(seal({ key }, new TextEncoder().encode("attack at dawn"))));
- * using file = await openSealed(sealed, { key });
- * assertEquals(file.size, 14);
- * assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
- * ```
- *
- * @example A file, in Deno, Bun and Node
- * ```ts
- * import { openSealed, seal } from "@kcapi/streams";
- * import { assertEquals } from "@std/assert";
- * import { mkdtemp, open, writeFile } from "node:fs/promises";
- * import { tmpdir } from "node:os";
- *
- * const key = crypto.getRandomValues(new Uint8Array(32));
- * const path = `${await mkdtemp(`${tmpdir()}/`)}/data.sealed`;
- * await writeFile(path, seal({ key }, new TextEncoder().encode("attack at dawn")));
- *
- * const handle = await open(path);
- * const source = {
- *   size: (await handle.stat()).size,
- *   async read(start: number, end: number) {
- *     const bytes = new Uint8Array(end - start);
- *     for (let at = 0; at < bytes.length;) {
- *       const { bytesRead } = await handle.read(bytes, at, bytes.length - at, start + at);
- *       if (bytesRead === 0) throw new Error("the file has become shorter");
- *       at += bytesRead;
- *     }
- *     return bytes;
- *   },
- * };
- * const file = await openSealed(source, { key });
- * assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
- * file.close();
- * await handle.close();
- * ```
+ * @param engines Those of the entry that is called.
  */
-export async function openSealed(
+export async function openReader(
   source: SealedSource,
   options: SealOptions | KeysetSealOptions,
+  engines: Engines,
 ): Promise<SealedReader> {
   const range = anySource(source);
-  const plans = checkUnsealOptions(options);
+  const plans = checkUnsealOptions(options, engines);
   try {
     await range.learnSize(1, { signal: new AbortController().signal });
     const reader = new SegmentReader(range, plans[0].signals);
@@ -99,8 +53,6 @@ export async function openSealed(
       reader.close(error);
       throw error;
     }
-  } catch (error) {
-    throw withSizeHint(source, error);
   } finally {
     for (const { key } of plans) key.dispose();
   }
@@ -120,7 +72,7 @@ async function open(reader: SegmentReader, plans: readonly SealPlan[], source: S
   const layout = new SegmentLayout(format);
   const { segments, plaintextSize } = layout.measure(size)!;
   const header = parseHeader(format, await reader.read(0, format.headerSize));
-  const session = openSession("unseal", plan, header);
+  const session = plan.engines.open("unseal", plan, header);
   const { sealed: stored, plaintext } = layout;
   reader.open({ session, stored, plaintext, segments, end: size, plaintextSize });
   const { error } = await reader.decrypt(segments - 1, 1);

@@ -9,9 +9,9 @@ import { type Bytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
-import { engineFor, openSession, unsealFactory } from "./batches.ts";
 import { createBadMessageError, parseHeader, SegmentLayout } from "./format.ts";
 import type { SealPlan } from "./options.ts";
+import { unsealFactory } from "./rules.ts";
 
 /** A stream that unseals with the first of several keys that fits. */
 export function rotatingFactory(plans: readonly SealPlan[]): TransformFactory {
@@ -53,7 +53,7 @@ async function opensFirstSegment(plan: SealPlan, start: Bytes): Promise<boolean>
   const segment = start.slice(headerSize, end);
   if (segment.length < tagSize || start[0] !== headerSize) return false;
   const header = parseHeader(plan.format, start.subarray(0, headerSize));
-  const session = openSession("unseal", { ...plan, key: plan.key.clone(), executor: undefined }, header);
+  const session = plan.engines.open("unseal", { ...plan, key: plan.key.clone(), executor: undefined }, header);
   try {
     const { outputs, error } = await session.run([segment], { index: 0, isLast: start.length <= end }, false);
     for (const output of outputs) output.fill(0);
@@ -87,7 +87,7 @@ class RotatingUnsealer implements Transform {
     this.#plans = plans;
     this.#size = trialSize(plans);
     this.#front = new ByteQueue(this.#size);
-    this.engine = engineFor(plans[0]!);
+    this.engine = plans[0]!.engines.engineFor(plans[0]!);
   }
 
   get pending(): boolean {

@@ -12,7 +12,7 @@ import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { discard, toOwned } from "../engines/scratch.ts";
 import { nodeCrypto } from "../runtime/mod.ts";
 import { Secret } from "../secret.ts";
-import { type Format, type Header, PREFIX_SIZE } from "./format.ts";
+import { derivedSize, type Format, type Header, PREFIX_SIZE } from "./format.ts";
 
 /** The position of a segment in its stream. It is part of the nonce. The segment does not contain it. */
 interface SegmentPosition {
@@ -44,9 +44,6 @@ export interface SegmentCipher {
   /** Forgets the keys. */
   close(): void;
 }
-
-/** Bytes of the key of HMAC. */
-export const MAC_KEY = 32;
 
 /** `node:crypto`'s name of a hash. */
 function hashName(hash: string): string {
@@ -91,8 +88,7 @@ function secretDigest(mac: { digest(): Uint8Array }): Secret {
  * @param key Read only.
  */
 export function deriveKeys(format: Format, key: Secret, { salt }: Header, associatedData: Bytes): Secret {
-  const { cipher, hkdfHash, keySize } = format;
-  return hkdf(hkdfHash, key, salt, associatedData, keySize + (cipher === "AES-GCM-HKDF" ? 0 : MAC_KEY));
+  return hkdf(format.hkdfHash, key, salt, associatedData, derivedSize(format));
 }
 
 /**

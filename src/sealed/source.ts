@@ -6,7 +6,6 @@
 
 import { type BytesLike, describe } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { platformInfo } from "../runtime/mod.ts";
 import { createBadMessageError } from "./format.ts";
 
 /**
@@ -115,14 +114,4 @@ export async function rejectSize(source: SealedSource, size: number): Promise<ne
     );
   }
   throw createBadMessageError();
-}
-
-/** Adds a hint where a Blob may have a wrong size. */
-export function withSizeHint(source: SealedSource, error: unknown): unknown {
-  const isUnsure = error instanceof KcapiError && (error.code === "EBADMSG" || error.code === "EIO") &&
-    source instanceof Blob && platformInfo().runtime.name === "node";
-  if (!isUnsure) return error;
-  const hint = "for a file of 4 GiB or more, whose size Node's openAsBlob() gets wrong (nodejs/node#52585), " +
-    "give an object with size and read(start, end)";
-  return new KcapiError(error.code, error.operation, error.detail, { hint, cause: error.cause });
 }

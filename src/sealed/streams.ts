@@ -5,9 +5,10 @@
  */
 
 import { CipherStream } from "../streams/cipher_stream.ts";
-import { sealFactory } from "./batches.ts";
+import { ENGINES } from "./engines.ts";
 import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
 import { rotatingFactory } from "./rotation.ts";
+import { sealFactory } from "./rules.ts";
 
 /**
  * A TransformStream that seals: it encrypts and authenticates, in the format of Tink's streaming AEAD.
@@ -42,7 +43,7 @@ export class SealStream extends CipherStream {
    * @throws {KcapiError} If the engine cannot open the cipher. Writes fail with EOVERFLOW after 2^32 - 1 segments.
    */
   constructor(options: SealOptions | KeysetSealOptions) {
-    super(sealFactory(checkSealOptions(options)));
+    super(sealFactory(checkSealOptions(options, ENGINES)));
   }
 }
 
@@ -79,6 +80,6 @@ export class UnsealStream extends CipherStream {
    * @throws {KcapiError} If the engine cannot open the cipher. Reads fail with EBADMSG for bad data.
    */
   constructor(options: SealOptions | KeysetSealOptions) {
-    super(rotatingFactory(checkUnsealOptions(options)));
+    super(rotatingFactory(checkUnsealOptions(options, ENGINES)));
   }
 }

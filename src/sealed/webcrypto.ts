@@ -12,14 +12,14 @@ import { Secret } from "../secret.ts";
 import {
   checkIndex,
   createBadMessageError,
+  derivedSize,
   type Format,
   type Header,
   headerBytes,
   PREFIX_SIZE,
   SegmentLayout,
 } from "./format.ts";
-import type { SealPlan } from "./options.ts";
-import { deriveKeys, MAC_KEY } from "./segment_cipher.ts";
+import type { Engines, SealPlan } from "./options.ts";
 
 /**
  * Segments of one stream under way. bench/webcrypto.jsonl has the rates of 1, 2, 4, 8 and 16 in seven runtimes.
@@ -32,6 +32,27 @@ const MOST_BYTES = 4 * 1024 * 1024;
 /** What of a plan the keys of a stream are derived from. */
 type KeyPlan = Pick<SealPlan, "format" | "key" | "cryptoKey" | "associatedData">;
 
+/** Derives the keys of one stream from the bytes of the user's key, which it only reads. */
+type Derive = (format: Format, key: Secret, header: Header, associatedData: Bytes) => Secret | Promise<Secret>;
+
+/** WebCrypto alone, as in browsers. */
+export const WEBCRYPTO: Engines = {
+  choices: ["auto", "webcrypto"],
+  engineFor() {
+    checkWebCrypto();
+    return "webcrypto";
+  },
+  open: (kind, plan, header) => openWebCrypto(kind, plan, header, deriveFromBytes),
+};
+
+/** @throws {KcapiError} ENOSYS if there is no WebCrypto. */
+function checkWebCrypto(): void {
+  if (globalThis.crypto?.subtle !== undefined) return;
+  throw new KcapiError("ENOSYS", "open", "this page or runtime has no WebCrypto (crypto.subtle)", {
+    hint: "serve the page over HTTPS, or from localhost",
+  });
+}
+
 /** Seals or opens one segment. */
 interface SegmentCrypto {
   seal(plaintext: Bytes, nonce: Bytes): Promise<Bytes>;
@@ -43,18 +64,12 @@ interface SegmentCrypto {
  * Opens the keys of a stream. They are derived in the background: `run` waits for them.
  *
  * @param plan Its key is owned by the session, also if this fails.
- * @throws {KcapiError} ENOSYS if there is no WebCrypto.
+ * @param derive How, if the key is bytes.
  */
-export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: Header): Session {
-  const { format, key } = plan;
-  if (globalThis.crypto?.subtle === undefined) {
-    key.dispose();
-    throw new KcapiError("ENOSYS", "open", "this page or runtime has no WebCrypto (crypto.subtle)", {
-      hint: "serve the page over HTTPS, or from localhost",
-    });
-  }
+export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: Header, derive: Derive): Session {
+  const { format } = plan;
   let isClosed = false;
-  let keys: Promise<SegmentCrypto> | undefined = deriveCrypto(plan, header);
+  let keys: Promise<SegmentCrypto> | undefined = deriveCrypto(plan, header, derive);
   keys.catch(() => {}); // each batch reports it
   const layout = new SegmentLayout(format);
   const { tagSize } = format;
@@ -110,52 +125,73 @@ function nonceOf({ cipher }: Format, { prefix }: Header, index: number, isLast: 
   return nonce;
 }
 
-/**
- * Bytes are derived from by `node:crypto`: WebCrypto's HKDF takes at most 1,024 bytes of info in Node and Bun, and its
- * HMAC leaves copies of what it authenticates, here the user's key, in Deno's memory.
- */
-async function deriveCrypto(plan: KeyPlan, header: Header): Promise<SegmentCrypto> {
+async function deriveCrypto(plan: KeyPlan, header: Header, derive: Derive): Promise<SegmentCrypto> {
   const { format, key, cryptoKey, associatedData } = plan;
-  using _ = key;
-  const isGcm = format.cipher === "AES-GCM-HKDF";
-  const length = format.keySize + (isGcm ? 0 : MAC_KEY);
-  const derived = cryptoKey
-    ? await deriveFromKey(format.hkdfHash, cryptoKey, header.salt, associatedData, length)
-    : deriveKeys(format, key, header, associatedData);
   try {
-    return isGcm ? await gcmCrypto(derived) : await ctrHmacCrypto(format, derived);
+    const derived = cryptoKey
+      ? await deriveFromKey(format, cryptoKey, header, associatedData)
+      : await derive(format, key, header, associatedData);
+    try {
+      return format.cipher === "AES-GCM-HKDF" ? await gcmCrypto(derived) : await ctrHmacCrypto(format, derived);
+    } finally {
+      derived.dispose();
+    }
   } finally {
-    derived.dispose();
+    key.dispose();
   }
 }
 
+/** The most bytes of info that WebCrypto's HKDF takes everywhere (nodejs/node, lib/internal/crypto/hkdf.js). */
+const MOST_INFO = 1024;
+
+/** On a server, `node:crypto` derives: in Deno, WebCrypto's HMAC leaves copies of what it authenticates in memory. */
+async function deriveFromBytes(format: Format, key: Secret, header: Header, info: Bytes): Promise<Secret> {
+  if (info.length > MOST_INFO) return await deriveByHmac(format, key, header, info);
+  const imported = await crypto.subtle.importKey("raw", key.bytes, "HKDF", false, ["deriveBits"]);
+  return await deriveFromKey(format, imported, header, info);
+}
+
+/** HKDF (RFC 5869), built on HMAC. */
+async function deriveByHmac(format: Format, key: Secret, { salt }: Header, info: Bytes): Promise<Secret> {
+  const hmac = async (key: Bytes, list: readonly Bytes[]): Promise<Secret> => {
+    const algorithm = { name: "HMAC", hash: format.hkdfHash };
+    const imported = await crypto.subtle.importKey("raw", key, algorithm, false, ["sign"]);
+    const input = inOnePiece(list);
+    const mac = Secret.adopt(await crypto.subtle.sign("HMAC", imported, input));
+    if (list.length > 1) input.fill(0);
+    return mac;
+  };
+  const derived = Secret.alloc(derivedSize(format));
+  const pseudorandom = await hmac(salt, [key.bytes]);
+  let block = Secret.alloc(0);
+  for (let at = 0, i = 1; at < derived.length; i++) {
+    const next = await hmac(pseudorandom.bytes, [block.bytes, info, Uint8Array.of(i)]);
+    block.dispose();
+    block = next;
+    derived.bytes.set(block.bytes.subarray(0, derived.length - at), at);
+    at += block.length;
+  }
+  block.dispose();
+  pseudorandom.dispose();
+  return derived;
+}
+
 /** A key that may only derive keys gives the bytes as one of HMAC. */
-async function deriveFromKey(
-  hash: string,
-  key: CryptoKey,
-  salt: Bytes,
-  info: Bytes,
-  length: number,
-): Promise<Secret> {
+async function deriveFromKey(format: Format, key: CryptoKey, { salt }: Header, info: Bytes): Promise<Secret> {
   const { subtle } = crypto;
-  const hkdf = { name: "HKDF", hash, salt, info };
+  const hkdf = { name: "HKDF", hash: format.hkdfHash, salt, info };
+  const length = 8 * derivedSize(format);
   try {
-    if (key.usages.includes("deriveBits")) return Secret.adopt(await subtle.deriveBits(hkdf, key, 8 * length));
-    const hmac = { name: "HMAC", hash: "SHA-256", length: 8 * length };
-    const derived = await subtle.deriveKey(hkdf, key, hmac, true, ["sign"]);
+    if (key.usages.includes("deriveBits")) return Secret.adopt(await subtle.deriveBits(hkdf, key, length));
+    const derived = await subtle.deriveKey(hkdf, key, { name: "HMAC", hash: "SHA-256", length }, true, ["sign"]);
     return Secret.adopt(await subtle.exportKey("raw", derived));
   } catch (cause) {
-    throw new KcapiError(
-      "EINVAL",
-      "open",
-      "WebCrypto's HKDF of this runtime refuses to derive keys from the CryptoKey",
-      {
-        cause,
-        ...(info.length > 1024 && {
-          hint: "with a CryptoKey, Node and Bun take at most 1,024 bytes of associated data",
-        }),
-      },
-    );
+    throw new KcapiError("EINVAL", "open", "WebCrypto refuses to derive keys from the CryptoKey", {
+      cause,
+      ...(info.length > MOST_INFO && {
+        hint: "with a CryptoKey, some runtimes take at most 1,024 bytes of associated data",
+      }),
+    });
   }
 }
 
@@ -181,11 +217,10 @@ async function gcmCrypto(derived: Secret): Promise<SegmentCrypto> {
 async function ctrHmacCrypto({ keySize, macHash, tagSize }: Format, derived: Secret): Promise<SegmentCrypto> {
   const { subtle } = crypto;
   const name = "AES-CTR";
-  using aesKey = derived.clone(0, keySize);
-  using macKey = derived.clone(keySize);
+  const [aesKey, macKey] = [derived.bytes.subarray(0, keySize), derived.bytes.subarray(keySize)];
   const [aes, mac] = await Promise.all([
-    subtle.importKey("raw", aesKey.bytes, name, false, ["encrypt", "decrypt"]),
-    subtle.importKey("raw", macKey.bytes, { name: "HMAC", hash: macHash! }, false, ["sign"]),
+    subtle.importKey("raw", aesKey, name, false, ["encrypt", "decrypt"]),
+    subtle.importKey("raw", macKey, { name: "HMAC", hash: macHash! }, false, ["sign"]),
   ]);
   const tagOf = async (nonce: Bytes, ciphertext: Bytes) =>
     new Uint8Array(await subtle.sign("HMAC", mac, inOnePiece([nonce, ciphertext])), 0, tagSize);

@@ -8,7 +8,7 @@ import { onAbort, type WeakAbortListener } from "../abort.ts";
 import type { Bytes } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
-import { setImmediate } from "../runtime/mod.ts";
+import { setImmediate } from "../runtime/web.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { SmallChunks } from "./small_chunks.ts";
 import type { Transform, TransformFactory } from "./transform.ts";

@@ -6,8 +6,13 @@
 
 import { type BytesLike, describe, isBuffer, toUint8Array } from "../bytes.ts";
 
-/** What {@linkcode encrypt} and {@linkcode decrypt} take bytes from. */
-export type ByteSource = BytesLike | Iterable<BytesLike> | AsyncIterable<BytesLike> | ReadableStream<BytesLike>;
+/** What {@linkcode encrypt}, {@linkcode decrypt}, {@linkcode seal} and {@linkcode unseal} take bytes from. */
+export type ByteSource =
+  | BytesLike
+  | Blob
+  | Iterable<BytesLike>
+  | AsyncIterable<BytesLike>
+  | ReadableStream<BytesLike>;
 
 /** A source that is being read. */
 export interface Source {
@@ -28,6 +33,7 @@ export function openerOf(source: ByteSource): () => Source {
     const bytes = toUint8Array("source", source);
     return () => fromIterator([bytes][Symbol.iterator]());
   }
+  if (source instanceof Blob) return () => fromStream(source.stream());
   if (source instanceof ReadableStream) {
     checkUnlocked(source);
     return () => fromStream(source);
@@ -36,7 +42,9 @@ export function openerOf(source: ByteSource): () => Source {
     if (Symbol.asyncIterator in source) return () => fromIterator(source[Symbol.asyncIterator]());
     if (Symbol.iterator in source) return () => fromIterator(source[Symbol.iterator]());
   }
-  throw new TypeError(`"source" expected bytes, or an iterable or a ReadableStream of them, got ${describe(source)}`);
+  throw new TypeError(
+    `"source" expected bytes, a Blob, or an iterable or a ReadableStream of bytes, got ${describe(source)}`,
+  );
 }
 
 function fromIterator(iterator: Iterator<unknown> | AsyncIterator<unknown>): Source {

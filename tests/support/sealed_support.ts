@@ -1,6 +1,7 @@
 /** Formats, options and Tink's vectors for the tests of sealed streams. Browsers run it, too. */
 import { KcapiError, type SealedFormat, type SealedParameters, type SealOptions } from "../../mod.ts";
-import { sealFactory } from "../../src/sealed/batches.ts";
+import { ENGINES } from "../../src/sealed/engines.ts";
+import { sealFactory } from "../../src/sealed/rules.ts";
 import { checkSealOptions } from "../../src/sealed/options.ts";
 import { TransformIterator } from "../../src/streams/iterate.ts";
 import { openerOf } from "../../src/streams/source.ts";
@@ -91,7 +92,7 @@ export function sealedAs(
   input: Bytes | Iterable<Bytes>,
 ): Promise<Bytes> {
   const header = { salt: fromHex(salt), prefix: fromHex(noncePrefix) };
-  return collect(new TransformIterator(sealFactory(checkSealOptions(options), header), openerOf(input)));
+  return collect(new TransformIterator(sealFactory(checkSealOptions(options, ENGINES), header), openerOf(input)));
 }
 
 export const DAMAGED = "the sealed data is damaged or truncated, or the key or the associated data is wrong";
