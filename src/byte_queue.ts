@@ -9,7 +9,7 @@ import { allocUnsafe } from "./runtime/web.ts";
 
 const LEAST = 1024;
 
-/** Chunks below this size are copied even where they could be moved: many small pieces cost more than one copy. */
+/** Smaller chunks are copied even with `moves`, because many small pieces cost more than one copy. */
 const SMALL = 16 * 1024;
 
 const EMPTY: Bytes = new Uint8Array(0);
@@ -25,23 +25,23 @@ export interface BufferPool {
 const OWN_MEMORY: BufferPool = { acquire: allocUnsafe, release: (bytes) => void bytes.fill(0) };
 
 /**
- * Bytes that wait for more: copies in one piece; or with `moves`, the memory of large chunks itself, taken over at once
- * (`ArrayBuffer.transfer`), and copies of the rest.
+ * Bytes that wait for more bytes. They are copies in one buffer. With `moves`, large chunks are not copied: their
+ * memory is moved (`ArrayBuffer.transfer`).
  */
 export class ByteQueue {
   readonly #most: number;
   readonly #moves: boolean;
   readonly #source: BufferPool;
-  /** Moved chunks, and copies in front of them. */
+  /** Moved chunks, and the copies before them. */
   #pieces: Bytes[] = [];
   #piecesLength = 0;
-  /** Copies behind the pieces. */
+  /** The copies after the pieces. */
   #memory = EMPTY;
   #used = 0;
-  /** What to reserve at least: everything there may be, if the last batch was large. */
+  /** The least memory to allocate: enough for all bytes if the last batch was large. */
   #usual = LEAST;
 
-  /** @param most Bytes that there may be at once. */
+  /** @param most The most bytes in the queue. */
   constructor(
     most: number,
     { moves = false, memory = OWN_MEMORY }: { moves?: boolean; memory?: BufferPool | undefined } = {},
@@ -63,12 +63,12 @@ export class ByteQueue {
   /**
    * Takes `length` bytes from the front of `input`.
    *
-   * @throws {TypeError} If a chunk of them was given away twice.
+   * @throws {TypeError} If a chunk was given away twice.
    */
   add(input: IovCursor, length: number): void {
     const total = this.length + length;
     const list = input.peek(length);
-    input.advance(length); // first, because moved memory has no length any more
+    input.advance(length); // before the move, because moved memory has no length
     for (const bytes of list) {
       const moved = this.#moves ? move(bytes) : undefined;
       if (moved) this.#push(moved);
@@ -86,7 +86,7 @@ export class ByteQueue {
       const piece = this.#pieces[count]!;
       if (piece.length > missing) {
         taken.push(piece.subarray(0, missing));
-        this.#pieces[count] = piece.slice(missing); // the memory goes, so the rest is copied
+        this.#pieces[count] = piece.slice(missing); // the caller becomes the owner of the memory, so the rest is copied
         missing = 0;
         break;
       }
@@ -131,7 +131,7 @@ export class ByteQueue {
     this.#used = length;
   }
 
-  /** Four times as much each time, so that little is copied again. */
+  /** Grows the buffer to four times its size, so that few bytes are copied again. */
   #grow(length: number): void {
     const likely = Math.max(this.#usual, 4 * this.#memory.length);
     const grown = this.#source.acquire(Math.max(length, Math.min(likely, this.#most)));
@@ -148,7 +148,7 @@ export class ByteQueue {
       this.#memory = rest;
       return memory.subarray(0, length);
     }
-    // Little is given as a copy, so that it does not keep large memory in use.
+    // Few bytes are returned as a copy, so that they do not keep a large buffer in memory.
     const taken = memory.slice(0, length);
     memory.set(rest);
     return taken;
@@ -156,7 +156,7 @@ export class ByteQueue {
 }
 
 /**
- * Takes over the memory of a chunk. Undefined if the chunk is small, or only a part of its memory, or cannot be moved.
+ * Moves the memory of a chunk. Undefined if the chunk is small, or only a part of its buffer, or cannot be moved.
  */
 function move(bytes: Bytes): Bytes | undefined {
   const { buffer, byteOffset, length } = subarray(bytes, 0, bytes.length);

@@ -97,11 +97,11 @@ test("explain() has a cause and a remedy for every other errno of the table", ()
 
 test("diagnoseKey() distinguishes calls with the same errno, and gives the known key lengths", () => {
   const set = "setsockopt(ALG_SET_KEY_BY_KEY_SERIAL)";
-  assertStringIncludes(diagnoseKey("ENOKEY", "request_key")!.cause, "of this type and description");
-  assertStringIncludes(diagnoseKey("ENOKEY", set)!.cause, "of this serial");
+  assertStringIncludes(diagnoseKey("ENOKEY", "request_key")!.cause, "with this type and description");
+  assertStringIncludes(diagnoseKey("ENOKEY", set)!.cause, "with this serial");
   assertStringIncludes(diagnoseKey("EINVAL", set, [16, 24])!.remedy, "16 or 24 bytes");
   assertStringIncludes(diagnoseKey("EINVAL", set)!.remedy, "the cipher's number of bytes");
-  assertStringIncludes(diagnoseKey("EPERM", "request_key")!.remedy, "give its serial");
+  assertStringIncludes(diagnoseKey("EPERM", "request_key")!.remedy, "pass its serial");
   assertStringIncludes(diagnoseKey("ENOSYS", "add_key")!.remedy, "allow add_key");
   assertStringIncludes(diagnoseKey("EDQUOT", "add_key")!.cause, "kernel.keys.maxkeys");
   assertStringIncludes(diagnoseKey("EKEYREJECTED", "request_key")!.cause, "rejected");

@@ -430,7 +430,7 @@ withKeys(
         return true;
       }
     });
-    assertRefused(expired.bySerial, "EKEYEXPIRED", "load it anew");
+    assertRefused(expired.bySerial, "EKEYEXPIRED", "load it again");
     assertRefused(expired.byName, "ENOKEY", "has expired"); // request_key(2) passes it over
     await using revoked = await loadKey("logon", newKey());
     await keyctl(["revoke", `${revoked.serial}`]);
@@ -438,10 +438,13 @@ withKeys(
   },
 );
 
-withKeys("EINVAL: a length that does not fit, which cannot be told before; the hint has those that do", async () => {
-  await using key = await loadKey("logon", newKey(33));
-  assertRefused(key.bySerial, "EINVAL", "cannot be told before", "32 or 48 or 64 bytes");
-});
+withKeys(
+  "EINVAL: a key of a wrong length is refused only when it is set, and the hint has the right lengths",
+  async () => {
+    await using key = await loadKey("logon", newKey(33));
+    assertRefused(key.bySerial, "EINVAL", "this process cannot check that", "32 or 48 or 64 bytes");
+  },
+);
 
 withKeys("ENOPROTOOPT: a keyring is no key, and the hint does not blame the kernel", async () => {
   const serial = Number(await keyctl(["newring", newDescription(), "@u"]));

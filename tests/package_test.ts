@@ -279,7 +279,7 @@ npm(
     for (const command of ["bun part/workers.js", "./part_of_it"]) {
       assertStringIncludes(
         await shell(command, bundles),
-        'a file cipher_worker.js with import "@kcapi/streams/worker"',
+        'an entry point cipher_worker.js that contains import "@kcapi/streams/worker"',
       );
     }
     rmSync(join(project, "workers.ts"));

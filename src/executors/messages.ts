@@ -1,5 +1,5 @@
 /**
- * What goes to a Worker and comes back: plain values. The kind of a message is the name of its first property.
+ * The messages to and from a Worker, as plain values. The name of its first property tells the kind of a message.
  *
  * @module
  */
@@ -9,14 +9,14 @@ import type { KernelKey } from "../keyring/kernel_key.ts";
 import type { BatchPosition, Job } from "./executor.ts";
 import type { TransferredView } from "./shared_buffers.ts";
 
-/** Opens a stream. The memory of the key is moved, and owned by a `Secret` there. */
+/** Opens a stream. The memory of the key is moved. In the Worker, a `Secret` owns it. */
 export interface OpenMessage {
   readonly open: number;
   readonly job: Job;
   readonly key: ArrayBuffer | KernelKey;
 }
 
-/** A batch of the stream with the number `of`. */
+/** Runs a batch of the stream with the number `of`. */
 export interface BatchMessage {
   readonly batch: number;
   readonly of: number;
@@ -26,10 +26,10 @@ export interface BatchMessage {
   readonly position: BatchPosition;
 }
 
-/** To a Worker, in the order in which they are posted. `quit` closes all streams. */
+/** A message to a Worker. `quit` closes all streams. */
 export type Request = OpenMessage | BatchMessage | { readonly close: number } | { readonly quit: true };
 
-/** From a Worker. `quit` says that all streams are closed. */
+/** A message from a Worker. `quit` confirms that all streams are closed. */
 export type Reply =
   | { readonly ready: true }
   | {
@@ -39,7 +39,7 @@ export type Reply =
   }
   | { readonly quit: true };
 
-/** An error as plain values: structured clone loses the class of an error. */
+/** An error as plain values, because structured clone loses the class of an error. */
 export interface SerializedError {
   readonly name: string;
   readonly message: string;
@@ -48,7 +48,7 @@ export interface SerializedError {
   readonly hint?: string | undefined;
 }
 
-/** Takes an error apart, to be sent. */
+/** Turns an error into plain values. */
 export function serializeError(error: unknown): SerializedError {
   if (!(error instanceof KcapiError)) {
     return error instanceof Error ? { name: error.name, message: error.message } : { name: "Error", message: "" };
@@ -57,7 +57,7 @@ export function serializeError(error: unknown): SerializedError {
   return { name, message: detail, errno, operation, hint };
 }
 
-/** The error again. */
+/** Turns plain values into the error again. */
 export function deserializeError({ name, message, errno, operation, hint }: SerializedError): Error {
   if (errno !== undefined) return new KcapiError(errno, operation!, message, { hint });
   if (name === "RangeError") return new RangeError(message);

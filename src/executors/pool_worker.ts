@@ -13,14 +13,14 @@ import type { BatchPosition, BatchResult, Job } from "./executor.ts";
 import { deserializeError, type Reply, type Request } from "./messages.ts";
 import { movable, type SharedBufferPool, SharedBufferTable } from "./shared_buffers.ts";
 
-/** What a pool knows of a stream. Does not refer to it, so that a stream that nobody holds is collected. */
+/** The pool's state of a stream. It does not refer to the stream, so that a dropped stream is garbage-collected. */
 export interface StreamRegistration {
   readonly id: number;
   readonly job: Job;
   readonly key: Key;
-  /** The Workers at which the stream is open. */
+  /** The Workers in which the stream is open. */
   readonly workers: PoolWorker[];
-  /** Batches that wait for a Worker or are at one. */
+  /** The number of batches that wait for a Worker, or that a Worker has. */
   tasks: number;
   isClosed: boolean;
 }
@@ -33,18 +33,18 @@ export interface Task {
   readonly settle: (result: BatchResult) => void;
 }
 
-/** Whom a Worker reports to. */
+/** The scheduler, to which a Worker reports. */
 interface Owner {
   readonly buffers: SharedBufferPool;
-  /** The Worker has room for another task, or has ended. */
+  /** Called when the Worker has room for another task, or has ended. */
   changed(worker: PoolWorker): void;
 }
 
 /**
  * One Worker, and its tasks.
  *
- * What changes with each task is in arrays: a Set or Map that has grown old gets new tables in V8's old space with each
- * change, which can start a major garbage collection. With eight streams that made Node 1.25 times as slow.
+ * Tasks are in arrays. An old Set or Map allocates new tables in V8's old space when it changes, which can start a
+ * major garbage collection. With eight streams, Node was 1.25 times as slow.
  */
 export class PoolWorker {
   readonly #owner: Owner;
@@ -54,10 +54,10 @@ export class PoolWorker {
   #tasks: { readonly batch: number; readonly task: Task }[] = [];
   #batches = 0;
   #isReady = false;
-  /** Why it runs nothing any more. */
+  /** The reason why it has ended. */
   #end: Error | undefined;
 
-  /** @throws {KcapiError} EACCES if the runtime does not permit it. */
+  /** @throws {KcapiError} EACCES if the runtime does not permit Workers. */
   constructor(owner: Owner) {
     this.#owner = owner;
     this.#worker = startWorker();
@@ -68,7 +68,7 @@ export class PoolWorker {
     this.#started.promise.catch(() => {});
   }
 
-  /** Tasks that it has. */
+  /** The number of its tasks. */
   get load(): number {
     return this.#tasks.length;
   }
@@ -77,14 +77,14 @@ export class PoolWorker {
     return this.#end !== undefined;
   }
 
-  /** Resolves when its module is loaded. Keeps the process from ending until then. */
+  /** Resolves when its module is loaded. Keeps the process alive until then. */
   async started(): Promise<void> {
     if (!this.#isReady && !this.#end) this.#worker.ref();
     await this.#started.promise;
     this.#unrefIfIdle();
   }
 
-  /** Runs a task, whose memory is moved or shared. Its result comes later, unless the Worker has ended. */
+  /** Runs a task, whose memory is moved or shared. The result comes later, or at once if the Worker has ended. */
   run(task: Task): void {
     const batch = this.#batches++;
     try {
@@ -92,7 +92,7 @@ export class PoolWorker {
     } catch (error) {
       return this.#settle(task, { outputs: [], error });
     }
-    // It had ended before, or has now: Bun reports the end of a Worker from within postMessage().
+    // It had ended before, or ended in this call: Bun reports the end of a Worker from within postMessage().
     if (this.#end) return this.#settle(task, { outputs: [], error: this.#end });
     this.#tasks.push({ batch, task });
     this.#worker.ref();
@@ -103,7 +103,7 @@ export class PoolWorker {
     if (!this.#end) this.#worker.postMessage({ close: id } satisfies Request);
   }
 
-  /** Lets it close its ciphers. Then it ends. */
+  /** Closes its streams, then ends it. */
   quit(reason: Error): void {
     if (this.#end) return;
     this.#worker.postMessage({ quit: true } satisfies Request);
@@ -171,19 +171,19 @@ function startWorker(): Worker {
   try {
     return new Worker(loadable(url), { name: "kcapi" });
   } catch (cause) {
-    throw new KcapiError("EACCES", "Worker", "this program may start no Worker", {
+    throw new KcapiError("EACCES", "Worker", "this program is not permitted to start a Worker", {
       cause,
       hint: "permit it: in Deno with --allow-read=PATH of this module, in Node with --allow-worker",
     });
   }
 }
 
-/** More than a Worker takes while it starts. */
+/** More descriptors than a Worker uses while it starts. */
 const DESCRIPTORS = 32;
 
 /**
- * Node blames the module if a Worker finds no descriptor while it starts. Deno and Bun end the process. So this thread
- * looks first whether there are some, with the module itself, which it may read.
+ * Checks that there are enough descriptors to start a Worker. Otherwise Node reports that the module cannot be loaded,
+ * and Deno and Bun end the process. The check opens the module itself, which this process may read.
  *
  * @throws {KcapiError} EMFILE or ENFILE if descriptors are short.
  */
@@ -204,19 +204,19 @@ function checkDescriptors(url: URL): void {
 function descriptorError(code: "EMFILE" | "ENFILE", cause: unknown): KcapiError {
   return new KcapiError(code, "Worker", `a Worker starts only while ${DESCRIPTORS} descriptors are free`, {
     cause,
-    hint: "close files that are open, or raise the limit (ulimit -n)",
+    hint: "close files, or raise the limit (ulimit -n)",
   });
 }
 
-/** The module that Workers run. In a bundle it lies beside the bundle. */
+/** The URL of the module that Workers run. In a bundle, the module is beside the bundle. */
 function moduleURL(): URL {
   const [, extension] = /\/executors\/pool_worker\.(ts|js)$/.exec(import.meta.url) ?? [];
   return new URL(extension ? `../workers/cipher_worker.${extension}` : "./cipher_worker.js", import.meta.url);
 }
 
 /**
- * Deno starts no Worker from the network, as the modules of a registry are, but a module that imports one. Nor does
- * Node start a file if the program was started with `--input-type`.
+ * Deno does not start a Worker from an `https:` URL, as modules of a registry have. Node does not start a file as
+ * Worker if the program was started with `--input-type`. Both start a `data:` URL that imports the module.
  */
 function loadable(url: URL): URL {
   const isFile = !url.protocol.startsWith("http");
@@ -233,6 +233,6 @@ function createStartError(cause: unknown): KcapiError {
   if (short) return descriptorError(short as "EMFILE", cause);
   return new KcapiError("ENOENT", "Worker", "the module of the Workers cannot be loaded", {
     cause,
-    hint: 'in a bundle, make it an entry of its own: a file cipher_worker.js with import "@kcapi/streams/worker"',
+    hint: 'in a bundle, add an entry point cipher_worker.js that contains import "@kcapi/streams/worker"',
   });
 }

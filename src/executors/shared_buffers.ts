@@ -1,9 +1,9 @@
 /**
- * Memory in which batches go to Workers: shared with them, and used again.
+ * Memory for the input of batches that Workers run. It is shared with the Workers, and reused.
  *
- * A batch that is moved is new memory each time, whose pages are cold and which the garbage collectors of both threads
- * count. A Worker is told of a shared buffer once, and of its number from then on; sending the buffer itself with each
- * batch gains nothing. Results are new memory that is moved, so that readers get it as it is.
+ * A moved batch is new memory each time. Its pages are cold, and the garbage collectors of both threads count it. A
+ * shared buffer is sent to a Worker once, and then named by its number. To send the buffer with each batch gains
+ * nothing. Results are new memory that is moved, so that readers get it without a copy.
  *
  * @module
  */
@@ -12,10 +12,12 @@ import type { Bytes } from "../bytes.ts";
 import type { BufferPool } from "../byte_queue.ts";
 import { allocUnsafe } from "../runtime/web.ts";
 
-/** Holds a batch of 1 MiB and a byte more. A buffer for less than half of that is not worth it. */
+/** The size of a buffer, for a batch of 1 MiB and a byte. Batches of less than half of it do not gain from sharing. */
 const SIZE = 17 * 64 * 1024;
 
-/** However many Workers and streams: buffers are kept as long as the pool. */
+/**
+ * The most buffers of a pool, for any number of Workers and streams, because the pool keeps them until it is closed.
+ */
 const MOST = 16;
 
 interface SharedBuffer {
@@ -39,7 +41,8 @@ export class SharedBufferPool implements BufferPool {
   }
 
   /**
-   * Takes memory back. A shared buffer is zeroed when the pool has no stream, other memory now, unless it was moved.
+   * Takes memory back. A shared buffer is zeroed when the pool has no streams. Other memory is zeroed now, unless it
+   * was moved.
    */
   release(bytes: Bytes): void {
     const shared = this.#buffers.find(({ memory }) => memory === bytes.buffer);
@@ -48,12 +51,12 @@ export class SharedBufferPool implements BufferPool {
     if (this.#streams === 0) this.#wipe();
   }
 
-  /** A stream begins. */
+  /** Called when a stream begins. */
   join(): void {
     this.#streams++;
   }
 
-  /** A stream has ended. */
+  /** Called when a stream has ended. */
   leave(): void {
     if (--this.#streams === 0) this.#wipe();
   }
@@ -61,23 +64,23 @@ export class SharedBufferPool implements BufferPool {
   #free(): SharedBuffer | undefined {
     const found = this.#buffers.find(({ isFree }) => isFree);
     if (found || this.#buffers.length === MOST) return found;
-    const made = { memory: new SharedArrayBuffer(SIZE) as unknown as ArrayBuffer, isFree: true, isWritten: false };
-    this.#buffers.push(made);
-    return made;
+    const added = { memory: new SharedArrayBuffer(SIZE) as unknown as ArrayBuffer, isFree: true, isWritten: false };
+    this.#buffers.push(added);
+    return added;
   }
 
   #wipe(): void {
     for (const shared of this.#buffers) {
       if (!shared.isFree || !shared.isWritten) continue;
-      new Float64Array(shared.memory).fill(0); // by bytes it takes V8 four times as long
+      new Float64Array(shared.memory).fill(0); // as bytes, V8 takes four times as long
       shared.isWritten = false;
     }
   }
 }
 
 /**
- * Bytes as they are sent: memory that is moved, or the number of a shared buffer; offset and length. Not as views,
- * which Bun copies element by element.
+ * Bytes as they are sent: moved memory or the number of a shared buffer, the offset and the length. Not a view, because
+ * Bun copies views element by element.
  */
 export type TransferredView = readonly [memory: ArrayBuffer | number, offset: number, length: number];
 
@@ -85,7 +88,7 @@ export type TransferredView = readonly [memory: ArrayBuffer | number, offset: nu
 export class SharedBufferTable {
   readonly #known: ArrayBuffer[] = [];
 
-  /** The shared buffers of a list that the other side does not know yet. From now on it does. */
+  /** Adds the shared buffers of a list that the other side does not know yet, and returns them to be sent. */
   learn(list: readonly Bytes[]): ArrayBuffer[] {
     const fresh = memoriesOf(list).filter((memory) => isShared(memory) && !this.#known.includes(memory));
     this.add(fresh);
@@ -109,17 +112,17 @@ export class SharedBufferTable {
   }
 }
 
-/** The memory of a list that is moved with it: all that is not shared. */
+/** The memory of a list that is moved with it: the buffers that are not shared. */
 export function movable(list: readonly Bytes[]): ArrayBuffer[] {
   return memoriesOf(list).filter((memory) => !isShared(memory));
 }
 
-/** Shared memory here is always one of the pool's buffers: a caller's own was refused. */
+/** Whether memory is one of the pool's shared buffers. Shared memory of a caller was refused. */
 function isShared(memory: ArrayBuffer): boolean {
   return memory instanceof SharedArrayBuffer;
 }
 
-/** Each once. */
+/** The buffers of a list, each once. */
 function memoriesOf(list: readonly Bytes[]): ArrayBuffer[] {
   return [...new Set(list.map(({ buffer }) => buffer))];
 }

@@ -17,38 +17,34 @@ import { SharedBufferPool } from "./shared_buffers.ts";
 
 const MOST_WORKERS = 1024;
 
-/** Tasks at one Worker: one that it runs, and one that waits, so that it is never idle. */
+/** Tasks per Worker: one runs, and one waits, so that the Worker is never idle. */
 const TASKS_PER_WORKER = 2;
 
-/**
- * Some 0.5 ms of work and more. Sending a batch to a Worker and back takes 0.05 ms.
- */
+/** The size of a batch: 0.5 ms of work or more. To send a batch to a Worker and back takes 0.05 ms. */
 const BATCH_SIZE = 1024 * 1024;
 
-/** Ends the Workers of a pool that nobody holds. It has no streams: each of them holds it. */
+/** Ends the Workers of a dropped pool. It has no streams, because each of them refers to it. */
 const poolFinalizer = new FinalizationRegistry<Scheduler>((scheduler) => scheduler.close(createClosedError()));
 
 const sessionFinalizer = new FinalizationRegistry<() => void>((close) => close());
 
 /**
- * A pool of Workers that does the work of streams, on as many cores as there are, and leaves the event loop of this
- * thread free.
+ * A pool of Workers that processes streams on several cores, so that the event loop of this thread stays free.
  *
- * Give it as `pool` to any stream or iterable, to `seal()`, `unseal()` and `openSealed()`. The output is the same, in
- * order; sealed data comes out in pieces of up to 1 MiB. Any number of streams share a pool, fairly. Where the mode
- * allows it (ctr, chacha20, ecb, sectors, cbc decryption, sealed segments), all Workers run parts of one stream. Other
- * streams are run by one Worker at a time. While a reader waits, a stream takes input ahead of the reader: at most two
- * batches of 1 MiB for each Worker. An error does not wait for a source that was asked for more.
+ * Pass it as the option `pool` to any stream, to `encrypt()`, `decrypt()`, `seal()`, `unseal()` or `openSealed()`. The
+ * output is the same, in the same order. Sealed data comes out in pieces of up to 1 MiB. Any number of streams share a
+ * pool, and each gets an equal share. If the mode allows it (ctr, chacha20, ecb, sectors, cbc decryption, sealed
+ * segments), all Workers process batches of one stream at once. Streams of other modes use one Worker each. While a
+ * reader waits, a stream reads ahead: at most two batches of 1 MiB for each Worker.
  *
- * A pool pays off from about 0.5 ms of work for a chunk. What runs at the speed of memory (AES in Bun) is slower in
- * Workers. Chunks are copied; with `inPlace`, those of 16 KiB or more that are a whole ArrayBuffer, and do not cross
- * the border of a batch, are moved, and so detached. A segment is unsealed when the next one begins, or the stream
- * ends.
+ * A pool pays off if a chunk takes about 0.5 ms or more. Ciphers that are as fast as a copy (AES in Bun) are slower in
+ * Workers. Chunks are copied. With `inPlace`, a chunk is moved, and so detached, if it has 16 KiB or more, is a whole
+ * ArrayBuffer, and lies within one batch. A segment is unsealed when the next one begins, or the stream ends.
  *
- * Workers start when they are needed, one in a turn of the event loop, and do not keep a process from ending. Starting
- * one takes this thread 60 ms and more in Deno: `await pool.ready()` when the program starts. Close the pool, or
- * declare it with `using`. Its streams then fail with KcapiError ECANCELED. A pool that is no longer referenced is
- * closed, too.
+ * Workers start on demand, one per turn of the event loop. They do not keep the process alive. In Deno, to start one
+ * blocks this thread for 60 ms or more, so call `await pool.ready()` when the program starts. Close the pool, or
+ * declare it with `using`. Then its streams fail with KcapiError ECANCELED. A dropped pool is closed when it is
+ * garbage-collected.
  *
  * @example Usage
  * ```ts
@@ -67,14 +63,17 @@ export class WorkerPool implements Disposable {
   /** The number of Workers that the pool may start. */
   readonly size: number;
   readonly #scheduler: Scheduler;
-  /** Not of the scheduler, which its Workers hold: the signal holds each stream whose writer or reader waits. */
+  /**
+   * Not in the scheduler, to which the Workers refer: the signal refers to each stream whose reader or writer waits,
+   * and would keep it alive.
+   */
   readonly #closing = new AbortController();
 
   /**
-   * Makes a pool. No Worker is started yet.
+   * Creates a pool. It starts no Worker yet.
    *
-   * @param size The number of Workers, by default that of processors.
-   * @throws {TypeError} If it is no number.
+   * @param size The most Workers. By default the number of processors.
+   * @throws {TypeError} If it is not a number.
    * @throws {RangeError} If it is not an integer from 1 to 1024.
    * @throws {KcapiError} ENOSYS in a browser.
    */
@@ -89,7 +88,7 @@ export class WorkerPool implements Disposable {
     this.#scheduler = scheduler;
     poolFinalizer.register(this, scheduler, this);
     const { signal } = this.#closing;
-    // Node 22 warns of eleven listeners. Each stream is one.
+    // Node 22 prints a warning from eleven listeners on. Each stream adds one.
     process.getBuiltinModule("node:events").setMaxListeners(0, signal);
     registerExecutor(this, {
       signal,
@@ -98,10 +97,10 @@ export class WorkerPool implements Disposable {
   }
 
   /**
-   * Starts all Workers, one in a turn of the event loop.
+   * Starts all Workers, one per turn of the event loop.
    *
    * @returns A promise that resolves when all of them are ready.
-   * @throws {KcapiError} If one cannot be started: EACCES, EMFILE, ENOENT; ECANCELED if the pool is closed.
+   * @throws {KcapiError} EACCES, EMFILE or ENOENT if a Worker cannot start. ECANCELED if the pool is closed.
    *
    * @example Start all Workers before the first request
    * ```ts
@@ -119,7 +118,7 @@ export class WorkerPool implements Disposable {
   close(): void {
     poolFinalizer.unregister(this);
     const reason = createClosedError();
-    this.#scheduler.close(reason); // which listeners of the signal may not use any more
+    this.#scheduler.close(reason); // before the abort, because a listener may use the pool
     this.#closing.abort(reason);
   }
 
@@ -139,14 +138,14 @@ function processorCount(): number {
   return globalThis.navigator?.hardwareConcurrency ?? process.getBuiltinModule("node:os").availableParallelism();
 }
 
-/** A stream at a pool. */
+/** The session of one stream in a pool. */
 class PoolSession implements Session {
   readonly isSynchronous = false;
   readonly batchSize = BATCH_SIZE;
   readonly engine: EngineName;
   readonly limit: number;
   readonly memory: BufferPool;
-  /** The stream keeps its pool, which would be closed if nobody held it. */
+  /** Keeps the pool alive, because a dropped pool is closed. */
   readonly owner: WorkerPool;
   readonly #scheduler: Scheduler;
   readonly #stream: StreamRegistration;
@@ -176,16 +175,16 @@ class PoolSession implements Session {
   }
 }
 
-/** The queue of tasks, and the Workers that run them. Does not refer to its pool. */
+/** The queue of tasks, and the Workers that run them. It does not refer to its pool. */
 class Scheduler {
   readonly buffers = new SharedBufferPool();
   readonly #size: number;
   #workers: PoolWorker[] = [];
   #queue: Task[] = [];
   #streams = 0;
-  /** Streams that have tasks. */
+  /** The number of streams that have tasks. */
   #busy = 0;
-  /** A Worker was started, or could not be, in this turn of the event loop. */
+  /** A Worker was started in this turn of the event loop, or failed to start. */
   #hasStarted = false;
   #startError: unknown;
   #closed: KcapiError | undefined;
@@ -194,7 +193,7 @@ class Scheduler {
     this.#size = size;
   }
 
-  /** Tasks that one stream may have: all there can be at Workers, divided by the streams that have some. */
+  /** The most tasks of one stream: the most tasks of all Workers, divided by the number of streams that have tasks. */
   get share(): number {
     return Math.max(1, Math.floor(TASKS_PER_WORKER * this.#size / Math.max(1, this.#busy)));
   }
@@ -265,7 +264,7 @@ class Scheduler {
     }
   }
 
-  /** Gives tasks to Workers, first come, first served. */
+  /** Passes tasks to Workers, in the order of the queue. */
   #dispatch(): void {
     for (let i = 0; i < this.#queue.length;) {
       const task = this.#queue[i]!;
@@ -285,7 +284,8 @@ class Scheduler {
     if (stream.job.isChain) {
       const [bound] = stream.workers;
       if (bound) return bound.hasEnded || bound.load < TASKS_PER_WORKER ? bound : undefined;
-      if (this.#queue.findIndex((task) => task.stream === stream) < i) return undefined; // an earlier one goes first
+      // An earlier task of the stream must run first.
+      if (this.#queue.findIndex((task) => task.stream === stream) < i) return undefined;
     }
     let best: PoolWorker | undefined;
     for (const worker of this.#workers) if (!best || worker.load < best.load) best = worker;
@@ -297,7 +297,7 @@ class Scheduler {
     return best && best.load < TASKS_PER_WORKER ? best : undefined;
   }
 
-  /** Starts a Worker, one in a turn of the event loop: the tasks that wait are given out in the next one. */
+  /** Starts a Worker, one per turn of the event loop. Waiting tasks are passed on in the next turn. */
   #start(): PoolWorker | undefined {
     const isRetry = this.#startError !== undefined && this.#workers.length === 0;
     if (this.#hasStarted && !isRetry) return undefined;

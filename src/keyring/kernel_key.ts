@@ -25,7 +25,7 @@ export type KernelKey =
 /** The key of a cipher: its bytes, or the name of a key in the kernel. */
 export type Key = Secret | KernelKey;
 
-/** A copy of a key, which is disposed of separately. */
+/** A copy of a key. Both must be disposed of. */
 export function cloneKey(key: Key): Key {
   return key instanceof Secret ? key.clone() : key;
 }
@@ -69,7 +69,7 @@ function checkDescription(type: unknown, description: unknown): KernelKey {
   if (typeof description !== "string") {
     throw new TypeError(`"key.description" expected a string, got ${describe(description)}`);
   }
-  // The encoder would replace a lone surrogate, and C would stop at a NUL: the description of another key.
+  // The encoder replaces a lone surrogate, and a C string ends at a NUL. Both could name another key.
   if (description.includes("\0") || !description.isWellFormed()) {
     throw new TypeError('"key.description" expected text without NUL and lone surrogates');
   }

@@ -44,8 +44,8 @@ const NUMBERS: Readonly<Record<string, { add_key: number; request_key: number; k
  */
 export function setKernelKey(library: Library, socket: number | undefined, algorithm: Algorithm, key: KernelKey): void {
   if (socket === undefined) {
-    throw new KcapiError("EOPNOTSUPP", SET_KEY, "the socket of this libkcapi's handle cannot be told for certain", {
-      hint: "use libkcapi 1.1.0 or later, or give the key's bytes",
+    throw new KcapiError("EOPNOTSUPP", SET_KEY, "this version of libkcapi does not show the socket of its handle", {
+      hint: "use libkcapi 1.1.0 or later, or pass the key's bytes",
     });
   }
   // No key has the serial 0: a kernel that knows the option returns EINVAL.
@@ -75,8 +75,8 @@ export function serialOf(library: Library, key: KernelKey): number {
 }
 
 /**
- * The errno, below zero, why a key in the session keyring cannot be used. If the thread or the process has a keyring
- * too, request_key(2) returns ENOKEY instead (search_process_keyrings_rcu in security/keys/process_keys.c).
+ * The negative errno of a search in the session keyring. If the thread or the process has a keyring, too,
+ * request_key(2) returns ENOKEY in place of that errno (search_process_keyrings_rcu in security/keys/process_keys.c).
  */
 function searchSession(library: Library, type: Address, name: Address): number | undefined {
   const { word } = library;
@@ -84,7 +84,7 @@ function searchSession(library: Library, type: Address, name: Address): number |
   return result === -ERRNO.EACCES || result === -ERRNO.EKEYREVOKED ? result : undefined;
 }
 
-/** The serial of a key, for callers that have not loaded the library, such as one that sends it to another thread. */
+/** The serial of a key, for callers that have not loaded the library, such as a pool that sends it to a Worker. */
 export function resolveKernelKey(key: KernelKey): number {
   return key.serial ?? serialOf(load(), key);
 }
@@ -102,7 +102,7 @@ export function withRandomKey(library: Library, size: number, use: (key: KernelK
   const payload = addressOf(library, key.bytes);
   const serial = callKeyring(library, "add_key", type, description, payload, word(size), word(THREAD_KEYRING));
   memory.fill(0); // keeps it alive until here
-  if (serial < 0) throw createKeyError(-serial, "add_key", "a random key was not taken");
+  if (serial < 0) throw createKeyError(-serial, "add_key", "the kernel refused a random key");
   try {
     use({ serial });
   } finally {
@@ -125,7 +125,7 @@ function callKeyring(
   const number = NUMBERS[arch]?.[name];
   if (number === undefined) {
     throw new KcapiError("EOPNOTSUPP", name, `the number of this system call is not known for ${arch}`, {
-      hint: "give the key by its serial",
+      hint: "pass the key's serial",
     });
   }
   return resultOf(library, () => library.call.syscall(library.word(number), a, b, c, d, e));
@@ -151,14 +151,14 @@ function setSerial(library: Library, socket: number, serial: number): number {
   );
 }
 
-/** How often a call is made that fails with another errno each time. */
+/** The most attempts of a call that fails with another errno each time. */
 const MAX_TRIES = 10;
 
 /**
  * The result of a libc function, or its errno below zero.
  *
- * The runtime may run between the call and the reading of errno: a collector or a signal handler may set errno too. So
- * an errno counts when it comes twice in a row. These calls may be repeated, because a failed one changes nothing.
+ * Between the call and the read of errno, a garbage collector or a signal handler of the runtime may set errno, too. So
+ * an errno is valid if it comes twice in a row. These calls can be repeated, because a failed one changes nothing.
  */
 function resultOf({ call, word }: Library, run: () => number): number {
   const errno = new Int32Array(new ArrayBuffer(8));

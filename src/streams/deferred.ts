@@ -1,5 +1,5 @@
 /**
- * {@linkcode deferStream}: a pair of streams whose cipher is opened by the first bytes, and asynchronously.
+ * {@linkcode deferStream}: a pair of streams whose cipher is opened asynchronously, when the first bytes are there.
  *
  * @module
  */
@@ -13,34 +13,33 @@ export interface StreamSides {
   readonly writable: WritableStream<BytesLike>;
 }
 
-/** The streams that do the work, once they are open. */
+/** The open streams, which process the bytes. */
 interface OpenedStream {
   readonly stream: StreamSides;
-  /** Output that comes first. */
+  /** Output before that of the stream. */
   readonly prefix?: Bytes | undefined;
-  /** Input that was read and belongs to the stream. */
+  /** Bytes that `add` has read and that the stream must process. */
   readonly rest?: Bytes | undefined;
 }
 
 /** How a deferred stream is opened. Either function may throw, which errors both sides. */
 export interface Opening {
-  /** Gets a chunk, in memory of the caller. Returns undefined as long as it needs more. */
+  /** Reads a chunk, in memory of the caller. Returns undefined if it needs more bytes. */
   add(chunk: Bytes): Promise<OpenedStream> | undefined;
-  /** The input has ended before the stream was opened. */
+  /** Called if the input ends before the stream was opened. */
   end(): Promise<OpenedStream>;
 }
 
 /**
- * Makes a pair of streams that passes everything on to the streams that `opening` opens.
+ * Creates a pair of streams that forwards everything to the streams that `opening` opens: bytes, backpressure, errors,
+ * abort and cancel. After an abort or cancel before the opening, nothing is opened. After one during the opening, the
+ * opened streams are aborted.
  *
- * Backpressure, errors, aborts and cancels go through to them. What is abandoned before the opening opens nothing; what
- * is abandoned during it is aborted as soon as it is open.
- *
- * @param signal Aborts both sides until the streams are open. From then on, they have to listen to it themselves.
+ * @param signal Aborts both sides until the streams are open. From then on, the streams must listen to it themselves.
  */
 export function deferStream(opening: Opening, signal?: AbortSignal): StreamSides {
   const opened = Promise.withResolvers<{ prefix: Bytes | undefined; reader: ReadableStreamDefaultReader<Bytes> }>();
-  opened.promise.catch(() => {}); // whoever reads is told
+  opened.promise.catch(() => {}); // the reader gets the error
   let writer: WritableStreamDefaultWriter<BytesLike> | undefined;
   let controller!: WritableStreamDefaultController;
   let output!: ReadableStreamDefaultController<Bytes>;
@@ -55,7 +54,7 @@ export function deferStream(opening: Opening, signal?: AbortSignal): StreamSides
     }
     listener?.stop();
     writer = stream.writable.getWriter();
-    writer.closed.catch(() => {}); // each write and read is told
+    writer.closed.catch(() => {}); // each write and read gets the error
     opened.resolve({ prefix, reader: stream.readable.getReader() });
     if (rest && rest.length > 0) await writer.write(rest);
   }
@@ -85,11 +84,11 @@ export function deferStream(opening: Opening, signal?: AbortSignal): StreamSides
   }
 
   const writable = new WritableStream<BytesLike>({
-    start(given) {
-      controller = given;
-      given.signal.addEventListener("abort", () => {
-        fail(given.signal.reason);
-        writer?.abort(given.signal.reason).catch(() => {});
+    start(sink) {
+      controller = sink;
+      sink.signal.addEventListener("abort", () => {
+        fail(sink.signal.reason);
+        writer?.abort(sink.signal.reason).catch(() => {});
       });
     },
     write: (chunk) =>

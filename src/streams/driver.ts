@@ -1,5 +1,5 @@
 /**
- * {@linkcode Driver}: moves bytes from whoever writes, through a {@linkcode Transform}, to a ReadableStream.
+ * {@linkcode Driver}: moves bytes from an input, through a {@linkcode Transform}, to a ReadableStream.
  *
  * @module
  */
@@ -13,26 +13,27 @@ import { TimeSlice } from "../time_slice.ts";
 import { SmallChunks } from "./small_chunks.ts";
 import type { Transform, TransformFactory } from "./transform.ts";
 
-/** Smaller chunks are gathered, up to the limit, before the transform gets them: a call costs more than a copy. */
+/** Smaller chunks are gathered up to the limit, because a call of the transform takes longer than a copy. */
 const SMALL = 16 * 1024;
 const GATHER_LIMIT = 64 * 1024;
 
-/** The side that writes to a {@linkcode Driver}: a WritableStream, or an iterator with its source. */
+/** The side that writes to a {@linkcode Driver}: a WritableStream, or the source of an iterator. */
 export interface InputSide {
-  /** The stream ended with `reason`, and this side did not end it. */
+  /** Called when the stream failed with `reason`, unless this side ended it. */
   error(reason: unknown): void;
-  /** The reader waits, and there is no input. May be called again before there is some. */
+  /** Called while the reader waits and there is no input. May be called again before input comes. */
   pull?(driver: Driver): void;
 }
 
 /**
  * The state machine of a stream.
  *
- * A TransformStream of the platform has no pull hook: it would enqueue all the output of a large chunk at once. Here
- * each output is made when the reader asks for it.
+ * A native TransformStream has no pull hook: it would enqueue all the output of a large chunk at once. The driver
+ * produces each output when the reader asks for it.
  *
- * The state is what the driver waits for. "Demand" means that the reader asked and got nothing since; then "output"
- * goes to the reader, else the driver waits for a pull. While it closes, it needs no demand.
+ * A state is named after the event that the driver waits for. The stream has "demand" if the reader has asked and has
+ * got nothing since. In the table, "output" means: enqueue an output if there is demand, otherwise wait for a pull.
+ * While the driver closes, it needs no demand.
  *
  * | State     | holds                   | write           | pull     | turn       | progress | close            |
  * | --------- | ----------------------- | --------------- | -------- | ---------- | -------- | ---------------- |
@@ -50,10 +51,10 @@ export interface InputSide {
  * | closed    | nothing; outputs may    | throw           | held     | –          | –        | –                |
  * |           | wait for the reader     |                 | error    |            |          |                  |
  *
- * "–": the event cannot come, or changes nothing but the flags that it sets. A write or a close is answered on return
- * to idle, gathering or due, so no other one comes before that. abort() by the writer, cancel() by the reader, a
- * signal, and an error lead from each state to closed, with two exceptions, as in a native TransformStream: they
- * change nothing once the stream is closed, and abort() and cancel() do not stop a close that has begun.
+ * "–": the event cannot come, or only sets a flag. The promise of a write or a close settles on return to idle,
+ * gathering or due, so no other one comes before that. abort() by the writer, cancel() by the reader, a signal, and an
+ * error lead from each state to closed. There are two exceptions, as in a native TransformStream: in closed, they have
+ * no effect, and abort() and cancel() do not stop a close that has begun.
  */
 export class Driver {
   readonly readable: ReadableStream<Bytes>;
@@ -65,31 +66,31 @@ export class Driver {
   #output!: ReadableStreamDefaultController<Bytes>;
   #transform: Transform | undefined;
   #demand = false;
-  /** The event loop had a turn since something was gathered. */
+  /** The event loop has had a turn since the first chunk was gathered. */
   #isDue = false;
-  /** What was written, before the transform or the gathering has it. */
+  /** The chunk of the last write, until it is gathered or passed to the transform. */
   #chunk: Bytes | undefined;
-  /** The input has ended: the transform is to be told, or was; or an error comes after the output. */
+  /** The input has ended: `transform.end()` must be called, or was called. Or an error must follow the output. */
   #closing: "requested" | "ended" | { readonly error: unknown } | undefined;
-  /** A write or a close was not answered yet; and how to, if its caller waits. */
+  /** A write or a close is in progress. `#caller` settles its promise, if its caller waits. */
   #isBusy = false;
   #caller: { readonly resolve: () => void; readonly reject: (reason: unknown) => void } | undefined;
   #isStepping = false;
   #isResting = false;
   #isTurnRequested = false;
-  /** The transform's progress that a step follows. */
+  /** The promise of the transform's progress after which the next step runs. */
   #awaited: Promise<void> | undefined;
-  /** What abort(), close() and cancel() answer, whichever came first: as in a native TransformStream. */
+  /** The promise of the first abort(), close() or cancel(). Later ones return it, as in a native TransformStream. */
   #finish: Promise<void> | undefined;
   #isClosed = false;
-  /** Why it closed, if not by close(). */
+  /** The reason if it was closed by an abort, a cancel or an error. */
   #failure: { readonly reason: unknown } | undefined;
-  /** Of a close that goes on nothing is enqueued any more. */
+  /** The reader has cancelled: a close in progress continues, but enqueues nothing. */
   #isReaderGone = false;
-  /** The reader gets the reason after the output in front of it. */
+  /** The reader gets the error after the outputs that are enqueued. */
   #isErrorHeld = false;
 
-  /** @param transform Opened already; else the factory opens it when the reader first asks. */
+  /** @param transform The open transform. Without it, the factory opens one when the reader first asks. */
   constructor(factory: TransformFactory, input: InputSide, transform?: Transform) {
     this.#factory = factory;
     this.#input = input;
@@ -107,7 +108,7 @@ export class Driver {
     driver.#endBoth(reason);
   }
 
-  /** The engine that runs; opens the transform. */
+  /** The engine that runs. Reading it opens the transform. */
   get engine(): EngineName {
     if (!this.#transform && this.#isClosed) {
       throw new KcapiError("EBADF", "engine", "the iterable was closed before it was opened");
@@ -120,7 +121,7 @@ export class Driver {
     }
   }
 
-  /** Whether the reader waits, and got nothing since it asked. */
+  /** Whether the reader has asked and has got nothing since. */
   get hasDemand(): boolean {
     return this.#demand && !this.#isClosed;
   }
@@ -128,33 +129,34 @@ export class Driver {
   // ---- events ----
 
   /**
-   * @returns A promise if the transform, the reader or the event loop comes first. The bytes are in use until then.
-   * @throws Why the stream ended.
+   * @returns A promise if the write must wait for the transform, the reader or the event loop. The bytes are in use
+   * until it settles.
+   * @throws The reason with which the stream ended.
    */
   write(bytes: Bytes): void | Promise<void> {
-    // The reader left in this tick, and the writer is not told yet: nobody wants the bytes.
+    // The reader cancelled in this tick, and the writer does not know that yet. The bytes are dropped.
     if (this.#finish) return undefined;
-    if (this.#failure) throw this.#failure.reason; // by a getter of the chunk
+    if (this.#failure) throw this.#failure.reason; // a getter of the chunk ended the stream
     this.#chunk = bytes;
     return this.#answer();
   }
 
-  /** The input has ended. What is left is enqueued, whether the reader asked for it or not. */
+  /** Ends the input. The rest of the output is enqueued, also without demand. */
   close(): void | Promise<void> {
     return this.#end("requested");
   }
 
-  /** The input has failed: the reader gets the error after the output of what came before. */
+  /** Ends the input with an error. The reader gets it after the output of the input before it. */
   closeWith(error: unknown): void {
     (async () => await this.#end({ error }))().catch(() => {});
   }
 
-  /** The writer gives up. */
+  /** Aborts the stream: the writer gives up. */
   abort(reason: unknown): Promise<void> {
     return this.#finish ??= this.#leave(reason, () => this.#output.error(reason));
   }
 
-  /** The writer is about to give up: {@linkcode abort} comes when the write that waits is answered. */
+  /** Called before {@linkcode abort}, which follows when the pending write has settled. */
   interrupt(reason: unknown): void {
     if (!this.#closing) this.#releaseEarly(reason);
   }
@@ -180,7 +182,7 @@ export class Driver {
 
   // ---- the step ----
 
-  /** Does all that can be done now. */
+  /** Makes transitions until one must wait. */
   #step(): void {
     if (this.#isStepping) return;
     this.#isStepping = true;
@@ -190,7 +192,7 @@ export class Driver {
       this.fail(error);
     }
     this.#isStepping = false;
-    if (this.#listener) this.#hold();
+    if (this.#listener) this.#updateListener();
     if (this.#demand && !this.#isBusy && !this.#isClosed) this.#input.pull?.(this);
   }
 
@@ -221,7 +223,7 @@ export class Driver {
     if (chunk.length === 0) return;
     this.#gathered.add(chunk);
     if (this.#isTurnRequested) return;
-    this.#slice.restart(); // the time since the last chunk is not ours, and a rest would cut the gathering short
+    this.#slice.restart(); // the event loop had turns since the last chunk, and a rest would end the gathering early
     this.#requestTurn();
   }
 
@@ -260,7 +262,7 @@ export class Driver {
     return false;
   }
 
-  /** Nothing is left to do: answers the write. */
+  /** Nothing is left to do: settles the write. */
   #settle(transform: Transform): boolean {
     if (this.#isBusy && this.#mustRest()) return false;
     this.#isBusy = false;
@@ -280,7 +282,9 @@ export class Driver {
     return false;
   }
 
-  /** Memory may feed a stream from one microtask to the next: timers and sockets get their turn all the same. */
+  /**
+   * Whether the event loop must have a turn. Otherwise a stream over bytes in memory would block timers and sockets.
+   */
   #mustRest(): boolean {
     if (!this.#slice.over) return false;
     this.#isResting = true;
@@ -294,7 +298,7 @@ export class Driver {
     setImmediate(() => this.#turn());
   }
 
-  /** A step, and its answer to who writes or closes. */
+  /** Runs a step for a write or a close, and returns its promise if it must wait. */
   #answer(): void | Promise<void> {
     this.#isBusy = true;
     this.#step();
@@ -302,12 +306,12 @@ export class Driver {
     if (!this.#isBusy) return;
     return new Promise((resolve, reject) => {
       this.#caller = { resolve, reject };
-      this.#hold();
+      this.#updateListener();
     });
   }
 
-  /** Retains this while a caller waits: a reader, or a writer. The source of an iterator is not a waiting caller. */
-  #hold(): void {
+  /** Keeps this alive while a reader or a writer waits. The source of an iterator is not a waiting caller. */
+  #updateListener(): void {
     if (!this.#listener) return;
     const isAwaited = this.#demand || this.#isBusy && !this.#input.pull;
     if (isAwaited && !this.#isClosed) this.#listener.retain(this);
@@ -329,7 +333,7 @@ export class Driver {
     return answer;
   }
 
-  /** One side gives up. The other is told a microtask later, so that both may be left in one tick. */
+  /** One side gives up. The other one gets the error a microtask later, so that a caller may end both in one tick. */
   async #leave(reason: unknown, tellOther: () => void): Promise<void> {
     if (this.#isClosed && !this.#failure) return;
     this.#releaseEarly(reason);
@@ -337,7 +341,7 @@ export class Driver {
     tellOther();
   }
 
-  /** Something failed here. What the reader did not get yet is valid, and comes first. */
+  /** Ends both sides with an error of the transform. The enqueued outputs are valid, and the reader gets them first. */
   fail(reason: unknown): void {
     this.#isErrorHeld = !this.#isClosed && this.#output.desiredSize! < 0;
     this.#endBoth(reason);
@@ -350,7 +354,7 @@ export class Driver {
     if (!this.#isErrorHeld) this.#output.error(reason);
   }
 
-  /** A write of which nothing is left waits for the event loop alone, and is fulfilled. */
+  /** Closes early. A write whose bytes are all processed only waits for the event loop, and is fulfilled. */
   #releaseEarly(reason: unknown): void {
     if (!this.#chunk && !this.#closing && !this.#transform?.pending) this.#caller?.resolve();
     this.#release({ reason });

@@ -11,7 +11,7 @@ import { Driver, type InputSide } from "./driver.ts";
 import type { Source } from "./source.ts";
 import type { TransformFactory } from "./transform.ts";
 
-/** Iterable once. The first `next()` opens the transform and the source. */
+/** An iterator over the output, iterable once. The first `next()` opens the transform and the source. */
 export class TransformIterator extends ByteIterator {
   readonly #driver: Driver;
 
@@ -28,16 +28,16 @@ export class TransformIterator extends ByteIterator {
         isOver = value === undefined;
         return value;
       } catch (error) {
-        isOver = true; // an error is told once
+        isOver = true; // the error is thrown once
         throw error;
       }
     };
     const end = async (): Promise<void> => {
       isOver = true;
       const { isAsked } = input;
-      reader.cancel().catch(() => {}); // it may have failed already
+      reader.cancel().catch(() => {}); // the stream may have failed already
       const ended = input.end();
-      // A source that is asked for bytes may answer this only afterwards, which may be never.
+      // A source may settle this only after its pending next(), which may never settle.
       if (isAsked) Promise.resolve(ended).catch(() => {});
       else await ended;
     };
@@ -45,7 +45,7 @@ export class TransformIterator extends ByteIterator {
     this.#driver = driver;
   }
 
-  /** The engine that runs; opens the transform. */
+  /** The engine that runs. Reading it opens the transform. */
   get engine(): EngineName {
     return this.#driver.engine;
   }
@@ -53,11 +53,11 @@ export class TransformIterator extends ByteIterator {
 
 /** Reads a source while the driver's reader waits. */
 class SourceInput implements InputSide {
-  /** The source was asked for a chunk, and has not answered. */
+  /** A `next()` of the source is pending. */
   isAsked = false;
   readonly #open: () => Source;
   #source: Source | undefined;
-  /** It has ended or failed, or was told to end. */
+  /** The source has ended or failed, or its `end()` was called. */
   #isOver = false;
   #isReading = false;
 
@@ -84,12 +84,12 @@ class SourceInput implements InputSide {
     this.#isReading = false;
   }
 
-  /** The driver has ended: nobody waits for what the source says to that. */
+  /** The driver has failed. Ends the source, and ignores its errors. */
   error(): void {
     (async () => await this.end())().catch(() => {});
   }
 
-  /** Tells the source that no more is wanted, if it has more. */
+  /** Ends the source, unless it has ended. */
   end(): unknown {
     if (this.#isOver) return undefined;
     this.#isOver = true;
@@ -104,7 +104,7 @@ class SourceInput implements InputSide {
 
   #handOn(result: IteratorResult<unknown>, driver: Driver): void | Promise<void> {
     if (typeof result !== "object" || result === null) {
-      throw new TypeError(`"source" expected an iterator that gives objects, got ${describe(result)}`);
+      throw new TypeError(`"source" expected an iterator that returns objects, got ${describe(result)}`);
     }
     if (!result.done) return driver.write(toUint8Array("source", result.value));
     this.#endsByItself();

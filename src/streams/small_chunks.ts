@@ -8,16 +8,16 @@ import { type Bytes, totalLength } from "../bytes.ts";
 
 const FIRST_SIZE = 1024;
 
-/** Copies in one buffer; with `inPlace`, the chunks themselves. */
+/** Small chunks: copies in one buffer, or with `inPlace` the chunks themselves. */
 export class SmallChunks {
-  /** Bytes in all. */
+  /** The number of bytes. */
   length = 0;
   readonly #limit: number;
   readonly #list: Bytes[] | undefined;
-  /** Grows with what comes: most streams that wait have little. */
+  /** The buffer of the copies. It grows, because most streams gather little. */
   #buffer: Bytes = new Uint8Array(0);
 
-  /** @param limit The most bytes that are added before they are taken. */
+  /** @param limit The most bytes that may be added before {@linkcode take}. */
   constructor(limit: number, inPlace: boolean) {
     this.#limit = limit;
     if (inPlace) this.#list = [];
@@ -35,9 +35,9 @@ export class SmallChunks {
   }
 
   /**
-   * All of them. Copies are valid until the next {@linkcode add}.
+   * Removes and returns all chunks. Copies are valid until the next {@linkcode add}.
    *
-   * @throws {TypeError} If the memory of one is gone.
+   * @throws {TypeError} If a chunk was detached.
    */
   take(): readonly Bytes[] {
     const { length } = this;
@@ -48,7 +48,7 @@ export class SmallChunks {
     return list;
   }
 
-  /** Zeroes the copies, and forgets all. */
+  /** Removes all chunks, and zeroes the copies. */
   wipe(): void {
     this.length = 0;
     this.#buffer.fill(0);

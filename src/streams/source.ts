@@ -1,12 +1,12 @@
 /**
- * What `encrypt()`, `decrypt()`, `seal()` and `unseal()` take their input from.
+ * The sources of `encrypt()`, `decrypt()`, `seal()` and `unseal()`.
  *
  * @module
  */
 
 import { type BytesLike, describe, isBuffer, toUint8Array } from "../bytes.ts";
 
-/** What {@linkcode encrypt}, {@linkcode decrypt}, {@linkcode seal} and {@linkcode unseal} take bytes from. */
+/** A source of bytes for {@linkcode encrypt}, {@linkcode decrypt}, {@linkcode seal} and {@linkcode unseal}. */
 export type ByteSource =
   | BytesLike
   | Blob
@@ -14,19 +14,19 @@ export type ByteSource =
   | AsyncIterable<BytesLike>
   | ReadableStream<BytesLike>;
 
-/** A source that is being read. */
+/** An opened source. */
 export interface Source {
   next(): Promise<IteratorResult<unknown>> | IteratorResult<unknown>;
-  /** Tells it that no more is wanted. */
+  /** Stops reading before the end. */
   end(): unknown;
-  /** Lets go of it after its own end. */
+  /** Releases the source after its end. */
   release?(): void;
 }
 
 /**
- * Checks `source`, and leaves it alone.
+ * Checks `source` without opening it.
  *
- * @returns Opens it.
+ * @returns A function that opens it.
  */
 export function openerOf(source: ByteSource): () => Source {
   if (ArrayBuffer.isView(source) || isBuffer(source)) {

@@ -9,7 +9,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { Driver } from "./driver.ts";
 import type { TransformFactory } from "./transform.ts";
 
-/** The two ends of a stream. They refer to the driver, and not to this: a user may keep only one of them. */
+/** The two sides of a stream. They refer to the driver, not to this object, because a user may keep only one side. */
 export class StreamPair {
   readonly readable: ReadableStream<Bytes>;
   readonly writable: WritableStream<BytesLike>;
@@ -23,8 +23,8 @@ export class StreamPair {
     this.writable = new WritableStream<BytesLike>({
       start(controller) {
         input = controller;
-        // The sink's abort() comes only after the write in progress, which may wait for a reader. Bun before 1.4 has no
-        // signal here.
+        // The stream calls the sink's abort() only after the pending write, which may wait for a reader. Bun before 1.4
+        // has no signal here.
         controller.signal?.addEventListener("abort", () => driver.interrupt(controller.signal.reason));
       },
       write: (chunk) => driver.write(checkChunk(driver, chunk)),

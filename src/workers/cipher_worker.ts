@@ -1,6 +1,6 @@
 /**
- * The module that a Worker of a `WorkerPool` runs. A bundle needs it as an entry of its own, named `cipher_worker`: a
- * file with nothing in it but `import "@kcapi/streams/worker";` does.
+ * The module that a Worker of a `WorkerPool` runs. A bundle needs it as an entry point named `cipher_worker`: a file
+ * that contains only `import "@kcapi/streams/worker";`.
  *
  * @module
  */
@@ -21,7 +21,7 @@ import type { Key } from "../keyring/kernel_key.ts";
 import { openSegments, type SealedJob } from "../sealed/batches.ts";
 import { Secret } from "../secret.ts";
 
-/** A stream's session, or why it could not be opened. */
+/** A stream's session, or the error of opening it. */
 type SessionOrError = { readonly session: LocalSession } | { readonly error: unknown };
 
 const { parentPort } = process.getBuiltinModule("node:worker_threads");
@@ -54,8 +54,7 @@ function run({ of, buffers, pieces, position }: BatchMessage): BatchResult {
 }
 
 /**
- * In place, outputs lie where the input was. What is left of the input must not leave the Worker in the memory around
- * them.
+ * In place, outputs are in the memory of the input. Zeroes the rest of that memory, so that no input leaves the Worker.
  */
 function clearAround(outputs: readonly Bytes[]): void {
   const ends = new Map<ArrayBuffer, number>();
