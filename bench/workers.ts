@@ -18,6 +18,7 @@ import {
   UnsealStream,
   WorkerPool,
 } from "../mod.ts";
+import { parseAlgorithm } from "../src/algorithms.ts";
 import { checkFormat } from "../src/sealed/format.ts";
 import type { CipherJob } from "../src/cipher/batches.ts";
 import type { BatchPosition } from "../src/executors/executor.ts";
@@ -181,9 +182,9 @@ function sealedJob(kind: "seal" | "unseal"): SealedJob {
 }
 
 function cipherJob(algorithm: string, sectorSize?: number): CipherJob {
-  const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true, iv: undefined } as const;
+  const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true } as const;
   const sectors = sectorSize === undefined ? undefined : { sectorSize, sector: 0n, ivStep: 1n };
-  return { kind: "cipher", algorithm, engine, ...plan, sectors };
+  return { kind: "cipher", algorithm: parseAlgorithm(algorithm), engine, ...plan, sectors, iv: undefined, position: 0 };
 }
 
 /** The input that bare Workers seal: full segments, together 1 MiB. */

@@ -18,6 +18,17 @@ import { isAEAD, namedCipher } from "./cipher_names.ts";
  */
 export type Kind = "stream" | "counter" | "sector" | "message";
 
+/** A block counter in the IV. */
+interface Counter {
+  /** The first byte of it. */
+  readonly offset: number;
+  /** Its bytes; undefined: all that are left of the IV. */
+  readonly size: number | undefined;
+  readonly isLittleEndian: boolean;
+  /** It continues at 0 after its last number. Otherwise, the stream ends there. */
+  readonly wraps: boolean;
+}
+
 /** The properties that follow from the name of an algorithm. */
 export interface Algorithm {
   /** The name that was passed: the kernel's name, or the name of a driver. */
@@ -35,8 +46,8 @@ export interface Algorithm {
   readonly ivSize: number | undefined;
   /** The possible key lengths. Undefined if only the engine knows. */
   readonly keySizes: readonly number[] | undefined;
-  /** `counter`: the offset of the 32-bit little-endian block counter in the IV. */
-  readonly counterOffset: number;
+  /** The block counter in the IV, in modes that have one. */
+  readonly counter: Counter | undefined;
   /** `sector`: the shortest last sector. 0 if a sector must be whole. */
   readonly shortestSector: number;
   /** The kernel keeps the state of the stream with the key: a second stream would continue the first one. */
@@ -81,7 +92,7 @@ export interface ModeRule {
   readonly key?: (size: number) => number;
   readonly keys?: readonly number[];
   readonly chunk?: number;
-  readonly counterOffset?: number;
+  readonly counter?: Counter;
   readonly shortestSector?: number;
 }
 
@@ -89,15 +100,21 @@ const CONTINUES: ModeRule = { kind: "stream", iv: "block" };
 const CHAINED: ModeRule = { kind: "stream", iv: "block", wholeBlocks: true };
 // crypto/chacha_generic.c: the counter is word 12 of the state. It comes from the start of the IV (chacha20), or from
 // byte 24 (xchacha: after 16 + 8 bytes of nonce).
-const CHACHA: ModeRule = { kind: "counter", iv: 16, keys: [32], chunk: 64, counterOffset: 0 };
-const XCHACHA: ModeRule = { kind: "counter", iv: 32, keys: [32], chunk: 64, counterOffset: 24 };
+const CHACHA: ModeRule = { kind: "counter", iv: 16, keys: [32], chunk: 64, counter: chachaCounter(0) };
+const XCHACHA: ModeRule = { kind: "counter", iv: 32, keys: [32], chunk: 64, counter: chachaCounter(24) };
+
+/** In the kernel, it wraps around into keystream that was used before, so that a stream must end there. */
+function chachaCounter(offset: number): Counter {
+  return { offset, size: 4, isLittleEndian: true, wraps: false };
+}
 
 export const MODES: Readonly<Record<string, ModeRule>> = {
   cbc: CHAINED,
   pcbc: CHAINED,
   ecb: { kind: "stream", iv: 0, wholeBlocks: true },
   lrw: { kind: "stream", iv: 16, wholeBlocks: true, key: (size) => size + 16 },
-  ctr: CONTINUES,
+  // SP 800-38A: all of the IV is one number.
+  ctr: { ...CONTINUES, counter: { offset: 0, size: undefined, isLittleEndian: false, wraps: true } },
   cfb: CONTINUES,
   ofb: CONTINUES,
   chacha20: CHACHA,
@@ -150,7 +167,7 @@ export function parseAlgorithm(name: string): Algorithm {
     blockSize: kind === "stream" || kind === "counter" ? (rule!.wholeBlocks ? block : 1) : undefined,
     ivSize: rule?.iv === "block" ? block : rule?.iv,
     keySizes: rule?.keys ?? (knowsKeys ? cipherKeys?.map(rule.key ?? ((size) => size)) : undefined),
-    counterOffset: rule?.counterOffset ?? 0,
+    counter: rule?.counter,
     shortestSector: rule?.shortestSector ?? 0,
     // crypto/arc4.c before Linux 6.8
     oneStreamPerKey: cipher === "arc4",
@@ -165,6 +182,25 @@ export function hasSectors({ kind, mode }: Algorithm): boolean {
 /** The algorithm with sectors: each sector is a message, also in cbc (dm-crypt's aes-cbc-plain64). */
 export function inSectors(algorithm: Algorithm): Algorithm {
   return { ...algorithm, kind: "sector" };
+}
+
+/** Whether a stream can start at any byte of the keystream. */
+export function hasPositions({ counter, mode }: Algorithm): boolean {
+  return counter !== undefined || mode === "rfc3686" || mode === "xctr";
+}
+
+/**
+ * ctr with a counter of fewer bits than the block. It wraps around without a carry into the rest of the IV. The
+ * counter of the engines does carry, so that a new op with another IV starts at the wrap.
+ */
+export function countingIn(algorithm: Algorithm, bits: number, ivSize: number): Algorithm {
+  const size = bits / 8;
+  if (size === ivSize) return algorithm;
+  return {
+    ...algorithm,
+    kind: "counter",
+    counter: { offset: ivSize - size, size, isLittleEndian: false, wraps: true },
+  };
 }
 
 /** Whether this mode uses PKCS#7 by default. */

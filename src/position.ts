@@ -11,7 +11,6 @@ import { KcapiError } from "./errors.ts";
 /** dm-crypt numbers its sectors in units of this size, whatever their own size is. */
 const SECTOR_UNIT = 512;
 const MAX_SECTOR = 1n << 64n;
-const MAX_COUNTER = 2 ** 32;
 
 /** How a stream is cut into sectors. */
 export interface Sectors {
@@ -50,20 +49,22 @@ export function ivOfSector(number: bigint, ivSize: number): Bytes {
 }
 
 /**
- * The IV with which a stream continues at `position`, a multiple of its chunk size, in ctr and in modes of the kind
- * `counter`.
+ * The IV with which a stream continues at `position`, a multiple of its chunk size, in modes with a block counter.
  *
- * @throws {KcapiError} EOVERFLOW at the end of a 32-bit counter.
+ * @throws {KcapiError} EOVERFLOW at the end of the counter.
  */
 export function ivAt(algorithm: Algorithm, iv: Bytes, position: number): Bytes {
-  const blocks = position / algorithm.chunkSize;
-  const counter = iv.slice();
-  if (algorithm.kind !== "counter") addBlocks(counter, blocks);
-  else new DataView(counter.buffer).setUint32(algorithm.counterOffset, counterAt(algorithm, iv, blocks), true);
-  return counter;
+  const blocks = position / blockSizeOf(algorithm, iv);
+  if (blocks >= blocksOf(algorithm, iv)) throw createCounterError(algorithm);
+  const result = iv.slice();
+  const field = fieldOf(algorithm, result);
+  if (algorithm.counter!.isLittleEndian) field.reverse();
+  addBlocks(field, blocks);
+  if (algorithm.counter!.isLittleEndian) field.reverse();
+  return result;
 }
 
-/** Adds to a counter block, which is one big-endian number (SP 800-38A). It wraps around. */
+/** Adds to a counter, which is one big-endian number. It wraps around. */
 export function addBlocks(counter: Uint8Array, blocks: number): void {
   for (let i = counter.length - 1; i >= 0 && blocks > 0; i--) {
     const sum = counter[i]! + blocks % 256;
@@ -72,27 +73,55 @@ export function addBlocks(counter: Uint8Array, blocks: number): void {
   }
 }
 
-function counterAt(algorithm: Algorithm, iv: Bytes, blocks: number): number {
-  const counter = firstBlock(algorithm, iv) + blocks;
-  if (counter >= MAX_COUNTER) throw createCounterError(algorithm);
-  return counter;
+/**
+ * Checks that the first `end` bytes of the keystream do not repeat. In the kernel a counter wraps around, into
+ * keystream that was used before.
+ *
+ * @throws {KcapiError} EOVERFLOW if they do.
+ */
+export function checkCounter(algorithm: Algorithm, iv: Bytes, end: number): void {
+  if (Math.ceil(end / blockSizeOf(algorithm, iv)) > blocksOf(algorithm, iv)) throw createCounterError(algorithm);
 }
 
 /**
- * Checks that `end` bytes of a stream fit its 32-bit block counter. In the kernel it wraps around, into keystream that
- * was used before.
+ * The bytes from `position` on that fit into one op: up to the wrap of a counter that is shorter than the IV. There,
+ * the engine would carry into the rest of the IV.
  */
-export function checkCounter(algorithm: Algorithm, iv: Bytes, end: number): void {
-  const blocks = Math.ceil(end / algorithm.chunkSize);
-  if (firstBlock(algorithm, iv) + blocks > MAX_COUNTER) throw createCounterError(algorithm);
+export function bytesToWrap(algorithm: Algorithm, iv: Bytes, position: number): number {
+  if (!algorithm.counter!.wraps) return Infinity;
+  const blockSize = blockSizeOf(algorithm, iv);
+  const field = fieldOf(algorithm, iv);
+  const all = 1n << BigInt(8 * field.length);
+  const rest = all - (numberOf(field) + BigInt(position / blockSize)) % all;
+  return Number(rest) * blockSize;
 }
 
-function firstBlock({ counterOffset }: Algorithm, { buffer, byteOffset }: Bytes): number {
-  return new DataView(buffer, byteOffset).getUint32(counterOffset, true);
+/** How many blocks a stream may have. No stream comes to the end of a counter that is the whole IV. */
+function blocksOf(algorithm: Algorithm, iv: Bytes): number {
+  const { size, wraps } = algorithm.counter!;
+  if (size === undefined) return Infinity;
+  const all = 2 ** (8 * size);
+  return wraps ? all : all - Number(numberOf(fieldOf(algorithm, iv).slice().reverse()));
 }
 
-function createCounterError({ name }: Algorithm): KcapiError {
-  return new KcapiError("EOVERFLOW", "stream", `the block counter of ${name} ends here, after 2^32 blocks`, {
-    hint: "use another nonce for what follows",
+/** The counter in the IV. */
+function fieldOf({ counter }: Algorithm, iv: Bytes): Bytes {
+  const { offset, size = iv.length } = counter!;
+  return iv.subarray(offset, offset + size);
+}
+
+/** The value of a big-endian number. */
+function numberOf(field: Bytes): bigint {
+  return field.reduce((number, byte) => number << 8n | BigInt(byte), 0n);
+}
+
+/** The bytes that the counter counts. In ctr, the IV is one block. */
+function blockSizeOf({ mode, chunkSize }: Algorithm, iv: Bytes): number {
+  return mode === "ctr" ? iv.length : chunkSize;
+}
+
+function createCounterError(algorithm: Algorithm): KcapiError {
+  return new KcapiError("EOVERFLOW", "stream", `the block counter of ${algorithm.name} ends here, after 2^32 blocks`, {
+    hint: "use another IV for what follows",
   });
 }

@@ -427,9 +427,9 @@ if (COUNTERS.length === 0) test.skip("chacha20's counter", "this runtime's node:
 
 /** An IV whose 32-bit block counter is `counter`. */
 function ivAt(name: string, counter: number): Bytes {
-  const { ivSize, counterOffset } = parseAlgorithm(name);
+  const { ivSize, counter: field } = parseAlgorithm(name);
   const iv = bytes(ivSize!, 3);
-  new DataView(iv.buffer).setUint32(counterOffset, counter, true);
+  new DataView(iv.buffer).setUint32(field!.offset, counter, true);
   return iv;
 }
 

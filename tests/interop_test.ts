@@ -134,6 +134,26 @@ test("--iv-prefix writes the IV, then the output of openssl enc -iv", ENGINE_IND
   assertEquals(read(at("back")), bytes(1000));
 });
 
+test("--position decrypts the rest of a file of openssl enc -aes-256-ctr", ENGINE_INDEPENDENT, async () => {
+  const directory = tempDir();
+  const at = (name: string) => join(directory, name);
+  const [key, iv] = [bytes(32, 2), new Uint8Array(16).fill(255)];
+  writeFileSync(at("plain"), bytes(70_000));
+  writeFileSync(at("key"), key);
+  const openssl = ["openssl", "enc", "-aes-256-ctr", "-K", hex(key), "-iv", hex(iv)];
+  await other(...openssl, "-in", at("plain"), "-out", at("theirs"));
+  writeFileSync(at("rest"), read(at("theirs")).subarray(33_333));
+  const options = ["-c", "aes-256-ctr", "--key-file", at("key"), "--iv", hex(iv), "--engine", engine];
+  await run("decrypt", ...options, "--position", "33333", "-i", at("rest"), "-o", at("back"));
+  assertEquals(read(at("back")), bytes(70_000).subarray(33_333));
+  // 32 bits of ones: the next counter is 0, and the rest of the IV is the same.
+  const counter = { name: "AES-CTR", counter: iv, length: 32 };
+  const imported = await crypto.subtle.importKey("raw", key, "AES-CTR", false, ["encrypt"]);
+  const whole = new Uint8Array(await crypto.subtle.encrypt(counter, imported, bytes(70_000)));
+  await run("encrypt", ...options, "--counter-bits", "32", "-i", at("plain"), "-o", at("ours"));
+  assertEquals(read(at("ours")), whole);
+});
+
 // ---- kcapi-enc ----------------------------------------------------------------------------------------------------
 
 const withKcapiEnc = test.if(

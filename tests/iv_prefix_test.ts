@@ -279,12 +279,12 @@ test.if(openable.some((name) => parseAlgorithm(name).kind === "counter"), "this 
   "a random IV has a block counter of 0, which no stream can bring to its end, and another nonce each time",
   async () => {
     for (const algorithm of openable.filter((name) => parseAlgorithm(name).kind === "counter")) {
-      const { counterOffset, ivSize } = parseAlgorithm(algorithm);
+      const { counter, ivSize } = parseAlgorithm(algorithm);
       const options = { key: bytes(32), engine, ivPrefix: true };
       const ivs = [await collect(encrypt(algorithm, options, none)), await collect(encrypt(algorithm, options, none))];
       for (const iv of ivs) {
         assertEquals(iv.length, ivSize!);
-        assertEquals(iv.slice(counterOffset, counterOffset + 4), new Uint8Array(4));
+        assertEquals(iv.slice(counter!.offset, counter!.offset + 4), new Uint8Array(4));
       }
       assertNotEquals(ivs[0]!.toHex(), ivs[1]!.toHex());
     }

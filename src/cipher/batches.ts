@@ -4,14 +4,21 @@
  * @module
  */
 
-import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
+import type { Algorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
 import type { CipherEngineName, Direction, Engine } from "../engines/engine.ts";
 import { resolveKernelKey } from "../keyring/syscalls.ts";
 import { chooseEngine, type EngineChoice, openEngine } from "../engines/mod.ts";
-import { type Executor, type Job, type LocalSession, localSession, type SplitRule } from "../executors/executor.ts";
+import {
+  type BatchPosition,
+  type Executor,
+  type Job,
+  type LocalSession,
+  localSession,
+  type SplitRule,
+} from "../executors/executor.ts";
 import { cloneKey, disposeKey, type Key } from "../keyring/kernel_key.ts";
-import { ivAt, sectorAt, type Sectors } from "../position.ts";
+import { sectorAt, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import type { Padding } from "./options.ts";
@@ -20,13 +27,15 @@ import type { Padding } from "./options.ts";
 export interface CipherJob extends Job {
   readonly kind: "cipher";
   readonly isChain: boolean;
-  readonly algorithm: string;
+  readonly algorithm: Algorithm;
   readonly direction: Direction;
   readonly padding: Padding;
   readonly sectors: Sectors | undefined;
   readonly inPlace: boolean;
   /** The IV of the stream. */
   readonly iv: Bytes | undefined;
+  /** Bytes of the keystream in front of the stream. */
+  readonly position: number;
 }
 
 /**
@@ -35,22 +44,25 @@ export interface CipherJob extends Job {
  * @param key Owned by the rule, also if this fails.
  */
 export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, executor: Executor): SplitRule {
-  const { algorithm, direction, iv, padding, sectors, inPlace } = plan;
+  const { algorithm, direction, iv, padding, sectors, inPlace, position = 0 } = plan;
   const engine = engineFor(plan, key, choice);
-  const ivOf = batchIVs(plan);
-  const isChain = ivOf === undefined;
+  const startOf = batchStarts(plan);
+  const isChain = startOf === undefined;
   const unit = isChain ? 1 : sectors?.sectorSize ?? algorithm.chunkSize;
   const isPadded = padding === "pkcs7";
+  // The first unit lacks the bytes in front of the position.
+  const missing = (index: number) => isChain || index > 0 ? 0 : position % unit;
   const job: CipherJob = {
     kind: "cipher",
     isChain,
-    algorithm: algorithm.name,
+    algorithm,
     direction,
     engine,
     padding,
     sectors,
     inPlace,
     iv,
+    position,
   };
   return {
     engine,
@@ -60,9 +72,9 @@ export function cipherRule(plan: CipherPlan, key: Key, choice: EngineChoice, exe
     isEager: false,
     hasEnd: isChain || isPadded && direction === "encrypt",
     isContiguous: false,
-    lengthOf: (_, count) => count * unit,
-    countOf: (_, length) => Math.max(0, Math.floor(length / unit)),
-    positionOf: (index, isLast, list) => ({ isLast, ...ivOf?.(index, list) }),
+    lengthOf: (index, count) => count * unit - missing(index),
+    countOf: (index, length) => Math.max(0, Math.floor((length + missing(index)) / unit)),
+    positionOf: (index, isLast, list) => ({ isLast, ...startOf?.(index, list) }),
     // A key of the kernel's keyring is searched once for all Workers.
     open: () => executor.open(job, key instanceof Secret ? key : { serial: resolveKernelKey(key) }),
     discard: () => disposeKey(key),
@@ -108,15 +120,17 @@ function engineFor(plan: CipherPlan, key: Key, choice: EngineChoice): CipherEngi
   }
 }
 
-/** The IV, or the number of the first sector, of the batch whose first unit is number `index`. */
-type BatchIVs = (index: number, list: readonly Bytes[]) => { iv?: Bytes; sector?: bigint };
+/** Where the batch begins whose first unit is number `index`: its IV, its sector, or its position in the keystream. */
+type BatchStarts = (index: number, list: readonly Bytes[]) => Omit<BatchPosition, "isLast">;
 
 /** Undefined if each batch continues the state of the previous one. */
-function batchIVs({ algorithm, direction, iv, sectors }: CipherPlan): BatchIVs | undefined {
+function batchStarts({ algorithm, direction, iv, sectors, position = 0 }: CipherPlan): BatchStarts | undefined {
   if (sectors) return (index) => ({ sector: sectorAt(sectors, index) });
   if (algorithm.oneStreamPerKey || !iv && algorithm.mode !== "ecb") return undefined;
-  if (algorithm.kind === "counter" || algorithm.mode === "ctr") {
-    return (index) => ({ iv: ivAt(algorithm, iv!, index * algorithm.chunkSize) });
+  if (algorithm.counter) {
+    const { chunkSize } = algorithm;
+    const first = position - position % chunkSize;
+    return (index) => ({ position: index === 0 ? position : first + index * chunkSize });
   }
   if (algorithm.kind !== "stream") return undefined;
   if (algorithm.mode === "ecb") return () => ({});
@@ -128,7 +142,7 @@ function isFedByCiphertext({ mode }: Algorithm, direction: Direction): boolean {
   return direction === "decrypt" && (mode === "cbc" || mode === "cfb");
 }
 
-function ciphertextIVs(iv: Bytes): BatchIVs {
+function ciphertextIVs(iv: Bytes): BatchStarts {
   let previous = iv;
   return (_, list) => {
     const position = { iv: previous };
@@ -153,12 +167,12 @@ function endOf(list: readonly Bytes[], length: number): Bytes {
  * @param key Owned by the session, also if this fails.
  */
 export function openCipher(job: CipherJob, key: Key): LocalSession {
-  const { isChain, direction, engine: name, padding, sectors, inPlace } = job;
-  const algorithm = sectors ? inSectors(parseAlgorithm(job.algorithm)) : parseAlgorithm(job.algorithm);
+  const { isChain, direction, engine: name, padding, sectors, inPlace, algorithm } = job;
   const plan = { direction, algorithm, inPlace };
   if (isChain) {
     const open = () => openEngine(algorithm, key, name);
-    const transform = new CipherTransform({ ...plan, iv: job.iv, padding, sectors: undefined, open });
+    const { iv, position } = job;
+    const transform = new CipherTransform({ ...plan, iv, position, padding, sectors: undefined, open });
     return localSession(
       name,
       (list, { isLast }, outputs) => runThrough(transform, list, isLast, outputs),
@@ -166,10 +180,11 @@ export function openCipher(job: CipherJob, key: Key): LocalSession {
     );
   }
   const engine = openEngine(algorithm, key, name);
-  return localSession(name, (list, { isLast, iv, sector }, outputs) => {
+  return localSession(name, (list, { isLast, iv = job.iv, sector, position }, outputs) => {
     const transform = new CipherTransform({
       ...plan,
       iv,
+      position,
       padding: isLast ? padding : "none",
       sectors: sectors && { ...sectors, sector: sector! },
       open: () => withoutClose(engine),

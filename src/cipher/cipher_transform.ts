@@ -25,6 +25,8 @@ export interface CipherPlan {
   readonly padding: Padding;
   readonly sectors: Sectors | undefined;
   readonly inPlace: boolean;
+  /** The bytes of the keystream in front of the stream. */
+  readonly position?: number | undefined;
 }
 
 interface TransformPlan extends CipherPlan {
@@ -46,7 +48,7 @@ export class CipherTransform implements Transform {
   #closed = false;
 
   constructor(plan: TransformPlan) {
-    const { algorithm, direction, iv, padding, sectors } = plan;
+    const { algorithm, direction, iv, padding, sectors, position } = plan;
     const engine = plan.open();
     this.engine = engine.name;
     this.#plan = plan;
@@ -55,7 +57,7 @@ export class CipherTransform implements Transform {
     this.#reserve = padding === "pkcs7" && direction === "decrypt" ? 1 : 0;
     try {
       const checkedIV = sectors ? null : checkIV(algorithm, iv, engine.ivSize, "stream_init");
-      this.#stream.start({ direction, iv: checkedIV, reserve: this.#reserve, sectors });
+      this.#stream.start({ direction, iv: checkedIV, reserve: this.#reserve, sectors, position });
       if (sectors && sectors.sectorSize > engine.window) {
         throw new RangeError(`"sectorSize" expected at most ${engine.window} bytes, got ${sectors.sectorSize}`);
       }
@@ -123,7 +125,8 @@ export class CipherTransform implements Transform {
     try {
       this.#input.verify();
       const { inPlace, sectors } = this.#plan;
-      const output = sectors || inPlace && !this.#stream.isMessage ? this.#readIntoBuffers() : this.#readNew();
+      const isInPlace = inPlace && !this.#stream.isMessage && !this.#stream.isSkipping;
+      const output = sectors || isInPlace ? this.#readIntoBuffers() : this.#readNew();
       if (this.#stream.done) this.close();
       return output;
     } catch (error) {

@@ -16,9 +16,9 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
-import { type Bytes, type IovCursor, scatter, totalLength } from "../bytes.ts";
+import { type Bytes, IovCursor, scatter, totalLength } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
-import { checkCounter, ivAt, ivOfSector, sectorAt, type Sectors } from "../position.ts";
+import { bytesToWrap, checkCounter, ivAt, ivOfSector, sectorAt, type Sectors } from "../position.ts";
 
 /** How a stream is processed. */
 export interface StreamLayout {
@@ -27,6 +27,8 @@ export interface StreamLayout {
   readonly iv: Bytes | null;
   /** The stream consists of sectors. The IV of each is its number. */
   readonly sectors?: Sectors | undefined;
+  /** The bytes of the keystream in front of the stream, in modes that have positions. */
+  readonly position?: number | undefined;
   /** Bytes to keep back until the end: 1 for decryption with PKCS#7, whose last block needs its padding removed. */
   readonly reserve?: 0 | 1 | undefined;
 }
@@ -34,7 +36,7 @@ export interface StreamLayout {
 /** One stream at a time over one engine. */
 export class EngineStream {
   readonly engine: Engine;
-  readonly algorithm: Algorithm;
+  algorithm: Algorithm;
   /** Input goes to the engine in multiples of this many bytes, except at the end. */
   unit: number;
   #layout: StreamLayout | undefined;
@@ -45,6 +47,8 @@ export class EngineStream {
   /** Output of a round that was larger than its receiver, and how much of it was received. */
   #leftoverOutput: Bytes | undefined;
   #leftoverOffset = 0;
+  /** Bytes of output that are not the caller's: the keystream's from the start of the first op to the position. */
+  #skip = 0;
   /** The bytes, or the sectors, of the rounds that are complete; and whether a round was begun. */
   #position = 0;
   #roundOpen = false;
@@ -76,6 +80,11 @@ export class EngineStream {
     return this.#tailLength;
   }
 
+  /** Whether the next output lacks the bytes in front of the position. */
+  get isSkipping(): boolean {
+    return this.#skip > 0;
+  }
+
   /** The most bytes that may be in the engine: whole units of its window. */
   get window(): number {
     return wholeUnits(this.engine.window, this.unit);
@@ -83,26 +92,34 @@ export class EngineStream {
 
   /** Bytes that can be received now (rule F1). */
   get ready(): number {
-    return this.#leftoverLength + this.#queued;
+    return this.#leftoverLength + Math.max(0, this.#queued - this.#skip);
   }
 
   /**
    * Starts a stream and its first round, which determines the engine's window. The caller checks that none is in
    * progress. If this fails, none is.
+   *
+   * @param algorithm The engine's, or one that counts otherwise.
    */
-  start(layout: StreamLayout): void {
-    const before = this.#layout;
+  start(layout: StreamLayout, algorithm: Algorithm = this.algorithm): void {
+    const before = [this.#layout, this.algorithm] as const;
     this.#layout = layout;
-    this.#position = 0;
+    this.algorithm = algorithm;
+    const { position = 0 } = layout;
+    this.#skip = this.isMessage ? position : position % algorithm.chunkSize;
+    this.#position = position - this.#skip;
     try {
       this.#openRound();
+      if (this.#skip > this.engine.window) throw this.#createTooLongError();
     } catch (error) {
-      this.#layout = before;
+      [this.#layout, this.algorithm] = before;
       throw error;
     }
-    this.unit = layout.sectors?.sectorSize ?? this.algorithm.chunkSize;
+    this.unit = layout.sectors?.sectorSize ?? algorithm.chunkSize;
     this.#tailLength = 0;
     this.#ended = false;
+    // Zeros take the place of the bytes in front of the position.
+    if (this.#skip > 0) this.#saveTail(new IovCursor([new Uint8Array(this.#skip)]));
   }
 
   /** Drops the stream in progress. Takes what is in the engine, because no other stream can start before that. */
@@ -126,6 +143,7 @@ export class EngineStream {
    */
   send(input: IovCursor, last: boolean): boolean {
     const reserve = last ? 0 : this.#layout!.reserve ?? 0;
+    if (last && this.#queued === 0 && this.#tailLength === this.#skip && input.remaining === 0) this.#dropSkipped();
     for (;;) {
       const total = this.#tailLength + input.remaining;
       const room = this.#room(total, last);
@@ -162,7 +180,8 @@ export class EngineStream {
   fit(room: number): number {
     const length = Math.min(room, this.ready);
     const isEnd = this.#ended && length === this.ready;
-    return isEnd ? length : wholeUnits(length, this.algorithm.chunkSize);
+    const skip = this.isMessage ? 0 : this.#skip;
+    return isEnd ? length : wholeUnits(length + skip, this.algorithm.chunkSize) - skip;
   }
 
   /** Fills the output buffers, whose total length {@linkcode fit} returned. */
@@ -209,7 +228,10 @@ export class EngineStream {
       if (total > engine.window) throw this.#createTooLongError();
       return last ? total : 0;
     }
-    if (this.algorithm.kind === "counter") return engine.capacity(this.ready);
+    if (this.algorithm.kind === "counter") {
+      const toWrap = bytesToWrap(this.algorithm, this.#layout!.iv!, this.#position) - this.#queued;
+      return Math.min(engine.capacity(this.#leftoverLength + this.#queued), toWrap);
+    }
     return this.ready > 0 ? 0 : this.unit;
   }
 
@@ -237,6 +259,12 @@ export class EngineStream {
     this.#roundOpen = true;
   }
 
+  /** The stream is empty. */
+  #dropSkipped(): void {
+    this.#tailLength = 0;
+    this.#skip = 0;
+  }
+
   #saveTail(input: IovCursor): void {
     const { remaining } = input;
     const needed = this.#tailLength + remaining;
@@ -255,7 +283,8 @@ export class EngineStream {
 
   /** Whether one op may return `length` bytes: it must return all of a round (rule F5). */
   #mayOp(length: number): boolean {
-    return this.#leftoverOutput === undefined && (this.algorithm.kind === "stream" || length === this.#queued);
+    return this.#leftoverOutput === undefined && this.#skip === 0 &&
+      (this.algorithm.kind === "stream" || length === this.#queued);
   }
 
   #received(length: number): void {
@@ -282,8 +311,9 @@ export class EngineStream {
     const queued = this.#queued;
     const round = this.engine.take(queued);
     this.#received(queued);
-    this.#leftoverOffset = 0;
+    this.#leftoverOffset = this.#skip;
     this.#leftoverOutput = round;
+    this.#skip = 0;
     if (!rest) return;
     this.#leftoverOutput = new Uint8Array(rest.length + queued);
     this.#leftoverOutput.set(rest);
@@ -300,8 +330,7 @@ export class EngineStream {
   #roundIV(): Bytes | null {
     const { iv, sectors } = this.#layout!;
     if (sectors) return ivOfSector(sectorAt(sectors, this.#position), this.engine.ivSize);
-    if (this.algorithm.kind !== "counter" || this.#position === 0) return iv;
-    return ivAt(this.algorithm, iv!, this.#position);
+    return this.#position === 0 ? iv : ivAt(this.algorithm, iv!, this.#position);
   }
 
   #createTooLongError(): KcapiError {

@@ -23,7 +23,7 @@ import type { KernelKey } from "../keyring/kernel_key.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { TimeSlice } from "../time_slice.ts";
 import { EngineStream } from "./engine_stream.ts";
-import { checkEngine, checkIV, ownKey } from "./options.ts";
+import { checkEngine, checkIV, checkMaxBytes, checkPosition, ownKey, type StreamPosition } from "./options.ts";
 
 /** Options of {@linkcode CipherHandle.open}. */
 export interface CipherHandleOptions {
@@ -71,6 +71,7 @@ const CONSTRUCT = Symbol("construct");
 export let engineOf: (handle: CipherHandle) => { engine: Engine; algorithm: Algorithm };
 
 const OPEN_NAMES: OptionNames<CipherHandleOptions> = { key: true, engine: true };
+const POSITION_NAMES: OptionNames<StreamPosition> = { position: true, counterBits: true };
 const STREAM_OP_NAMES: OptionNames<StreamOpOptions> = { signal: true, maxBytes: true };
 
 /**
@@ -176,20 +177,22 @@ export class CipherHandle implements Disposable {
    * Starts a stream that encrypts: `kcapi_cipher_stream_init_enc`.
    *
    * @param iv The IV, of `ivSize` bytes. None if that is 0. Never reuse an IV with the same key.
+   * @param position Where the stream starts in the keystream, for counter modes.
    * @throws {KcapiError} EBUSY if the stream in progress was not received to its end. EBADF after `close()`.
    */
-  streamInitEnc(iv?: BytesLike): void {
-    this.#init("streamInitEnc", "encrypt", iv);
+  streamInitEnc(iv?: BytesLike, position: StreamPosition = {}): void {
+    this.#init("streamInitEnc", "encrypt", iv, position);
   }
 
   /**
    * Starts a stream that decrypts: `kcapi_cipher_stream_init_dec`.
    *
    * @param iv The IV that the data was encrypted with. None if `ivSize` is 0.
+   * @param position Where the stream starts in the keystream, for counter modes.
    * @throws {KcapiError} EBUSY if the stream in progress was not received to its end. EBADF after `close()`.
    */
-  streamInitDec(iv?: BytesLike): void {
-    this.#init("streamInitDec", "decrypt", iv);
+  streamInitDec(iv?: BytesLike, position: StreamPosition = {}): void {
+    this.#init("streamInitDec", "decrypt", iv, position);
   }
 
   /**
@@ -316,9 +319,11 @@ export class CipherHandle implements Disposable {
     this.close();
   }
 
-  #init(operation: string, direction: Direction, iv: BytesLike | undefined): void {
+  #init(operation: string, direction: Direction, iv: BytesLike | undefined, position: StreamPosition): void {
     this.#assertOpen(operation);
+    checkOptions("position", position, POSITION_NAMES);
     const checked = checkIV(this.#algorithm, iv, this.#engine.ivSize, operation);
+    const { algorithm, ...start } = checkPosition(this.#algorithm, checked, position);
     if (this.#flow.busy) {
       if (this.#stream.failure !== undefined) throw this.#stream.failure;
       throw new KcapiError("EBUSY", operation, "the stream in progress was not received to its end", {
@@ -326,7 +331,7 @@ export class CipherHandle implements Disposable {
       });
     }
     // If this fails, the handle is unchanged.
-    this.#flow.start({ direction, iv: checked && cloneBytes(checked) });
+    this.#flow.start({ direction, iv: checked && cloneBytes(checked), ...start }, algorithm);
     this.#receiver = undefined;
     this.#stream = { given: 0, lastGiven: false };
   }
@@ -489,12 +494,5 @@ export class CipherHandle implements Disposable {
       handle.#assertOpen("reinit");
       return { engine: handle.#engine, algorithm: handle.#algorithm };
     };
-  }
-}
-
-function checkMaxBytes(maxBytes: unknown, chunkSize: number): void {
-  if (typeof maxBytes !== "number") throw new TypeError(`"maxBytes" expected a number, got ${typeof maxBytes}`);
-  if (maxBytes !== Infinity && !Number.isSafeInteger(maxBytes) || maxBytes < chunkSize) {
-    throw new RangeError(`"maxBytes" expected an integer of at least ${chunkSize}, got ${maxBytes}`);
   }
 }

@@ -70,6 +70,21 @@ export function encrypt(algorithm: string, options: CipherStreamOptions, source:
  *   assertEquals(chunk.toHex(), "6bc1bee22e409f96e93d7e117393172a");
  * }
  * ```
+ *
+ * @example A part of a ciphertext, in a counter mode
+ * ```ts
+ * import { decrypt, encrypt } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const options = { key: new Uint8Array(32).fill(1), iv: new Uint8Array(16).fill(2) };
+ * const plaintext = new TextEncoder().encode("attack at dawn");
+ * const ciphertext = new Blob(await Array.fromAsync(encrypt("ctr(aes)", options, plaintext)));
+ *
+ * const part = ciphertext.slice(10).stream();
+ * for await (const chunk of decrypt("ctr(aes)", { ...options, position: 10 }, part)) {
+ *   assertEquals(new TextDecoder().decode(chunk), "dawn");
+ * }
+ * ```
  */
 export function decrypt(algorithm: string, options: CipherStreamOptions, source: ByteSource): CipherIterable {
   return crypt("decrypt", algorithm, options, source);

@@ -31,14 +31,19 @@ export interface CipherWithoutIV {
  */
 export function checkIVPrefix(
   { name, mode, ivSize }: Algorithm,
-  options: { ivPrefix?: unknown; iv?: unknown; sectorSize?: unknown; sector?: unknown },
+  options: { ivPrefix?: unknown; iv?: unknown; sectorSize?: unknown; sector?: unknown; position?: unknown },
 ): boolean {
-  const { ivPrefix = false, iv, sectorSize, sector } = options;
+  const { ivPrefix = false, iv, sectorSize, sector, position } = options;
   if (typeof ivPrefix !== "boolean") throw new TypeError(`"ivPrefix" expected a boolean, got ${describe(ivPrefix)}`);
   if (!ivPrefix) return false;
   if (iv !== undefined) throw new TypeError('"ivPrefix" and "iv" exclude each other: give one of them');
   if (sectorSize !== undefined || sector !== undefined) {
     throw new TypeError('"ivPrefix" expected no "sectorSize" and no "sector": the IV of a sector is its number');
+  }
+  if (position !== undefined) {
+    throw new TypeError(
+      '"ivPrefix" expected no "position": read the IV from the front of the ciphertext, give it as "iv"',
+    );
   }
   if (ivSize === 0) throw new TypeError(noIV(name));
   // crypto/keywrap.c makes the IV itself, and AF_ALG does not return it, so the output could not be decrypted.
@@ -65,9 +70,9 @@ export function withIVPrefix({ direction, algorithm }: CipherPlan, cipher: Ciphe
 }
 
 /** A random IV. A block counter in it starts at 0, because a random counter could reach its end, 2^32, at any time. */
-function randomIV({ kind, counterOffset }: Algorithm, ivSize: number): Bytes {
+function randomIV({ kind, counter }: Algorithm, ivSize: number): Bytes {
   const iv = crypto.getRandomValues(new Uint8Array(ivSize));
-  if (kind === "counter") new DataView(iv.buffer).setUint32(counterOffset, 0);
+  if (kind === "counter") iv.fill(0, counter!.offset, counter!.offset + counter!.size!);
   return iv;
 }
 

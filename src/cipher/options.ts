@@ -4,13 +4,13 @@
  * @module
  */
 
-import { type Algorithm, hasSectors, padsByDefault } from "../algorithms.ts";
+import { type Algorithm, countingIn, hasPositions, hasSectors, padsByDefault } from "../algorithms.ts";
 import { type Bytes, describe, toUint8Array } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
 import { oneOf } from "../options.ts";
-import { ivStepOf, type Sectors } from "../position.ts";
+import { ivAt, ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 
 /** PKCS#7 (RFC 5652), or no padding. */
@@ -123,4 +123,77 @@ function checkSector(sector: unknown = 0): bigint {
     throw new RangeError(`"sector" expected an integer from 0 to 2^64 - 1 (a bigint above 2^53), got ${sector}`);
   }
   return BigInt(sector);
+}
+
+/** Where a stream starts in the keystream, and how that counts. */
+export interface StreamPosition {
+  /**
+   * For ctr, chacha20, xchacha20, xchacha12, xctr and rfc3686: where the stream starts, in bytes of the keystream, from
+   * 0 to 2^53 − 1. It may be within a block. To read a part of a ciphertext, decrypt its bytes from `position` on.
+   * Never encrypt two texts at the same position under one key and IV. Default: 0.
+   */
+  position?: number | undefined;
+  /**
+   * For ctr: how many of the last bits of the IV are the counter: 32 as in GCM, 64 or 128. It wraps around without a
+   * carry into the bits in front of it, as WebCrypto's AES-CTR with that `length`. Default: all bits of the IV.
+   */
+  counterBits?: 32 | 64 | 128 | undefined;
+}
+
+const COUNTER_BITS: readonly unknown[] = [32, 64, 128];
+
+/**
+ * The position in the keystream, and the algorithm with the counter asked for.
+ *
+ * @param iv Of the right length; null if it is not known yet.
+ * @throws {KcapiError} EOVERFLOW if the counter ends before the position.
+ */
+export function checkPosition(
+  algorithm: Algorithm,
+  iv: Bytes | null,
+  { position, counterBits }: StreamPosition,
+): { position: number; algorithm: Algorithm } {
+  const counting = counterBits === undefined ? algorithm : withCounterBits(algorithm, iv, counterBits);
+  if (position === undefined) return { position: 0, algorithm: counting };
+  if (!hasPositions(algorithm)) {
+    throw new TypeError(
+      `"position" is for counter modes, such as ctr(aes) and chacha20, not for ${algorithm.name}: ` +
+        otherThanPosition(algorithm),
+    );
+  }
+  if (typeof position !== "number") throw new TypeError(`"position" expected a number, got ${describe(position)}`);
+  if (!Number.isSafeInteger(position) || position < 0) {
+    throw new RangeError(`"position" expected an integer from 0 to 2^53 - 1, got ${position}`);
+  }
+  if (iv && counting.counter) ivAt(counting, iv, position - position % counting.chunkSize);
+  return { position, algorithm: counting };
+}
+
+function withCounterBits(algorithm: Algorithm, iv: Bytes | null, bits: unknown): Algorithm {
+  const { name, mode, ivSize = iv?.length ?? 16 } = algorithm;
+  if (mode !== "ctr") throw new TypeError(`"counterBits" is for ctr, such as ctr(aes), not for ${name}`);
+  if (typeof bits !== "number") throw new TypeError(`"counterBits" expected a number, got ${describe(bits)}`);
+  if (!COUNTER_BITS.includes(bits) || bits > 8 * ivSize) {
+    const known = COUNTER_BITS.filter((each) => each as number <= 8 * ivSize).join(" or ");
+    throw new RangeError(`"counterBits" expected ${known} for ${name}, got ${bits}`);
+  }
+  return countingIn(algorithm, bits, ivSize);
+}
+
+/** What to use in a mode without positions. */
+function otherThanPosition(algorithm: Algorithm): string {
+  const { mode } = algorithm;
+  if (algorithm.kind === "sector") return 'give "sectorSize", and the first "sector"';
+  if (mode === "ecb") return "start at any block";
+  if (mode === "cbc") return 'give "sectorSize" and "sector" for a disk; to decrypt, give the block before as "iv"';
+  if (mode === "cfb") return 'to decrypt, give the block before as "iv"';
+  return "start at the beginning";
+}
+
+/** The most bytes of a chunk: whole chunk sizes fit. */
+export function checkMaxBytes(maxBytes: unknown, chunkSize: number): void {
+  if (typeof maxBytes !== "number") throw new TypeError(`"maxBytes" expected a number, got ${typeof maxBytes}`);
+  if (maxBytes !== Infinity && !Number.isSafeInteger(maxBytes) || maxBytes < chunkSize) {
+    throw new RangeError(`"maxBytes" expected an integer of at least ${chunkSize}, got ${maxBytes}`);
+  }
 }

@@ -19,10 +19,19 @@ import { cipherRule, tryCipher } from "./batches.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import { checkIVPrefix, withIVPrefix } from "./iv_prefix.ts";
-import { checkEngine, checkIV, checkPadding, checkSectors, ownKey, type Padding } from "./options.ts";
+import {
+  checkEngine,
+  checkIV,
+  checkPadding,
+  checkPosition,
+  checkSectors,
+  ownKey,
+  type Padding,
+  type StreamPosition,
+} from "./options.ts";
 
 /** The options of a stream, without its key. */
-export interface CipherParameters {
+export interface CipherParameters extends StreamPosition {
   /** The IV, if the algorithm has one. Never reuse an IV with the same key. */
   iv?: BytesLike | undefined;
   /**
@@ -68,6 +77,8 @@ const NAMES: OptionNames<CipherStreamOptions> = {
   key: true,
   iv: true,
   ivPrefix: true,
+  position: true,
+  counterBits: true,
   padding: true,
   engine: true,
   signal: true,
@@ -91,21 +102,18 @@ export function prepare(
   checkOptions("options", options, NAMES);
   // Reads all options before it uses the handle, because a getter of the options may close the handle.
   const { key, engine, iv, ivPrefix, padding, signal, inPlace = false, pool } = options;
-  const { sectorSize, sector, ivLargeSectors } = options;
+  const { sectorSize, sector, ivLargeSectors, position, counterBits } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const parsed = handle?.algorithm ?? parseAlgorithm(source as string);
-  const hasIVPrefix = checkIVPrefix(parsed, { ivPrefix, iv, sectorSize, sector });
+  const hasIVPrefix = checkIVPrefix(parsed, { ivPrefix, iv, sectorSize, sector, position });
   const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors });
-  const algorithm = sectors ? inSectors(parsed) : parsed;
+  const bare = sectors ? inSectors(parsed) : parsed;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const plan: CipherPlan = {
-    direction,
-    algorithm,
-    padding: checkPadding(algorithm, padding),
-    sectors,
-    iv: sectors === undefined && !hasIVPrefix ? ownIV(algorithm, iv) : undefined,
-    inPlace,
-  };
+  const checkedPadding = checkPadding(bare, padding);
+  const ownedIV = sectors === undefined && !hasIVPrefix ? ownIV(bare, iv) : undefined;
+  const start = checkPosition(bare, ownedIV ?? null, { position, counterBits });
+  const plan: CipherPlan = { direction, padding: checkedPadding, sectors, iv: ownedIV, inPlace, ...start };
+  const { algorithm } = start;
   if (handle) {
     if (key !== undefined || engine !== undefined) {
       throw new TypeError('"options" expected no "key" and no "engine" with a CipherHandle, which has both');

@@ -68,7 +68,7 @@ export class Arguments {
 }
 
 export function wholeNumber(name: string, text: string, least: number, most: number): number {
-  const value = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+  const value = /^\d{1,16}$/.test(text) ? Number(text) : NaN;
   if (value >= least && value <= most) return value;
   throw wrongUsage(`--${name} expects a whole number from ${least} to ${most}`);
 }

@@ -71,6 +71,17 @@ const CRYPT_OPTIONS: readonly Option[] = [
   { name: "iv", value: "HEX", text: "key: the IV" },
   { name: "iv-prefix", text: "key: the IV is in front of the ciphertext; encryption makes a random one" },
   {
+    name: "position",
+    value: "N",
+    text: "key, counter modes (ctr, chacha20 …): the input starts at this byte of the keystream (default: 0)",
+  },
+  {
+    name: "counter-bits",
+    value: "N",
+    choices: ["32", "64", "128"],
+    text: "key, ctr: the last N bits of the IV are the counter, as in GCM (32) or WebCrypto (default: all bits)",
+  },
+  {
     name: "padding",
     value: "KIND",
     choices: ["pkcs7", "none"],

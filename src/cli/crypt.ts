@@ -73,6 +73,9 @@ function keyingFromKey(args: Arguments, plan: CryptPlan, key: Bytes | KernelKey)
     if (args.has(name)) throw wrongUsage(`--${name} is for passphrases, not for keys`);
   }
   if (args.has("iv") && args.has("iv-prefix")) throw wrongUsage("--iv and --iv-prefix exclude each other");
+  if (args.has("iv-prefix") && args.has("position")) {
+    throw wrongUsage("--iv-prefix and --position exclude each other: read the IV from the front, and give it as --iv");
+  }
   const { cipher, keySize, sectorSize } = plan;
   if (keySize !== undefined) checkKeySize(key, keySize, args.get("cipher")!, cipher);
   const ivSize = ivSizeOf(plan, key);
@@ -100,7 +103,7 @@ async function keyingFromPassphrase(
   passphrase: Bytes,
   input: Input,
 ): Promise<Keying> {
-  for (const name of ["iv", "iv-prefix"]) {
+  for (const name of ["iv", "iv-prefix", "position", "counter-bits"]) {
     if (args.has(name)) throw wrongUsage(`--${name} is for keys: a passphrase gives the IV as well`);
   }
   const iterations = args.integer("iter", 1, 2 ** 31 - 1) ?? DEFAULT_ITERATIONS;

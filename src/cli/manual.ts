@@ -102,6 +102,10 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
     `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --kernel-key logon:kcapi:backup --iv-prefix -o home.tar.enc`,
   ],
   [
+    "Decrypt a ciphertext of ctr from byte 1,000,000 on",
+    `tail -c +1000001 film.enc | ${NAME} decrypt -c aes-256-ctr --key-file key --iv $IV --position 1000000`,
+  ],
+  [
     "Decrypt the payload of a LUKS volume (aes-xts-plain64)",
     `tail -c +2097153 volume | ${NAME} decrypt -c 'xts(aes)' --key-file key --sector-size 512 -o payload`,
   ],

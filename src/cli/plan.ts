@@ -26,6 +26,8 @@ export interface CryptPlan {
   readonly sectorSize: number | undefined;
   readonly sector: bigint | undefined;
   readonly ivLargeSectors: boolean;
+  readonly position: number | undefined;
+  readonly counterBits: 32 | 64 | 128 | undefined;
   readonly inPlace: true;
 }
 
@@ -42,6 +44,8 @@ export function planOf(args: Arguments): CryptPlan {
     sectorSize: args.integer("sector-size", 1),
     sector: sector === undefined ? undefined : BigInt(sector),
     ivLargeSectors: args.has("iv-large-sectors"),
+    position: args.integer("position", 0, Number.MAX_SAFE_INTEGER),
+    counterBits: args.integer("counter-bits", 32, 128) as CryptPlan["counterBits"],
     inPlace: true,
   };
 }

@@ -64,6 +64,8 @@ async function measure(
     sectorSize: isSectors ? 4096 : undefined,
     sector: undefined,
     ivLargeSectors: false,
+    position: undefined,
+    counterBits: undefined,
     inPlace: true,
   };
   try {

@@ -45,6 +45,8 @@ export interface BatchPosition {
   readonly isLast: boolean;
   /** The IV of the batch, in modes that have one. */
   readonly iv?: Bytes | undefined;
+  /** The bytes of the keystream in front of the batch. */
+  readonly position?: number | undefined;
   /** The number of the first sector. */
   readonly sector?: bigint | undefined;
   /** The number of the first segment. */
