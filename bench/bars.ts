@@ -96,10 +96,10 @@ export const BARS: Readonly<Record<string, Bar>> = {
   B3: {
     title: "file to file, whole processes, against `kcapi-enc`",
     method:
-      "1 GiB of random bytes on tmpfs, start-up included, with [`encrypt_file.ts`](encrypt_file.ts). All three must write " +
-      "the same file. `kcapi-enc` gets the files as standard input and output, because its memory maps do not fit into a " +
-      "process of User-Mode Linux. A program of that runtime must start (*an empty script*), encrypt (*best C*), read and " +
-      "write (*dd*). The bar is 1.1 for Bun and 1 for Deno, or " +
+      "1 GiB of random bytes on tmpfs, start-up included, with [`encrypt_file.ts`](encrypt_file.ts). All three must " +
+      "write the same file. `kcapi-enc` gets the files as standard input and output, because its memory maps do not " +
+      "fit into a process of User-Mode Linux. A program of that runtime must start (*an empty script*), encrypt " +
+      "(*best C*), read and write (*dd*). The bar is 1.1 for Bun and 1 for Deno, or " +
       `${REACHED} of kcapi-enc ÷ (an empty script + best C + dd), whichever is lower.`,
     checks(of, { runtime }) {
       const reach = of("kcapi-enc") / (of("an empty script") + of("best C") + of("dd"));
@@ -151,8 +151,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
     title: "memory of a long stream",
     method: "4 GiB through one stream in chunks of 64 KiB, in a process of its own: the peak of resident memory, " +
       "minus the resident memory after a first stream of 256 MiB. With `inPlace` the source reuses its chunks. " +
-      "*cipher.update* is the runtime's cipher alone, whose output is freed at once; where that takes more, the " +
-      "bar is 2 MiB above it.",
+      "*cipher.update* is the runtime's cipher alone, whose output is freed at once. If it takes more memory than " +
+      "the bar, the bar is 2 MiB above it.",
     checks(of, { figures }) {
       const alone = "cipher.update" in figures ? of("cipher.update") : 0;
       return [
@@ -202,11 +202,11 @@ export const BARS: Readonly<Record<string, Bar>> = {
     title: "streams over two Workers, against one thread",
     method: "64 MiB in chunks of 1 MiB, a pool of two on two processors, each contender in a process of its own. The " +
       "kernel engine runs in an emulated machine with two processors and Linux 7.3. *timer*: how often a 10 ms " +
-      "timer fires beside a stream that runs flat out in Workers, against an idle program; it has no bar in the " +
+      "timer fires while a stream runs at full speed in Workers, against an idle program. It has no bar in the " +
       "emulated machine, where three threads compete for two processors. AES in Bun and Node has no bar, " +
       "because it runs at memory speed in one thread. *bare Workers* is a TransformStream of a few lines that " +
       "copies each chunk and moves it to a Worker and back, in order, two at once for each Worker, without " +
-      "errors, aborts or fairness. Where that does not reach a bar, the bar is 0.95 of it.",
+      "errors, aborts or fairness. If it does not reach a bar, the bar is 0.95 of it.",
     checks(of, { runtime, unit, where, work }) {
       if (unit === "ticks") {
         if (where === "guest") return [];
@@ -221,8 +221,8 @@ export const BARS: Readonly<Record<string, Bar>> = {
   modes: {
     title: "modes over ECB in the userspace engine, against the runtime's own modes",
     method: "Seconds per chunk. In Deno, ctr and cbc decryption run over ECB and must be faster than the runtime's " +
-      "own modes. In Bun and Node they do not run over ECB: there ECB alone (*its ECB*) must not be fast enough " +
-      "to be worth it.",
+      "own modes. In Bun and Node they do not run over ECB, because ECB alone (*its ECB*) takes almost as long as " +
+      "the mode.",
     checks(of, { runtime, work, per }) {
       if (runtime !== "Deno") {
         const is = of("the runtime's own") / of("its ECB");

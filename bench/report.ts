@@ -11,6 +11,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { wrap } from "../src/cli/text.ts";
 import { BARS, type Check, checksOf, type Figures, limitOf, passes, type Statistics } from "./bars.ts";
 
 interface Results {
@@ -22,6 +23,8 @@ const HERE = import.meta.dirname!;
 const FILE = join(HERE, "results.json");
 const GUIDE = join(HERE, "../docs/performance.md");
 const RUNTIMES = ["Bun", "Deno", "Node"] as const;
+/** The width of the text. */
+const COLUMNS = 120;
 
 const all = merge(process.argv[2]);
 writeFileSync(FILE, serialize(all));
@@ -205,7 +208,7 @@ function summary(): string {
 
 function report(): string {
   const sections = Object.entries(BARS).map(([bar, { title, method }]) =>
-    `## ${bar}: ${title}\n\n${method}\n\n${checksTable(bar)}\n\n${figuresTable(bar)}`
+    `## ${bar}: ${title}\n\n${wrap(method, "", COLUMNS).join("\n")}\n\n${checksTable(bar)}\n\n${figuresTable(bar)}`
   );
   return `# Raw results
 
@@ -214,9 +217,10 @@ function report(): string {
 
 ${summary()}
 
-A figure is the median of rounds in which the contenders take turns, with the minimum and the maximum in brackets. A ratio
-compares medians of one run. _Plain C_ is a loop of \`kcapi_cipher_stream_update\` and \`kcapi_cipher_stream_op\` over
-64 KiB, or the size named. _Best C_ is the same with 212,992 bytes per round, sent by \`sendmsg\`.
+A figure is the median of rounds in which the contenders take turns, with the minimum and the maximum in brackets. A
+ratio compares medians of one run. _Plain C_ is a loop of \`kcapi_cipher_stream_update\` and
+\`kcapi_cipher_stream_op\` over 64 KiB, or the size named. _Best C_ is the same with 212,992 bytes per round, sent by
+\`sendmsg\`.
 
 ${machineTable()}
 

@@ -123,7 +123,10 @@ function keyFor(name: string): Bytes | undefined {
   return undefined;
 }
 
-/** Whether the kernel has `name` and this module does not refuse it. Asked of libkcapi: our own error takes its time. */
+/**
+ * Whether the kernel has `name` and this module does not refuse it. Calls libkcapi, because this module's error is
+ * slow.
+ */
 function exists(name: string): boolean {
   try {
     parseAlgorithm(name);

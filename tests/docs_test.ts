@@ -1,8 +1,9 @@
 /**
  * The snippets of README.md and docs/, run as they stand.
  *
- * A block of `ts` runs on every runtime, one of `ts deno` (or `bun`, `node`) on that runtime. Blocks of `sh` run in bash,
- * where `kcapi-streams` is the tool on this runtime. `no-run` marks what needs a key of the kernel, root or an hour.
+ * A block of `ts` runs on every runtime, one of `ts deno` (or `bun`, `node`) on that runtime. Blocks of `sh` run in
+ * bash, where `kcapi-streams` is the tool on this runtime. `no-run` marks what needs a key of the kernel, root or an
+ * hour.
  */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

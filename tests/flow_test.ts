@@ -530,7 +530,7 @@ type Fault = number | { first: number };
 
 const EINTR = -4;
 
-/** FaultyLibrary: the real one, but the calls of one function meet these faults (undefined: none), one after the other. */
+/** FaultyLibrary: the real library, but successive calls of one function have these faults (undefined: none). */
 function faultyLibrary(name: StreamCallName, faults: (Fault | undefined)[]): Disposable {
   let idle = 0;
   return interpose((real) => ({
@@ -544,7 +544,8 @@ function faultyLibrary(name: StreamCallName, faults: (Fault | undefined)[]): Dis
       const entries = entriesAt(list, count);
       assert(fault.first < lengthOf(entries), "no fault: the call is for less");
       const part = arrayOf(entries, fault.first);
-      // A last update that a signal cuts short was not the last: the kernel takes MSG_MORE off at the end (af_alg_sendmsg).
+      // After a last update that a signal interrupts, another one follows: the kernel clears MSG_MORE at the end
+      // (af_alg_sendmsg).
       return real[name === LAST ? UPDATE : name](handle, part.address, count);
     },
   }));

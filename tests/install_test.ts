@@ -16,13 +16,13 @@ once("with KCAPI_NO_INSTALL, install lists what is missing and why, installs not
   const { code, stdout, stderr } = await install("kcapi-no-such-package", "kcapi-no-such-package");
   assertEquals([code, stdout], [1, ""]);
   const [first, ...lines] = stderr.trimEnd().split("\n");
-  assertEquals(first, "install: missing, and not installed, for KCAPI_NO_INSTALL is set:");
+  assertEquals(first, "install: these are missing, and are not installed because KCAPI_NO_INSTALL is set:");
   const packages = lines.filter((line) => line.includes("by apt-get"));
   assertEquals(packages, ["  the package kcapi-no-such-package, by apt-get: a test needs it"]);
   assert(!stderr.includes("E: "), stderr);
 });
 
-once("install names no package that is there, and succeeds where nothing is missing", async () => {
+once("install does not name installed packages, and succeeds if nothing is missing", async () => {
   const { code, stdout, stderr } = await install("bash");
   assert(!stderr.includes("by apt-get"), stderr);
   // The installed npm packages may be older than the lock file.

@@ -1,6 +1,7 @@
 /**
- * Keys of the kernel's keyring: the same bytes as with the key itself, which never enters the process; and why a key cannot
- * be used, each cause provoked for real. `tests/kernel/matrix` runs this on kernels that take such keys (from 6.2 on).
+ * Keys of the kernel's keyring: the same bytes as with the key itself, which never enters the process; and why a key
+ * cannot be used, each cause provoked for real. `tests/kernel/matrix` runs this on kernels that take such keys (from
+ * 6.2 on).
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -86,7 +87,7 @@ function assertRefused(key: KernelKey, code: string, ...hints: string[]): void {
   for (const hint of hints) assertStringIncludes(error.hint ?? "", hint);
 }
 
-// ---- arguments ----------------------------------------------------------------------------------------------------
+// ---- arguments ----
 
 const WAYS: Record<string, (key: unknown, options?: object) => unknown> = {
   "CipherHandle.open": (key, options) => CipherHandle.open(ALGORITHM, { key, ...options } as CipherStreamOptions),
@@ -155,7 +156,7 @@ test("sealed streams refuse a key of the kernel's, and say why", () => {
   assertThrows(() => seal({ key }, bytes(1)), TypeError, "sealed streams derive their keys in this process");
 });
 
-// ---- no falling back ----------------------------------------------------------------------------------------------
+// ---- no falling back ----
 
 for (const algorithm of [ALGORITHM, "ctr(aes)"]) {
   test.if(!isServed(algorithm), `AF_ALG serves ${algorithm} here`)(
@@ -186,7 +187,7 @@ test.if(hasCipher && isOld, "needs AF_ALG before Linux 6.2")(
   },
 );
 
-// ---- faults that cannot be provoked ---------------------------------------------------------------------------------
+// ---- faults that cannot be provoked ----
 
 onKernel("a libkcapi before 1.1.0, or a descriptor of something else, is EOPNOTSUPP: nothing is set by a guess", () => {
   const set: unknown[] = [];
@@ -236,7 +237,7 @@ searching("an errno is believed when it comes twice: what the runtime fails in m
     let searches = 0;
     using _ = interpose((real) => ({
       syscall(...args) {
-        if (REQUEST_KEY.includes(Number(args[0]))) searches++; // what is searched in the session's keyring then is another
+        if (REQUEST_KEY.includes(Number(args[0]))) searches++; // other searches are in the session keyring
         return real.syscall(...args);
       },
       memmove(to, from, length) {
@@ -263,7 +264,7 @@ searching(
   },
 );
 
-// ---- the same bytes -------------------------------------------------------------------------------------------------
+// ---- the same bytes ----
 
 type Options = Omit<CipherStreamOptions, "key" | "engine">;
 
@@ -390,7 +391,7 @@ withKeys("a description of 4,095 bytes, and one that is not ASCII, are found as 
   }
 });
 
-// ---- each failure, for real -------------------------------------------------------------------------------------------
+// ---- each failure, for real ----
 
 withKeys("ENOKEY: no such key by name, by serial, and in a session that does not reach it", async () => {
   await using key = await loadKey("logon", newKey());
@@ -490,7 +491,7 @@ async function until(condition: () => boolean): Promise<void> {
   }
 }
 
-// ---- what becomes of handles ------------------------------------------------------------------------------------------
+// ---- what becomes of handles ----
 
 withKeys(
   "a key that is revoked and unlinked while streams run: they go on, and so do reinits; new ones fail",
@@ -605,7 +606,7 @@ for (const [algorithm, options] of SHARED) {
   );
 }
 
-// ---- probe() and the tool ---------------------------------------------------------------------------------------------
+// ---- probe() and the tool ----
 
 withKeys("probe() tries a key, finds that it works, and leaves none behind", async () => {
   using spy = spyOnSyscalls();
@@ -674,7 +675,7 @@ test("the tool refuses --kernel-key and --key-serial where they are wrong or wit
   });
 });
 
-// ---- nothing of the key in the process --------------------------------------------------------------------------------
+// ---- nothing of the key in the process ----
 
 /** Runs `children/keyed.ts`, and searches its memory for `needle` in the midst of its work. */
 async function searchChild(args: string[], needle: Uint8Array): Promise<{ found: number; searched: number }> {
@@ -698,7 +699,7 @@ async function searchChild(args: string[], needle: Uint8Array): Promise<{ found:
 withKeys(
   "a process that streams with a logon key has nothing of it in its memory; one with the bytes has",
   async () => {
-    // Another process makes the key and loads it: the one that is searched is never given it, nor is what starts it before.
+    // Another process makes and loads the key. It is never in the process that is searched, nor in its parent.
     const file = join(tempDir(), "key");
     const name = newDescription();
     const make = 'umask 077; head -c 64 /dev/urandom >"$1" && keyctl padd logon "$2" @u <"$1"';
@@ -717,7 +718,7 @@ withKeys(
   },
 );
 
-// ---- the documentation --------------------------------------------------------------------------------------------------
+// ---- the documentation ----
 
 const EXAMPLE = fileURLToPath(new URL("../examples/keyring.ts", import.meta.url));
 

@@ -285,7 +285,9 @@ for (const bits of [32, 64, 128]) {
 
 // ---- cuts, and whose memory it is -------------------------------------------------------------------------------
 
-/** Sends `input` in updates of whole chunks (a message: in one), each a list of odd pieces that is overwritten at once. */
+/**
+ * Sends `input` in updates of whole chunks, a message in one. Each is a list of odd pieces that is overwritten at once.
+ */
 function* sent(engine: Engine, name: string, input: Bytes): Generator<number> {
   const { kind, chunkSize } = parseAlgorithm(name);
   const sizes = kind === "stream" || kind === "counter" ? [1, 7, 2, 40].map((n) => n * chunkSize) : [input.length];

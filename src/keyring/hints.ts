@@ -45,9 +45,8 @@ const SETTING: Readonly<Record<string, (keySizes?: readonly number[]) => Diagnos
 
 const FINDING: Readonly<Record<string, (call: KeyCall) => Diagnosis>> = {
   ENOKEY: () => ({
-    cause:
-      "there is no key with this type and description, or it has expired, in the keyrings that this process searches: " +
-      "its thread, process and session keyring, and the keyrings linked there",
+    cause: "there is no key with this type and description, or it has expired, in the keyrings that this process " +
+      "searches: its thread, process and session keyring, and the keyrings linked there",
     remedy: LOAD,
   }),
   EACCES: () => ({

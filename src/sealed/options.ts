@@ -172,7 +172,8 @@ function checkEngineFor(
 ): SealPlan["engine"] {
   if (choice === "kernel" && keys.some(({ format }) => format.cipher === "AES-GCM-HKDF")) {
     throw new TypeError(
-      '"engine" expected "auto", "userspace" or "webcrypto" for AES-GCM-HKDF, got "kernel": take a format of AES-CTR-HMAC',
+      '"engine" expected "auto", "userspace" or "webcrypto" for AES-GCM-HKDF, got "kernel": ' +
+        "use a format of AES-CTR-HMAC",
     );
   }
   const hasCryptoKey = keys.some(({ cryptoKey }) => cryptoKey);
@@ -226,7 +227,8 @@ function checkKey(name: string, value: unknown, { keySize }: Format): Bytes | Cr
   }
   if (checkKernelKey(value)) {
     throw new TypeError(
-      `"${name}" expected bytes: sealed streams derive their keys in this process, which never has a key of the kernel's`,
+      `"${name}" expected bytes, got a key of the kernel's keyring: ` +
+        "sealed streams derive their keys in this process, which never has that key",
     );
   }
   const key = toUint8Array(name, value);

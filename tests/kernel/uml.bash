@@ -1,9 +1,10 @@
-# The guest as a User-Mode Linux kernel; sourced by boot.
+# A guest that is a User-Mode Linux kernel. boot sources this file.
 
 machine='User-Mode Linux'
 
 prepare_guest() {
-  uml=$(type -P "${uml:-linux.uml}") || fail 125 "no AF_ALG in this kernel, and no linux.uml to boot: run tests/kernel/install"
+  uml=$(type -P "${uml:-linux.uml}") ||
+    fail 125 "no AF_ALG in this kernel, and no linux.uml to boot: run tests/kernel/install"
   PATH=$PATH:/usr/sbin:/sbin type -P modprobe >/dev/null || fail 125 "no modprobe: run tests/kernel/install"
   local version
   version=$("$uml" --version)
@@ -14,13 +15,14 @@ prepare_guest() {
 }
 
 start_guest() {
-  # The guest's memory is a file that its kernel maps, executable: in RAM if there is room, for a full disk is a SIGBUS.
+  # The guest's kernel maps a file as its memory, executable. The file is in RAM if there is room, because a full disk
+  # would cause a SIGBUS.
   local memory=$work shm
   shm=$(findmnt --bytes --noheadings --raw --output AVAIL,OPTIONS --target /dev/shm || true)
   if [[ -w /dev/shm && $shm != *noexec* ]] && ((${shm%% *} > $(numfmt --from=iec "$mem"))); then memory=/dev/shm; fi
 
-  # Each system call of the guest goes back and forth between two processes: four times as fast if they share a CPU. The
-  # one on which the scheduler has just put a new process is a good choice.
+  # Each system call of the guest switches between two processes, which is four times as fast if they share a CPU. Takes
+  # the CPU on which the scheduler has put this process.
   local pin
   pin=(taskset --cpu-list "$(cut -d ' ' -f 39 /proc/self/stat)")
   "${pin[@]}" true 2>/dev/null || pin=()
@@ -35,8 +37,8 @@ start_guest() {
     con=null ssl=null con0=null,fd:1 con1=null,fd:3 con2=null,fd:4 >"$work/console" 2>&1
 }
 
-end_guest() { # what it wrote are the host's own files
+end_guest() { # the guest writes directly to the host's files
   if grep -q 'ran out of memory on the host side' "$work/console"; then
-    echo "boot: processes of the guest were killed for want of mappings: raise this machine's vm.max_map_count" >&2
+    echo "boot: the guest had too few memory mappings and killed processes: raise this machine's vm.max_map_count" >&2
   fi
 }
