@@ -205,9 +205,10 @@ export class BatchTransform implements Transform {
     const mayOverwrite = this.#inPlace && this.#queue.length === 0;
     const list = session.isSynchronous ? this.#peek(input, length) : this.#take(input, length);
     const result = session.run(list, this.#positionOf(list, isLast), mayOverwrite);
-    const batch: Batch = {};
     if (result instanceof Promise) {
+      const batch: Batch = {};
       this.#running++;
+      this.#batches.push(batch);
       void result.then((result) => this.#finish(batch, result));
     } else {
       const { error } = result;
@@ -216,12 +217,11 @@ export class BatchTransform implements Transform {
         this.#isRefused = true;
         return false;
       }
-      batch.result = result;
+      this.#batches.push({ result });
       input.advance(length - this.#queue.length);
       this.#queue.clear();
     }
-    this.#batches.push(batch);
-    this.#index += this.#rule.countOf(this.#index, length);
+    this.#index += isLast ? 1 : this.#rule.countOf(this.#index, length);
     this.#isRefused = false;
     return true;
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, inOnePiece, IovCursor } from "../bytes.ts";
+import { type Bytes, inOnePiece, IovCursor, totalLength } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { type BatchPosition, type Job, type LocalSession, localSession } from "../executors/executor.ts";
 import { allocUnsafe } from "../runtime/web.ts";
@@ -37,13 +37,11 @@ export function openSegments({ kind, format, header, engine }: SealedJob, key: S
   const cipher = openSegmentCipher(format, key, header, engine);
   const layout = new SegmentLayout(format);
   const { tagSize } = format;
-  const front = kind === "seal" ? headerBytes(format, header) : undefined;
+  const segments = { cipher, layout, tagSize, front: headerBytes(format, header) };
+  const run = kind === "seal" ? sealBatch : unsealBatch;
   return localSession(
     cipher.engine,
-    front
-      ? (list, position, outputs) => sealBatch({ cipher, layout, tagSize, front }, list, position, outputs)
-      : (list, position, outputs, mayOverwrite) =>
-        unsealBatch({ cipher, layout, tagSize, mayOverwrite }, list, position, outputs),
+    (list, position, outputs, mayOverwrite) => run(segments, list, position, outputs, mayOverwrite),
     () => cipher.close(),
   );
 }
@@ -52,18 +50,23 @@ interface Segments {
   readonly cipher: SegmentCipher;
   readonly layout: SegmentLayout;
   readonly tagSize: number;
+  /** The header of the stream. */
+  readonly front: Bytes;
 }
 
 /** Seals full segments, and a shorter one if it is the last of all. */
 function sealBatch(
-  { cipher, layout, tagSize, front }: Segments & { readonly front: Bytes },
+  { cipher, layout, tagSize, front }: Segments,
   list: readonly Bytes[],
   { index: first = 0, isLast }: BatchPosition,
   outputs: Bytes[],
 ): void {
+  const size = totalLength(list);
+  if (first > 0 && size <= layout.plaintext.lengthOf(first, 1)) {
+    return void outputs.push(cipher.seal(list, { index: checkIndex(first), isLast }));
+  }
   const input = new IovCursor(list);
-  const count = layout.plaintext.countOf(first, input.remaining - 1) + 1;
-  if (first > 0 && count === 1) return void outputs.push(cipher.seal(list, { index: checkIndex(first), isLast }));
+  const count = layout.plaintext.countOf(first, size - 1) + 1;
   const start = first === 0 ? front.length : 0;
   const sealed = allocUnsafe(start + input.remaining + count * tagSize);
   if (start > 0) sealed.set(front);
@@ -84,11 +87,17 @@ function sealBatch(
 
 /** Unseals full segments, and a shorter one if it is the last of all. What is verified before an error comes out. */
 function unsealBatch(
-  { cipher, layout, tagSize, mayOverwrite }: Segments & { readonly mayOverwrite: boolean },
+  { cipher, layout, tagSize }: Segments,
   list: readonly Bytes[],
   { index: first = 0, isLast }: BatchPosition,
   outputs: Bytes[],
+  mayOverwrite: boolean,
 ): void {
+  if (!isLast && !mayOverwrite && list.length === 1 && list[0]!.length === layout.sealed.lengthOf(first, 1)) {
+    const opened = cipher.open(list[0]!, { index: first, isLast });
+    if (!opened) throw createBadMessageError();
+    return void outputs.push(opened);
+  }
   const sealed = inOnePiece(list);
   const count = layout.sealed.countOf(first, sealed.length - 1) + 1;
   const isOne = count === 1;

@@ -5,7 +5,7 @@
  */
 
 import { parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, IovCursor, totalLength } from "../bytes.ts";
+import { type Bytes, IovCursor, subarray, totalLength } from "../bytes.ts";
 import { EngineStream } from "../cipher/engine_stream.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
@@ -154,8 +154,9 @@ class CtrHmacCipher implements SegmentCipher {
   open(sealed: Bytes, position: SegmentPosition, target?: Bytes): Bytes | undefined {
     setPosition(this.#nonce, position);
     const length = sealed.length - this.#tagSpace.length;
-    const ciphertext = sealed.subarray(0, length);
-    if (!nodeCrypto().timingSafeEqual(this.#tagOf(ciphertext), sealed.subarray(length))) return undefined;
+    const ciphertext = subarray(sealed, 0, length);
+    const tag = subarray(sealed, length, sealed.length);
+    if (!nodeCrypto().timingSafeEqual(this.#tagOf(ciphertext), tag)) return undefined;
     return this.#crypt("decrypt", [ciphertext], target);
   }
 
@@ -222,8 +223,8 @@ class GcmCipher implements SegmentCipher {
     setPosition(this.#nonce, position);
     const length = sealed.length - this.#tagSize;
     const decipher = nodeCrypto().createDecipheriv(this.#name, this.#key.bytes, this.#nonce);
-    decipher.setAuthTag(sealed.subarray(length));
-    const plaintext = decipher.update(sealed.subarray(0, length));
+    decipher.setAuthTag(subarray(sealed, length, sealed.length));
+    const plaintext = decipher.update(subarray(sealed, 0, length));
     try {
       decipher.final();
     } catch {
