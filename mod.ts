@@ -59,6 +59,14 @@ export { SealedReader } from "./src/sealed/reader.ts";
 export { RangeReader, type SealedStreamOptions } from "./src/sealed/range_reader.ts";
 export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./src/sealed/source.ts";
 export {
+  type HttpHeaders,
+  type HttpReadOptions,
+  type HttpRetry,
+  type HttpSource,
+  httpSource,
+  type HttpSourceOptions,
+} from "./src/sources/http.ts";
+export {
   type ByteRange,
   type SealedFormat,
   type SealedFormatName,

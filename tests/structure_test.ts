@@ -14,6 +14,7 @@ const LAYERS: readonly (readonly [layer: string, files: RegExp])[] = [
   ["runtime", /^src\/runtime\//],
   ["ffi", /^ffi\//],
   ["shared", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
+  ["sources", /^src\/sources\//],
   ["system", /^src\/system\//],
   ["keyring", /^src\/keyring\//],
   ["engines", /^src\/engines\//],

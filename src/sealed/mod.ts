@@ -51,6 +51,14 @@ export type { KeySource } from "./key_source.ts";
 export type { KeysetSealOptions, SealOptions, SealStreamOptions } from "./options.ts";
 export { RangeReader, type SealedStreamOptions } from "./range_reader.ts";
 export { SealedReader } from "./reader.ts";
+export {
+  type HttpHeaders,
+  type HttpReadOptions,
+  type HttpRetry,
+  type HttpSource,
+  httpSource,
+  type HttpSourceOptions,
+} from "../sources/http.ts";
 export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./source.ts";
 
 /**
