@@ -8,23 +8,24 @@ import type { Algorithm } from "./algorithms.ts";
 import type { Bytes } from "./bytes.ts";
 import { KcapiError } from "./errors.ts";
 
-/** dm-crypt numbers its sectors in units of this size, whatever their own size is. */
+/** dm-crypt numbers its sectors in units of this size, for any sector size. */
 const SECTOR_UNIT = 512;
 const MAX_SECTOR = 1n << 64n;
 
-/** How a stream is cut into sectors. */
+/** How a stream is split into sectors. */
 export interface Sectors {
   /** Bytes per sector. */
   readonly sectorSize: number;
-  /** The IV's number for the first sector. */
+  /** The number of the first sector, which is its IV. */
   readonly sector: bigint;
-  /** By how much the number grows with each sector. */
+  /** The difference between the numbers of two successive sectors. */
   readonly ivStep: bigint;
 }
 
 /**
- * By how much the IV grows with each sector: dm-crypt's plain64 counts units of 512 bytes, and sectors with
- * `iv_large_sectors` (crypt_iv_plain64_gen in drivers/md/dm-crypt.c). Sizes that dm-crypt does not have count sectors.
+ * The difference between the IVs of two successive sectors. dm-crypt's plain64 counts units of 512 bytes, or sectors
+ * with `iv_large_sectors` (crypt_iv_plain64_gen in drivers/md/dm-crypt.c). Sizes that dm-crypt does not have count
+ * sectors.
  */
 export function ivStepOf(sectorSize: number, largeSectors: boolean): bigint {
   return largeSectors || sectorSize % SECTOR_UNIT > 0 ? 1n : BigInt(sectorSize / SECTOR_UNIT);
@@ -96,7 +97,7 @@ export function bytesToWrap(algorithm: Algorithm, iv: Bytes, position: number): 
   return Number(rest) * blockSize;
 }
 
-/** How many blocks a stream may have. No stream comes to the end of a counter that is the whole IV. */
+/** The most blocks of a stream. No stream reaches the end of a counter that is the whole IV. */
 function blocksOf(algorithm: Algorithm, iv: Bytes): number {
   const { size, wraps } = algorithm.counter!;
   if (size === undefined) return Infinity;
@@ -122,6 +123,6 @@ function blockSizeOf({ mode, chunkSize }: Algorithm, iv: Bytes): number {
 
 function createCounterError(algorithm: Algorithm): KcapiError {
   return new KcapiError("EOVERFLOW", "stream", `the block counter of ${algorithm.name} ends here, after 2^32 blocks`, {
-    hint: "use another IV for what follows",
+    hint: "use another IV for the rest of the data",
   });
 }

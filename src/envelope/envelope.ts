@@ -29,7 +29,7 @@ import { makeHeader, unwrapKey } from "./wrapping.ts";
 
 /** Options of {@linkcode EnvelopeSealStream}. */
 export interface EnvelopeSealOptions extends SealStreamOptions {
-  /** Who can open the file: any one of them. */
+  /** The recipients. Each of them can open the file. */
   recipients: readonly Recipient[];
   /** The format of the sealed stream, by name; stored in the header. `"AES256_GCM_HKDF_64KB"` by default. */
   format?: SealedFormatName | undefined;
@@ -37,15 +37,15 @@ export interface EnvelopeSealOptions extends SealStreamOptions {
 
 /** Options of {@linkcode EnvelopeUnsealStream} and {@linkcode openEnvelope}. */
 export interface EnvelopeOpenOptions extends SealStreamOptions {
-  /** Who opens the file: each is tried. */
+  /** The identities. Each is tried. */
   identities: readonly Identity[];
 }
 
 /** Options of {@linkcode rewrap}. */
 export interface RewrapOptions {
-  /** Who opens the file. */
+  /** The identities, one of which must open the file. */
   identities: readonly Identity[];
-  /** Who can open it from now on. */
+  /** The recipients who can open the new file. */
   recipients: readonly Recipient[];
 }
 
@@ -79,13 +79,13 @@ const REWRAP_NAMES: OptionNames<RewrapOptions> = { identities: true, recipients:
  * ```
  */
 export class EnvelopeSealStream {
-  /** Where the sealed file comes out. */
+  /** The output: the sealed file. */
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   /** Where the plaintext goes in. */
   readonly writable: WritableStream<BytesLike>;
 
   /**
-   * Makes the stream. The key is wrapped when the first chunk is written.
+   * Creates the stream. The key is wrapped when the first chunk is written.
    *
    * @param options The recipients, and options of sealed streams.
    * @throws {TypeError} or {RangeError} if an option is wrong. A key that cannot be imported errors the stream.
@@ -110,7 +110,7 @@ export class EnvelopeSealStream {
 /**
  * Unseals what {@linkcode EnvelopeSealStream} sealed.
  *
- * Every chunk that comes out is authentic. A truncated stream fails at its end, as with `UnsealStream`.
+ * Each chunk of the output is authentic. A truncated stream fails at its end, as with `UnsealStream`.
  */
 export class EnvelopeUnsealStream {
   /** Where the plaintext comes out. */
@@ -119,7 +119,7 @@ export class EnvelopeUnsealStream {
   readonly writable: WritableStream<BytesLike>;
 
   /**
-   * Makes the stream. The key is unwrapped when the header has come.
+   * Creates the stream. The key is unwrapped when the header is complete.
    *
    * The stream errors with KcapiError EKEYREJECTED if no identity fits, and EBADMSG if the data is damaged or no
    * envelope.
@@ -167,7 +167,7 @@ export async function openEnvelope(source: SealedSource, options: EnvelopeOpenOp
 }
 
 /**
- * Tells who an envelope is wrapped for. Nothing is authenticated, and nothing secret is needed.
+ * Returns the recipients of an envelope. They are not authenticated. This needs no secret.
  *
  * @param source A Blob, or an object with `size` and `read(start, end)`.
  * @returns The recipients, in the file's order.
@@ -178,11 +178,11 @@ export async function envelopeRecipients(source: SealedSource): Promise<readonly
 }
 
 /**
- * Wraps the key of an envelope for other recipients. The data is copied as it is: it keeps its key, so whoever could
- * open the old file and kept its key can open the new one.
+ * Wraps the key of an envelope for other recipients. The data is copied and keeps its key. So someone who opened the
+ * old file and stored its key can open the new one.
  *
  * @param source A stream of the envelope.
- * @param options Who opens it, and who can open it from now on.
+ * @param options The identities that open it, and the new recipients.
  * @returns A stream of the new envelope. It errors with KcapiError EKEYREJECTED if no identity fits.
  */
 export function rewrap(

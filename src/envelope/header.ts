@@ -16,10 +16,10 @@ const MAGIC_BYTES: Uint8Array = new TextEncoder().encode(MAGIC);
 const NEWLINE = 10;
 /** The most bytes of a header, both lines with their newlines. */
 export const MOST_HEADER = 65_536;
-/** The most iterations that opening a file may cost, for all its recipients together: some seconds. */
+/** The most iterations for one file, for all its recipients together. They take some seconds. */
 export const MOST_ITERATIONS = 10_000_000;
 
-/** What a file says of one recipient. Not authenticated. */
+/** The description of one recipient in a file. Not authenticated. */
 export interface EnvelopeRecipient {
   /** The JWE algorithm, such as `"ECDH-ES+A256KW"`. */
   readonly algorithm: string;
@@ -46,7 +46,7 @@ export class HeaderReader {
   /**
    * Adds a chunk.
    *
-   * @returns Once the header is complete, the header, its length in bytes, and a copy of what came behind it.
+   * @returns When the header is complete: the header, its length in bytes, and a copy of the bytes after it.
    * @throws {KcapiError} EBADMSG if the bytes are no header.
    */
   add(chunk: Bytes): { header: EnvelopeHeader; length: number; rest: Bytes } | undefined {
@@ -68,7 +68,7 @@ export class HeaderReader {
   }
 }
 
-/** The error where the input ends before the header does. */
+/** Creates the error for an input that ends within the header. */
 export function createTruncatedHeaderError(): KcapiError {
   return createHeaderError("the input ends within the header");
 }
@@ -81,7 +81,7 @@ export function kindOf({ algorithm, curve }: EnvelopeRecipient): string {
   return /^A\d+KW$/.test(algorithm) ? "a symmetric key" : "a recipient of an unknown kind";
 }
 
-/** Whether text of a file may be part of a message. */
+/** Whether text from a file may be part of an error message. */
 function isName(text: string | undefined): boolean {
   return text !== undefined && /^[\w-]{1,20}$/.test(text);
 }
@@ -127,7 +127,7 @@ function recipientOf({ alg, kid, p2c, epk }: Record<string, unknown>): EnvelopeR
   const curve = typeof epk === "object" && epk !== null ? (epk as { crv?: unknown }).crv : undefined;
   const isPassphrase = alg.startsWith("PBES2-");
   if (isPassphrase && !(typeof p2c === "number" && Number.isInteger(p2c) && p2c > 0 && p2c <= MOST_ITERATIONS)) {
-    throw createHeaderError(`a recipient asks for no number of PBKDF2 iterations from 1 to ${MOST_ITERATIONS}`);
+    throw createHeaderError(`a recipient's number of PBKDF2 iterations is not from 1 to ${MOST_ITERATIONS}`);
   }
   return {
     algorithm: alg,
@@ -137,7 +137,9 @@ function recipientOf({ alg, kid, p2c, epk }: Record<string, unknown>): EnvelopeR
   };
 }
 
-/** A JSON object. What can be read in two ways is refused: members that come twice, and text that is not UTF-8. */
+/**
+ * Parses a JSON object. Refuses members that occur twice and text that is not UTF-8, because readers disagree on them.
+ */
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
   let text: string;
   let value: unknown;
@@ -163,7 +165,7 @@ function asObject(value: unknown): Record<string, unknown> {
   throw createHeaderError("the header is not a JWE");
 }
 
-/** What is not the only encoding of its bytes is refused. */
+/** Decodes canonical base64url. */
 function decode(value: unknown): Bytes {
   const bytes = typeof value === "string" ? fromBase64Url(value) : undefined;
   if (!bytes) throw createHeaderError("the header has text that is not canonical base64url");

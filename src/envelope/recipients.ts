@@ -1,5 +1,5 @@
 /**
- * Recipients and identities: who a file's key is wrapped for, and who unwraps it.
+ * Recipients and identities: the keys that wrap a file's key, and the keys that unwrap it.
  *
  * @module
  */
@@ -43,7 +43,7 @@ export type Identity = Passphrase | JWK | CryptoKey;
 /** A JWE algorithm that wraps the key of a file (RFC 7518, RFC 8037). */
 type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "A256KW";
 
-/** A key that JOSE can use, with what it is for. */
+/** A key that JOSE can use, and its algorithm. */
 export interface JoseKey {
   readonly algorithm: KeyAlgorithm;
   readonly kid: string | undefined;
@@ -71,7 +71,7 @@ const AES_KEY = 32;
 /**
  * Checks a list of recipients or identities, and copies it.
  *
- * @throws {TypeError} or {RangeError} for what can be told without importing keys.
+ * @throws {TypeError} or {RangeError} for mistakes that show before keys are imported.
  */
 export function checkList<T extends Recipient | Identity>(name: string, list: readonly T[]): readonly T[] {
   if (!Array.isArray(list)) throw new TypeError(`"${name}" expected an array, got ${describe(list)}`);

@@ -100,7 +100,7 @@ async function tryUnwrap(jwe: FlattenedJWE, { algorithm, key }: JoseKey): Promis
       plaintext.fill(0);
     }
   } catch {
-    return undefined; // which step failed would help those who guess
+    return undefined; // an error that names the step would help an attacker who guesses
   }
 }
 

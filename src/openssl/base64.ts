@@ -41,22 +41,22 @@ export function base64Decoder(): TransformStream<Bytes, Bytes> {
   return new TransformStream({
     transform(chunk, controller) {
       const added = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length).toString("latin1").replace(/\s+/g, "");
-      if (isPadded && added !== "") throw damaged();
+      if (isPadded && added !== "") throw createBase64Error();
       const text = rest + added;
       const whole = text.length - text.length % 4;
       rest = text.slice(whole);
       if (whole === 0) return;
       const quads = text.slice(0, whole);
       isPadded = quads.endsWith("=");
-      if (!/^[A-Za-z0-9+/]*={0,2}$/.test(quads) || isPadded && rest !== "") throw damaged();
+      if (!/^[A-Za-z0-9+/]*={0,2}$/.test(quads) || isPadded && rest !== "") throw createBase64Error();
       controller.enqueue(new Uint8Array(Buffer.from(quads, "base64")));
     },
     flush() {
-      if (rest !== "") throw damaged();
+      if (rest !== "") throw createBase64Error();
     },
   });
 }
 
-function damaged(): KcapiError {
+function createBase64Error(): KcapiError {
   return new KcapiError("EBADMSG", "base64", "the input is not base64");
 }

@@ -76,13 +76,13 @@ interface Plan {
  * ```
  */
 export class OpenSSLEncryptionStream {
-  /** Where the file comes out. */
+  /** The output: the file. */
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
   /** Where the plaintext goes in. */
   readonly writable: WritableStream<BytesLike>;
 
   /**
-   * Makes the stream. The key is derived when the first chunk is written.
+   * Creates the stream. The key is derived when the first chunk is written.
    *
    * @param cipher OpenSSL's name, such as `"aes-256-cbc"`.
    * @param options The passphrase, and how a key is derived from it.
@@ -105,8 +105,8 @@ export class OpenSSLEncryptionStream {
 /**
  * Decrypts a file of `openssl enc` that was made with a passphrase.
  *
- * Nothing is authenticated. A wrong passphrase, digest, derivation or number of iterations is EBADMSG in modes with
- * padding, but passes unnoticed once in some 256 times; in modes without padding it is never noticed.
+ * Nothing is authenticated. In modes with padding, a wrong passphrase, digest, derivation or number of iterations is
+ * EBADMSG, except in about 1 of 256 cases. In modes without padding, it is not detected.
  */
 export class OpenSSLDecryptionStream {
   /** Where the plaintext comes out. */
@@ -115,7 +115,7 @@ export class OpenSSLDecryptionStream {
   readonly writable: WritableStream<BytesLike>;
 
   /**
-   * Makes the stream. The key is derived when the header has come.
+   * Creates the stream. The key is derived when the header is complete.
    *
    * @param cipher OpenSSL's name, such as `"aes-256-cbc"`.
    * @param options The passphrase, and how a key is derived from it. `salt` and `base64` as the file was made.
@@ -131,7 +131,7 @@ export class OpenSSLDecryptionStream {
       return;
     }
     const decoder = base64Decoder();
-    decoder.readable.pipeTo(stream.writable).catch(() => {}); // both ends are told
+    decoder.readable.pipeTo(stream.writable).catch(() => {}); // both sides get the error
     this.writable = decoder.writable as WritableStream<BytesLike>;
   }
 }
@@ -150,7 +150,7 @@ function openingWithHeader(plan: Plan) {
       header.set(new Uint8Array(chunk.buffer, chunk.byteOffset, taken), length);
       length += taken;
       const known = Math.min(length, MAGIC.length);
-      if (MAGIC.subarray(0, known).some((byte, i) => byte !== header[i])) throw noHeader(header, length);
+      if (MAGIC.subarray(0, known).some((byte, i) => byte !== header[i])) throw createHeaderError(header, length);
       if (length < HEADER_SIZE) return undefined;
       const rest = chunk.slice(taken);
       return openCipher(DecryptionStream, plan, header.subarray(MAGIC.length)).then((stream) => ({ stream, rest }));
@@ -159,8 +159,8 @@ function openingWithHeader(plan: Plan) {
   };
 }
 
-/** What a file is that has no header of OpenSSL's. */
-function noHeader(bytes: Bytes, length: number): KcapiError {
+/** Creates the error for a file without OpenSSL's header. */
+function createHeaderError(bytes: Bytes, length: number): KcapiError {
   const start = String.fromCharCode(...bytes.subarray(0, length));
   const hint = "U2FsdGVkX1".startsWith(start.slice(0, 10))
     ? "it is base64: set base64 to true"

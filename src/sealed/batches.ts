@@ -54,7 +54,7 @@ interface Segments {
   readonly front: Bytes;
 }
 
-/** Seals full segments, and a shorter one if it is the last of all. */
+/** Seals full segments, and a shorter one at the end of the stream. */
 function sealBatch(
   { cipher, layout, tagSize, front }: Segments,
   list: readonly Bytes[],
@@ -85,7 +85,7 @@ function sealBatch(
   }
 }
 
-/** Unseals full segments, and a shorter one if it is the last of all. What is verified before an error comes out. */
+/** Unseals full segments, and a shorter one at the end of the stream. Returns the verified output before an error. */
 function unsealBatch(
   { cipher, layout, tagSize }: Segments,
   list: readonly Bytes[],
@@ -114,7 +114,7 @@ function unsealBatch(
       const target = isOne && !mayOverwrite ? undefined : opened.subarray(end, end + length);
       const isEnd = isLast && i === count - 1;
       const output = cipher.open(segment, { index, isLast: isEnd }, target);
-      // A stream that was cut at the end of a segment: what there is of it is verified, but it has no end.
+      // A stream that was truncated after a full segment: the segment is authentic, but not the last one.
       const isWhole = segment.length === layout.sealed.lengthOf(index, 1);
       const beginning = output || !isEnd || !isWhole ? output : cipher.open(segment, { index, isLast: false }, target);
       if (beginning && isOne && length > 0) outputs.push(beginning);
@@ -126,7 +126,7 @@ function unsealBatch(
   }
 }
 
-/** Adds the first `length` bytes of new memory. If they are not all, the others may be anything. */
+/** Adds the first `length` bytes of new memory. Copies them if other bytes follow, which are not initialized. */
 function addWritten(outputs: Bytes[], memory: Bytes, length: number): void {
   if (length > 0) outputs.push(length === memory.length ? memory : memory.slice(0, length));
 }

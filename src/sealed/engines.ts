@@ -34,16 +34,17 @@ export const ENGINES: Engines = {
 };
 
 /**
- * Where `"auto"` takes WebCrypto in the place of `node:crypto`, as the faster one. Sealing and unsealing with AES256,
- * segments of 64 KiB, MB/s, medians of 5 runs of 52 MB on two cores under other load:
+ * The ciphers for which `"auto"` uses WebCrypto in place of `node:crypto`, because it is faster. MB/s of sealing and
+ * unsealing, AES256, segments of 64 KiB, medians of 5 runs of 52 MB on two cores under other load:
  *
  * |               | AES-GCM-HKDF, userspace | webcrypto | AES-CTR-HMAC, userspace | webcrypto |
  * | ------------- | ----------------------- | --------- | ----------------------- | --------- |
  * | Deno 2.9.6    | 31, 41                  | 216, 316  | 94, 128                 | 188, 241  |
  * | Bun 1.4.5     | 913, 425                | 293, 281  | 287, 332                | 206, 226  |
  *
- * AES-CTR-HMAC in Deno stays: in userspace it gives 890 MB/s on an idle machine (docs/performance.md), AES-GCM 267. In
- * Node, userspace gave 665 MB/s for AES-GCM-HKDF and 379 for AES-CTR-HMAC, a loop of WebCrypto calls 452 and 227.
+ * Deno keeps `node:crypto` for AES-CTR-HMAC, because it reaches 890 MB/s on an idle machine, and 267 for AES-GCM
+ * (docs/performance.md). In Node, userspace reached 665 MB/s for AES-GCM-HKDF and 379 for AES-CTR-HMAC, a loop of
+ * WebCrypto calls 452 and 227.
  */
 const FASTER_IN_WEBCRYPTO: Readonly<Record<ReturnType<typeof cryptoBackend>, readonly Format["cipher"][]>> = {
   rustcrypto: ["AES-GCM-HKDF"],
@@ -52,8 +53,8 @@ const FASTER_IN_WEBCRYPTO: Readonly<Record<ReturnType<typeof cryptoBackend>, rea
 };
 
 /**
- * The kernel where it serves, else WebCrypto where there is nothing else or where it is faster, else userspace. Workers
- * of a pool do not use WebCrypto.
+ * `"auto"` uses the kernel if it supports the cipher. Otherwise it uses WebCrypto if it is the only engine or the
+ * faster one, and userspace in all other cases. Workers of a pool do not use WebCrypto.
  */
 function engineFor(plan: SealPlan): EngineName {
   const { format, engine, executor } = plan;

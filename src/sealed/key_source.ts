@@ -8,7 +8,7 @@ import { describe } from "../bytes.ts";
 import type { Secret } from "../secret.ts";
 import type { Format } from "./format.ts";
 
-/** What sealed streams take as `keyset`: a `Keyset` of `@kcapi/streams/tink`. */
+/** The value of the option `keyset`: a `Keyset` of `@kcapi/streams/tink`. */
 export interface KeySource {
   /** The id of the key that seals. */
   readonly primaryKeyId: number;
@@ -29,7 +29,7 @@ const sources = new WeakMap<KeySource, () => readonly SourceKey[]>();
 /**
  * Makes an object a key source.
  *
- * @param keys Gives the usable keys. The first one seals; to open, each is tried in this order.
+ * @param keys Returns the usable keys. The first one seals. To open, they are tried in this order.
  */
 export function registerKeySource(source: KeySource, keys: () => readonly SourceKey[]): void {
   sources.set(source, keys);

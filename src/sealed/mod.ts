@@ -1,8 +1,8 @@
 /**
  * Sealed streams for every JavaScript runtime: browsers, Deno, Bun, Node and Cloudflare Workers.
  *
- * This entry has what `@kcapi/streams` has for sealed streams, in the same format. WebCrypto always does the work, in
- * the threads of the browser or runtime. The entry refers to no runtime and to no native library, and is small.
+ * This entry has the API of `@kcapi/streams` for sealed streams, with the same format. WebCrypto runs all ciphers, in
+ * the threads of the browser or runtime. The entry does not depend on a runtime or a native library, and is small.
  *
  * Besides bytes, `key` may be a CryptoKey that no script can read. The option `engine` may be `"auto"` or
  * `"webcrypto"`, which is the same here. There is no `pool`.

@@ -35,7 +35,7 @@ export class SealedReader extends RangeReader {
 /**
  * Opens a sealed file for random access.
  *
- * @param engines Those of the entry that is called.
+ * @param engines The engines of the package entry that was called.
  */
 export async function openReader(
   source: SealedSource,

@@ -1,5 +1,5 @@
 /**
- * Rotation: of several keys, which one opens a stream. Each is tried on the first segment.
+ * Key rotation: finds the key that opens a stream. Each key is tried on the first segment.
  *
  * @module
  */
@@ -25,7 +25,7 @@ export function rotatingFactory(plans: readonly SealPlan[]): TransformFactory {
   };
 }
 
-/** The bytes at the front of a stream that tell which key fits: the first segment, and whether another follows. */
+/** The bytes at the front of a stream that determine the key: the first segment, and one byte more. */
 export function trialSize(plans: readonly SealPlan[]): number {
   return Math.max(...plans.map(({ format }) => new SegmentLayout(format).sealed.start(1))) + 1;
 }
@@ -58,7 +58,7 @@ async function opensFirstSegment(plan: SealPlan, start: Bytes): Promise<boolean>
     const { outputs, error } = await session.run([segment], { index: 0, isLast: start.length <= end }, false);
     for (const output of outputs) output.fill(0);
     if (error !== undefined && !(error instanceof KcapiError && error.code === "EBADMSG")) throw error;
-    // If the stream was cut at the end of its first segment, that is verified, and comes out with the error.
+    // If the stream was truncated after its first segment, that segment is authentic, and is returned with the error.
     return error === undefined || outputs.length > 0;
   } finally {
     session.close();
@@ -69,7 +69,7 @@ function dispose(plans: readonly SealPlan[]): void {
   for (const { key } of plans) key.dispose();
 }
 
-/** Collects the front of a stream, chooses the key, and hands everything to the stream of that key. */
+/** Collects the front of a stream, chooses the key, and passes all input to the stream of that key. */
 class RotatingUnsealer implements Transform {
   readonly engine: EngineName;
   readonly #plans: readonly SealPlan[];
@@ -77,7 +77,7 @@ class RotatingUnsealer implements Transform {
   readonly #front: ByteQueue;
   #input: IovCursor | undefined;
   #isEnding = false;
-  /** Settles when the keys were tried: then there is an inner stream, or an error. */
+  /** Settles when the keys were tried. Then there is an inner stream, or an error. */
   #trial: Promise<void> | undefined;
   #inner: Transform | undefined;
   #failure: { readonly error: unknown } | undefined;

@@ -59,7 +59,7 @@ export interface SourceEnds {
   readonly tail: BytesLike;
 }
 
-/** A source, whatever it is. */
+/** A source of any kind, with one interface. */
 export interface AnySource {
   readonly size: () => number;
   readonly read: (start: number, end: number, options: SourceReadOptions) => Promise<unknown>;

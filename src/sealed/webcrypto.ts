@@ -1,6 +1,6 @@
 /**
- * The session of a sealed stream over WebCrypto: several segments at once, which most runtimes work on in threads of
- * their own.
+ * The session of a sealed stream over WebCrypto. It processes several segments at once, because most runtimes use other
+ * threads for them.
  *
  * @module
  */
@@ -22,14 +22,14 @@ import {
 import type { Engines, SealPlan } from "./options.ts";
 
 /**
- * Segments of one stream under way. bench/webcrypto.jsonl has the rates of 1, 2, 4, 8 and 16 in seven runtimes.
- * 8 of 64 KiB give 0.64 to 1 times a runtime's best rate, 0.93 in the median; 1 gives 0.26 to 1 times, 0.58.
+ * The most segments of one stream at once. bench/webcrypto.jsonl has the rates of 1, 2, 4, 8 and 16 in seven runtimes.
+ * 8 segments of 64 KiB reach 0.64 to 1 times a runtime's best rate (median 0.93), 1 segment 0.26 to 1 times (0.58).
  */
 const MOST_IN_FLIGHT = 8;
-/** Bytes under way, which bounds the memory. Of 1 MiB, 4 segments give 0.67 to 1 times the best rate, 0.85. */
+/** The most bytes at once, to bound the memory. 4 segments of 1 MiB reach 0.67 to 1 times the best rate (0.85). */
 const MOST_BYTES = 4 * 1024 * 1024;
 
-/** What of a plan the keys of a stream are derived from. */
+/** The part of a plan from which the keys of a stream are derived. */
 type KeyPlan = Pick<SealPlan, "format" | "key" | "cryptoKey" | "associatedData">;
 
 /** Derives the keys of one stream from the bytes of the user's key, which it only reads. */
@@ -56,7 +56,7 @@ function checkWebCrypto(): void {
 /** Seals or opens one segment. */
 interface SegmentCrypto {
   seal(plaintext: Bytes, nonce: Bytes): Promise<Bytes>;
-  /** Undefined if it is not what was sealed at this position. */
+  /** Returns undefined if the segment is not authentic at this position. */
   open(sealed: Bytes, nonce: Bytes): Promise<Bytes | undefined>;
 }
 
@@ -64,13 +64,13 @@ interface SegmentCrypto {
  * Opens the keys of a stream. They are derived in the background: `run` waits for them.
  *
  * @param plan Its key is owned by the session, also if this fails.
- * @param derive How, if the key is bytes.
+ * @param derive Derives the keys, if the user's key is bytes.
  */
 export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: Header, derive: Derive): Session {
   const { format } = plan;
   let isClosed = false;
   let keys: Promise<SegmentCrypto> | undefined = deriveCrypto(plan, header, derive);
-  keys.catch(() => {}); // each batch reports it
+  keys.catch(() => {}); // each batch throws the error
   const layout = new SegmentLayout(format);
   const { tagSize } = format;
 
@@ -79,7 +79,7 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
     return index === 0 ? [headerBytes(format, header), sealed] : [sealed];
   }
 
-  /** A stream that was cut at the end of a segment: what there is of it is verified, but it has no end. */
+  /** Opens a segment. If the stream was truncated after a full segment, returns its plaintext with the error. */
   async function unseal(sealed: Bytes, { index = 0, isLast }: BatchPosition, outputs: Bytes[]): Promise<void> {
     if (sealed.length < tagSize) throw createBadMessageError();
     const opener = await keys!;
@@ -115,7 +115,7 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
   };
 }
 
-/** The prefix, the number (big-endian), whether it is the last, and for CTR a block counter of zero. */
+/** The nonce: the prefix, the index (big-endian), 1 for the last segment, and for CTR a block counter of zero. */
 function nonceOf({ cipher }: Format, { prefix }: Header, index: number, isLast: boolean): Bytes {
   const nonce = new Uint8Array(cipher === "AES-GCM-HKDF" ? 12 : 16);
   nonce.set(prefix);
@@ -144,7 +144,7 @@ async function deriveCrypto(plan: KeyPlan, header: Header, derive: Derive): Prom
 /** The most bytes of info that WebCrypto's HKDF takes everywhere (nodejs/node, lib/internal/crypto/hkdf.js). */
 const MOST_INFO = 1024;
 
-/** On a server, `node:crypto` derives: in Deno, WebCrypto's HMAC leaves copies of what it authenticates in memory. */
+/** On a server, `node:crypto` derives keys, because Deno's WebCrypto leaves copies of HMAC's input in memory. */
 async function deriveFromBytes(format: Format, key: Secret, header: Header, info: Bytes): Promise<Secret> {
   if (info.length > MOST_INFO) return await deriveByHmac(format, key, header, info);
   const imported = await crypto.subtle.importKey("raw", key.bytes, "HKDF", false, ["deriveBits"]);
@@ -176,7 +176,7 @@ async function deriveByHmac(format: Format, key: Secret, { salt }: Header, info:
   return derived;
 }
 
-/** A key that may only derive keys gives the bytes as one of HMAC. */
+/** If the CryptoKey may only derive keys, the bytes are derived as an HMAC key and exported. */
 async function deriveFromKey(format: Format, key: CryptoKey, { salt }: Header, info: Bytes): Promise<Secret> {
   const { subtle } = crypto;
   const hkdf = { name: "HKDF", hash: format.hkdfHash, salt, info };
@@ -238,7 +238,7 @@ async function ctrHmacCrypto({ keySize, macHash, tagSize }: Format, derived: Sec
   };
 }
 
-/** Compares tags in a time that does not depend on what is in them. */
+/** Compares tags in constant time. */
 function isEqual(a: Bytes, b: Bytes): boolean {
   let difference = 0;
   for (let i = 0; i < a.length; i++) difference |= a[i]! ^ b[i]!;
