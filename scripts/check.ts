@@ -13,6 +13,7 @@ import { checkApi } from "./api_report.ts";
 import { checkColumns } from "./columns.ts";
 import { ENTRIES } from "./build.ts";
 import { CommandError, run } from "./run.ts";
+import { checkSize } from "./size.ts";
 import { checkWorkflows } from "./workflows.ts";
 
 /** What Deno checks beside the sources: the others use types of Node or Bun that it does not have. */
@@ -45,6 +46,7 @@ const STEPS: Readonly<Record<string, () => unknown>> = {
   "API report": checkApi,
   "workflows": checkWorkflows,
   "package": checkPackage,
+  "size": checkSize,
   "unused": () => run(["knip"]),
 };
 

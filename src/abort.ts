@@ -4,7 +4,7 @@
  * @module
  */
 
-import { describe, getterOf } from "./bytes.ts";
+import { getterOf, wrongType } from "./bytes.ts";
 
 /**
  * The members of the prototype, so that own properties of a signal cannot replace them. Not those of
@@ -28,7 +28,7 @@ function isSignal(value: unknown): value is AbortSignal {
 /** Checks the option `signal`. */
 export function checkSignal(signal: unknown): AbortSignal | undefined {
   if (signal !== undefined && !isSignal(signal)) {
-    throw new TypeError(`"signal" expected an AbortSignal, got ${describe(signal)}`);
+    throw wrongType("signal", "an AbortSignal", signal);
   }
   return signal;
 }

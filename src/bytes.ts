@@ -121,6 +121,11 @@ export function describe(value: unknown): string {
   return typeof value === "object" ? "an object" : typeof value;
 }
 
+/** The error for an argument of a wrong type. */
+export function wrongType(name: string, expected: string, value: unknown): TypeError {
+  return new TypeError(`"${name}" expected ${expected}, got ${describe(value)}`);
+}
+
 /** A copy in new memory. */
 export function cloneBytes(bytes: Bytes): Bytes {
   const copy = new Uint8Array(bytes.length);

@@ -1,61 +1,34 @@
 /**
- * The error class of this module, and the errno names it uses.
+ * The error class of this module.
  *
  * @module
  */
 
-/** The Linux errno numbers (asm-generic) that sockets, the crypto API, the keyring and the loader return. */
-export const ERRNO = {
-  EPERM: 1,
-  ENOENT: 2,
-  EINTR: 4,
-  EIO: 5,
-  ENXIO: 6,
-  EBADF: 9,
-  EAGAIN: 11,
-  ENOMEM: 12,
-  EACCES: 13,
-  EFAULT: 14,
-  EBUSY: 16,
-  ENODEV: 19,
-  EINVAL: 22,
-  ENFILE: 23,
-  EMFILE: 24,
-  EPIPE: 32,
-  ERANGE: 34,
-  ENOSYS: 38,
-  EPROTO: 71,
-  EBADMSG: 74,
-  EOVERFLOW: 75,
-  ELIBACC: 79,
-  ELIBBAD: 80,
-  EMSGSIZE: 90,
-  ENOPROTOOPT: 92,
-  EPROTONOSUPPORT: 93,
-  ESOCKTNOSUPPORT: 94,
-  EOPNOTSUPP: 95,
-  EAFNOSUPPORT: 97,
-  ENOBUFS: 105,
-  ETIMEDOUT: 110,
-  ECONNREFUSED: 111,
-  EDQUOT: 122,
-  ECANCELED: 125,
-  ENOKEY: 126,
-  EKEYEXPIRED: 127,
-  EKEYREVOKED: 128,
-  EKEYREJECTED: 129,
-} as const;
-
 /** The symbolic name of an errno, such as `"EINVAL"`. */
 export type ErrorCode = `E${string}`;
 
-const NAMES = new Map<number, ErrorCode>(
-  Object.entries(ERRNO).map(([code, errno]) => [errno, code as ErrorCode]),
-);
+/** The errno numbers by name, as far as sealed streams need them; `errno.ts` adds the kernel's. */
+const ERRNOS = new Map<string, number>(Object.entries({
+  ENOENT: 2,
+  EIO: 5,
+  EBADF: 9,
+  EACCES: 13,
+  EINVAL: 22,
+  ENOSYS: 38,
+  EBADMSG: 74,
+  EOVERFLOW: 75,
+  ECANCELED: 125,
+}));
+
+/** Adds errno numbers by name. */
+export function addErrnos(errnos: Readonly<Record<string, number>>): void {
+  for (const [name, errno] of Object.entries(errnos)) ERRNOS.set(name, errno);
+}
 
 /** Returns the name of `errno`, or `E` and the number if this module has no name for it. */
 export function errorCode(errno: number): ErrorCode {
-  return NAMES.get(errno) ?? `E${errno}`;
+  for (const [name, known] of ERRNOS) if (known === errno) return name as ErrorCode;
+  return `E${errno}`;
 }
 
 /** The optional fields of a {@linkcode KcapiError}. */
@@ -116,8 +89,7 @@ export class KcapiError extends Error {
     options: KcapiErrorOptions = {},
   ) {
     const { hint, ...rest } = options;
-    const errno = typeof code === "number" ? code : ERRNO[code as keyof typeof ERRNO];
-    const name = errorCode(errno);
+    const [name, errno] = typeof code === "number" ? [errorCode(code), code] : [code, ERRNOS.get(code)!];
     super(`${operation}: ${detail} (${name})${hint ? `: ${hint}` : ""}`, rest);
     this.code = name;
     this.errno = errno;

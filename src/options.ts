@@ -4,7 +4,7 @@
  * @module
  */
 
-import { describe } from "./bytes.ts";
+import { describe, wrongType } from "./bytes.ts";
 import { nearestWord } from "./edit_distance.ts";
 
 /** The names of an options interface. The compiler refuses a list that lacks one. */
@@ -33,7 +33,7 @@ export function oneOf<T extends string | number>(name: string, value: unknown, v
  */
 export function checkOptions(argument: string, options: unknown, names: Readonly<Record<string, true>>): void {
   if (typeof options !== "object" || options === null) {
-    throw new TypeError(`"${argument}" expected an object, got ${describe(options)}`);
+    throw wrongType(argument, "an object", options);
   }
   for (const name of Object.keys(options)) {
     if (Object.hasOwn(names, name)) continue;

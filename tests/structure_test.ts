@@ -10,10 +10,10 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** The layers, from the lowest to the highest. A layer may import itself and those before it. */
 const LAYERS: readonly (readonly [layer: string, files: RegExp])[] = [
-  ["errors", /^src\/errors\.ts$/],
+  ["errors", /^src\/err(?:ors|no)\.ts$/],
   ["runtime", /^src\/runtime\//],
   ["ffi", /^ffi\//],
-  ["shared", /^src\/(?!errors\.ts|cli\.ts)[^/]+$/],
+  ["shared", /^src\/(?!err(?:ors|no)\.ts|cli\.ts)[^/]+$/],
   ["sources", /^src\/sources\//],
   ["system", /^src\/system\//],
   ["keyring", /^src\/keyring\//],
@@ -164,4 +164,42 @@ test("engines never wait, and use no web streams", { engine: "userspace" }, () =
     assert(word.match(stream), word);
   }
   assertEquals(findings(["engines"], stream), []);
+});
+
+/** The files that a module loads, at once or later: not those of which it imports only types. */
+function loadedBy(file: string): Set<string> {
+  const loaded = new Set<string>();
+  const visit = (at: string) => {
+    if (loaded.has(at)) return;
+    loaded.add(at);
+    const values = sources.get(at)!.replace(/\b(?:import|export) type\b[^;]*;/g, "");
+    importsOf(at, values).forEach(visit);
+  };
+  visit(file);
+  return loaded;
+}
+
+test("the entry for sealed streams alone loads nothing that needs a server", { engine: "userspace" }, () => {
+  const loaded = [...loadedBy("src/sealed/mod.ts")];
+  assert(loaded.includes("src/sealed/reader.ts") && loaded.includes("src/streams/driver.ts"), loaded.join());
+  const layers = new Set(loaded.map((file) => LAYERS[layerOf(file)]![0]));
+  assertEquals([...layers].sort(), ["errors", "executors", "runtime", "sealed", "shared", "sources", "streams"]);
+  assertEquals(loaded.filter((file) => file.startsWith("src/runtime/")), ["src/runtime/web.ts"]);
+  const server = /\bprocess\s*[.?]|\bBuffer\s*\.|["'`]node:/g;
+  for (const file of loaded) {
+    const source = sources.get(file)!;
+    assertEquals([...source.matchAll(RUNTIME), ...source.matchAll(server)].map(([use]) => `${file}: ${use}`), []);
+  }
+  assert([...sources.get("src/runtime/mod.ts")!.matchAll(server)].length > 0);
+});
+
+test("the entry for sealed streams alone knows the numbers of its errors", { engine: "userspace" }, () => {
+  const [table] = /new Map<string, number>\([^]*?\)\)/.exec(sources.get("src/errors.ts")!)!;
+  const known = [...table.matchAll(/\bE[A-Z]+\b/g)].map(([code]) => code);
+  assert(known.includes("EBADMSG"));
+  for (const file of loadedBy("src/sealed/mod.ts")) {
+    for (const [, code] of sources.get(file)!.matchAll(/"(E[A-Z]{2,})"/g)) {
+      assert(known.includes(code!), `${file}: ${code} is not in the table of src/errors.ts`);
+    }
+  }
 });

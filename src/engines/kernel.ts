@@ -7,7 +7,8 @@
 import type { Address, Calls, Library } from "../../ffi/adapter.ts";
 import type { Algorithm } from "../algorithms.ts";
 import { type Bytes, scatter, totalLength } from "../bytes.ts";
-import { ERRNO, type ErrorCode, KcapiError } from "../errors.ts";
+import { ERRNO } from "../errno.ts";
+import { type ErrorCode, KcapiError } from "../errors.ts";
 import type { Key } from "../keyring/kernel_key.ts";
 import { setKernelKey } from "../keyring/syscalls.ts";
 import { Secret } from "../secret.ts";

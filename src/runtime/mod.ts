@@ -4,6 +4,7 @@
  * @module
  */
 
+import "../errno.ts"; // for all entries but `@kcapi/streams/sealed`
 import { KcapiError } from "../errors.ts";
 import { replaceAllocator } from "./web.ts";
 

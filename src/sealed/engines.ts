@@ -8,16 +8,36 @@
 import { parseAlgorithm } from "../algorithms.ts";
 import type { CipherEngineName, EngineName } from "../engines/engine.ts";
 import { chooseEngine, type EngineChoice } from "../engines/mod.ts";
+import { checkPool } from "../executors/executor.ts";
+import { checkKernelKey } from "../keyring/kernel_key.ts";
+import { oneOf, type OptionNames } from "../options.ts";
 import { cryptoBackend, hasNodeModules, requireServer } from "../runtime/mod.ts";
 import { openSegments } from "./batches.ts";
 import type { Format } from "./format.ts";
-import type { Engines, SealPlan } from "./options.ts";
+import type { SourceKey } from "./key_source.ts";
+import { COMMON_OPTIONS, type Engines, type SealOptions, type SealPlan } from "./options.ts";
 import { deriveKeys } from "./segment_cipher.ts";
 import { openWebCrypto, WEBCRYPTO } from "./webcrypto.ts";
 
+const OPTIONS: OptionNames<SealOptions> = { ...COMMON_OPTIONS, pool: true };
+
 /** The engines of `@kcapi/streams`. */
 export const ENGINES: Engines = {
-  choices: ["auto", "kernel", "userspace", "webcrypto"],
+  optionNames: OPTIONS,
+  refuseKey(name, key) {
+    if (!checkKernelKey(key)) return;
+    throw new TypeError(
+      `"${name}" expected bytes, got a key of the kernel's keyring: ` +
+        "sealed streams derive their keys in this process, which never has that key",
+    );
+  },
+  choose({ engine = "auto", pool }, keys) {
+    const choice = oneOf("engine", engine, ["auto", "kernel", "userspace", "webcrypto"]);
+    const executor = checkPool(pool);
+    const checked = checkEngineFor(keys, choice);
+    if (checked !== "webcrypto" || !executor) return { engine: checked, executor };
+    throw new TypeError('"pool" expected undefined with WebCrypto, which runs in threads of its own, got a WorkerPool');
+  },
   engineFor,
   open(kind, plan, header) {
     if (engineFor(plan) === "webcrypto") {
@@ -32,6 +52,19 @@ export const ENGINES: Engines = {
     return executor.open(job, derived);
   },
 };
+
+/** One CryptoKey has WebCrypto run all of a list, so that a stream knows its engine before it has chosen a key. */
+function checkEngineFor(keys: readonly SourceKey[], choice: SealPlan["engine"]): SealPlan["engine"] {
+  if (choice === "kernel" && keys.some(({ format }) => format.cipher === "AES-GCM-HKDF")) {
+    throw new TypeError(
+      '"engine" expected "auto", "userspace" or "webcrypto" for AES-GCM-HKDF, got "kernel": ' +
+        "use a format of AES-CTR-HMAC",
+    );
+  }
+  if (!keys.some(({ cryptoKey }) => cryptoKey)) return choice;
+  if (choice === "auto" || choice === "webcrypto") return "webcrypto";
+  throw new TypeError(`"engine" expected "auto" or "webcrypto" for a CryptoKey, got "${choice}"`);
+}
 
 /**
  * The ciphers for which `"auto"` uses WebCrypto in place of `node:crypto`, because it is faster. MB/s of sealing and

@@ -11,7 +11,7 @@
  * @module
  */
 
-import { type Bytes, describe } from "../bytes.ts";
+import { type Bytes, wrongType } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { checkOptions, oneOf, type OptionNames } from "../options.ts";
 import { sliceOf } from "./slice.ts";
@@ -82,22 +82,18 @@ const PARAMETER_NAMES: OptionNames<SealedParameters> = {
 };
 
 const NAMED: ReadonlyMap<string, Format> = new Map(
-  (["CTR_HMAC_SHA256", "GCM_HKDF"] as const).flatMap((cipher) =>
-    ([128, 256] as const).flatMap((bits) =>
+  ["CTR_HMAC_SHA256", "GCM_HKDF"].flatMap((family) =>
+    ([16, 32] as const).flatMap((keySize) =>
       Object.entries(SEGMENT_SIZES).map(([size, segmentSize]): [string, Format] => [
-        `AES${bits}_${cipher}_${size}`,
-        checkParameters(
-          cipher === "GCM_HKDF"
-            ? { cipher: "AES-GCM-HKDF", keySize: bits === 128 ? 16 : 32, hkdfHash: "SHA-256", segmentSize }
-            : {
-              cipher: "AES-CTR-HMAC",
-              keySize: bits === 128 ? 16 : 32,
-              hkdfHash: "SHA-256",
-              macHash: "SHA-256",
-              tagSize: 32,
-              segmentSize,
-            },
-        ),
+        `AES${8 * keySize}_${family}_${size}`,
+        checkParameters({
+          keySize,
+          hkdfHash: "SHA-256",
+          segmentSize,
+          ...(family === "GCM_HKDF"
+            ? { cipher: "AES-GCM-HKDF" }
+            : { cipher: "AES-CTR-HMAC", macHash: "SHA-256", tagSize: 32 }),
+        }),
       ])
     )
   ),
@@ -110,7 +106,7 @@ export const FORMAT_NAMES: readonly string[] = [...NAMED.keys()];
 export function checkFormat(format: unknown = DEFAULT_FORMAT): Format {
   if (typeof format === "object" && format !== null) return checkParameters(format as SealedParameters);
   if (typeof format !== "string") {
-    throw new TypeError(`"format" expected a name or parameters, got ${describe(format)}`);
+    throw wrongType("format", "a name or parameters", format);
   }
   const named = NAMED.get(format);
   if (named) return named;
@@ -136,7 +132,7 @@ function checkParameters(parameters: SealedParameters): Format {
 }
 
 function integer(name: string, value: unknown, least: number, most: number): number {
-  if (typeof value !== "number") throw new TypeError(`"${name}" expected a number, got ${describe(value)}`);
+  if (typeof value !== "number") throw wrongType(name, "a number", value);
   if (Number.isInteger(value) && value >= least && value <= most) return value;
   throw new RangeError(`"${name}" expected an integer from ${least} to ${most}, got ${value}`);
 }

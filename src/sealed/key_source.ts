@@ -4,7 +4,7 @@
  * @module
  */
 
-import { describe } from "../bytes.ts";
+import { wrongType } from "../bytes.ts";
 import type { Secret } from "../secret.ts";
 import type { Format } from "./format.ts";
 
@@ -42,6 +42,6 @@ export function registerKeySource(source: KeySource, keys: () => readonly Source
  */
 export function keysOfSource(source: unknown): readonly SourceKey[] {
   const keys = sources.get(source as KeySource);
-  if (!keys) throw new TypeError(`"keyset" expected a Keyset of @kcapi/streams/tink, got ${describe(source)}`);
+  if (!keys) throw wrongType("keyset", "a Keyset of @kcapi/streams/tink", source);
   return keys();
 }

@@ -26,7 +26,7 @@ import { CipherStream } from "../streams/cipher_stream.ts";
 import { TransformIterator } from "../streams/iterate.ts";
 import { type ByteSource, openerOf } from "../streams/source.ts";
 import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
-import { openReader, type SealedReader } from "./reader.ts";
+import type { SealedReader } from "./reader.ts";
 import { rotatingFactory } from "./rotation.ts";
 import { sealFactory } from "./rules.ts";
 import type { SealedSource } from "./source.ts";
@@ -49,8 +49,8 @@ export {
 } from "./format.ts";
 export type { KeySource } from "./key_source.ts";
 export type { KeysetSealOptions, SealOptions, SealStreamOptions } from "./options.ts";
-export { RangeReader, type SealedStreamOptions } from "./range_reader.ts";
-export { SealedReader } from "./reader.ts";
+export type { RangeReader, SealedStreamOptions } from "./range_reader.ts";
+export type { SealedReader } from "./reader.ts";
 export {
   type HttpHeaders,
   type HttpReadOptions,
@@ -196,5 +196,7 @@ export async function openSealed(
   source: SealedSource,
   options: SealOptions | KeysetSealOptions,
 ): Promise<SealedReader> {
-  return await openReader(source, options, WEBCRYPTO);
+  const plans = checkUnsealOptions(options, WEBCRYPTO);
+  const { openReader } = await import("./reader.ts"); // which a bundler may load only where it is used
+  return await openReader(source, plans);
 }

@@ -7,7 +7,7 @@
 import { KcapiError } from "../errors.ts";
 import { platformInfo } from "../runtime/mod.ts";
 import { ENGINES } from "./engines.ts";
-import type { KeysetSealOptions, SealOptions } from "./options.ts";
+import { checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
 import { openReader, type SealedReader } from "./reader.ts";
 import type { SealedSource } from "./source.ts";
 
@@ -73,7 +73,7 @@ export async function openSealed(
   options: SealOptions | KeysetSealOptions,
 ): Promise<SealedReader> {
   try {
-    return await openReader(source, options, ENGINES);
+    return await openReader(source, checkUnsealOptions(options, ENGINES));
   } catch (error) {
     throw withSizeHint(source, error);
   }

@@ -5,13 +5,12 @@
  */
 
 import { signalsOf } from "../abort.ts";
-import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
+import { type Bytes, type BytesLike, cloneBytes, toUint8Array, wrongType } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import type { EngineChoice } from "../engines/mod.ts";
-import { checkKernelKey } from "../keyring/kernel_key.ts";
 import { Secret } from "../secret.ts";
-import { checkOptions, oneOf, type OptionNames } from "../options.ts";
-import { checkPool, type Executor, type Session } from "../executors/executor.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
+import type { Executor, Session } from "../executors/executor.ts";
 import type { WorkerPool } from "../executors/worker_pool.ts";
 import { checkFormat, type Format, type Header, type SealedFormat } from "./format.ts";
 import { keysOfSource, type KeySource, type SourceKey } from "./key_source.ts";
@@ -86,8 +85,16 @@ export interface SealPlan {
 
 /** The engines that an entry of the package has for sealed streams. */
 export interface Engines {
-  /** The values of the option `engine`. */
-  readonly choices: readonly SealPlan["engine"][];
+  /** The options that there are. */
+  readonly optionNames: Readonly<Record<string, true>>;
+  /** @throws {TypeError} If a key is of a kind that other streams take. */
+  refuseKey?(name: string, key: unknown): void;
+  /**
+   * Checks the options `engine` and `pool`.
+   *
+   * @throws {TypeError} If one is wrong, or does not fit the keys.
+   */
+  choose(options: SealOptions | KeysetSealOptions, keys: readonly SourceKey[]): Pick<SealPlan, "engine" | "executor">;
   /**
    * The engine that runs, known before there is a key for it.
    *
@@ -104,7 +111,8 @@ export interface Engines {
 
 const LEAST_KEY = 16;
 
-const NAMES: OptionNames<SealOptions> = {
+/** The options of every entry. */
+export const COMMON_OPTIONS: OptionNames<Omit<SealOptions, "pool">> = {
   key: true,
   keyset: true,
   associatedData: true,
@@ -112,7 +120,6 @@ const NAMES: OptionNames<SealOptions> = {
   engine: true,
   signal: true,
   inPlace: true,
-  pool: true,
 };
 
 /**
@@ -136,22 +143,16 @@ export function checkUnsealOptions(
   options: SealOptions | KeysetSealOptions,
   engines: Engines,
 ): readonly [SealPlan, ...SealPlan[]] {
-  checkOptions("options", options, NAMES);
-  const { associatedData = new Uint8Array(0), engine = "auto", signal, inPlace = false, pool } = options;
-  if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
-  const choice = oneOf("engine", engine, engines.choices);
-  const executor = checkPool(pool);
-  const rest = {
-    signals: executor ? [...signalsOf(signal), executor.signal] : signalsOf(signal),
-    inPlace,
-    executor,
-    engines,
-    associatedData: cloneBytes(toUint8Array("associatedData", associatedData)),
-  };
-  const keys = checkKeys(options);
+  checkOptions("options", options, engines.optionNames);
+  const { associatedData = new Uint8Array(0), signal, inPlace = false } = options;
+  if (typeof inPlace !== "boolean") throw wrongType("inPlace", "a boolean", inPlace);
+  const signals = signalsOf(signal);
+  const rest = { inPlace, engines, associatedData: cloneBytes(toUint8Array("associatedData", associatedData)) };
+  const keys = checkKeys(options, engines);
   try {
-    const checked = checkEngineFor(keys, choice, engines, pool);
-    return keys.map((key) => ({ ...key, ...rest, engine: checked })) as [SealPlan, ...SealPlan[]];
+    const choice = engines.choose(options, keys);
+    const all = choice.executor ? [...signals, choice.executor.signal] : signals;
+    return keys.map((key) => ({ ...key, ...rest, ...choice, signals: all })) as [SealPlan, ...SealPlan[]];
   } catch (error) {
     for (const { key } of keys) key.dispose();
     throw error;
@@ -163,31 +164,10 @@ function isZero(key: Bytes): boolean {
   return key.length > 0;
 }
 
-/** One CryptoKey has WebCrypto run all of a list, so that a stream knows its engine before it has chosen a key. */
-function checkEngineFor(
-  keys: readonly SourceKey[],
-  choice: SealPlan["engine"],
+function checkKeys(
+  { key, format, keyset }: SealOptions | KeysetSealOptions,
   engines: Engines,
-  pool: unknown,
-): SealPlan["engine"] {
-  if (choice === "kernel" && keys.some(({ format }) => format.cipher === "AES-GCM-HKDF")) {
-    throw new TypeError(
-      '"engine" expected "auto", "userspace" or "webcrypto" for AES-GCM-HKDF, got "kernel": ' +
-        "use a format of AES-CTR-HMAC",
-    );
-  }
-  const hasCryptoKey = keys.some(({ cryptoKey }) => cryptoKey);
-  if (hasCryptoKey && choice !== "auto" && choice !== "webcrypto") {
-    throw new TypeError(`"engine" expected "auto" or "webcrypto" for a CryptoKey, got "${choice}"`);
-  }
-  const engine = hasCryptoKey || !engines.choices.includes("userspace") ? "webcrypto" : choice;
-  if (engine === "webcrypto" && pool !== undefined) {
-    throw new TypeError('"pool" expected undefined with WebCrypto, which runs in threads of its own, got a WorkerPool');
-  }
-  return engine;
-}
-
-function checkKeys({ key, format, keyset }: SealOptions | KeysetSealOptions): readonly SourceKey[] {
+): readonly SourceKey[] {
   if (keyset !== undefined) {
     if (key !== undefined || format !== undefined) {
       throw new TypeError('"keyset" takes the place of "key" and "format": give one of them');
@@ -195,9 +175,10 @@ function checkKeys({ key, format, keyset }: SealOptions | KeysetSealOptions): re
     return keysOfSource(keyset);
   }
   const checked = checkFormat(format);
-  if (!Array.isArray(key)) return [copyOfKey(checkKey("key", key, checked), 0, checked)];
+  const check = (name: string, value: unknown) => checkKey(name, value, checked, engines);
+  if (!Array.isArray(key)) return [copyOfKey(check("key", key), 0, checked)];
   if (key.length === 0) throw new TypeError('"key" expected at least one key, got an empty array');
-  const list = key.map((each, i) => checkKey(`key[${i}]`, each, checked));
+  const list = key.map((each, i) => check(`key[${i}]`, each));
   return list.map((each, index) => copyOfKey(each, index, checked));
 }
 
@@ -220,17 +201,12 @@ function checkCryptoKey(name: string, { algorithm, usages }: CryptoKey): void {
   );
 }
 
-function checkKey(name: string, value: unknown, { keySize }: Format): Bytes | CryptoKey {
+function checkKey(name: string, value: unknown, { keySize }: Format, engines: Engines): Bytes | CryptoKey {
   if (isCryptoKey(value)) {
     checkCryptoKey(name, value);
     return value;
   }
-  if (checkKernelKey(value)) {
-    throw new TypeError(
-      `"${name}" expected bytes, got a key of the kernel's keyring: ` +
-        "sealed streams derive their keys in this process, which never has that key",
-    );
-  }
+  engines.refuseKey?.(name, value);
   const key = toUint8Array(name, value);
   const least = Math.max(LEAST_KEY, keySize);
   if (isZero(key)) {

@@ -5,7 +5,7 @@
  */
 
 import { onAbort, type WeakAbortListener } from "../abort.ts";
-import { type Bytes, describe, toUint8Array } from "../bytes.ts";
+import { type Bytes, toUint8Array, wrongType } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Session } from "../executors/executor.ts";
@@ -113,7 +113,7 @@ export class RangeReader implements Disposable {
   stream(options: SealedStreamOptions = {}): ReadableStream<Uint8Array<ArrayBuffer>> {
     checkOptions("options", options, STREAM_NAMES);
     const { start, end, close = false } = options;
-    if (typeof close !== "boolean") throw new TypeError(`"close" expected a boolean, got ${describe(close)}`);
+    if (typeof close !== "boolean") throw wrongType("close", "a boolean", close);
     const [from, to] = this.#range(start, end);
     const reader = this.#reader;
     const next = reader.pieces(from, to);

@@ -5,13 +5,7 @@
  */
 
 import { parseHeader, SegmentLayout } from "./format.ts";
-import {
-  checkUnsealOptions,
-  type Engines,
-  type KeysetSealOptions,
-  type SealOptions,
-  type SealPlan,
-} from "./options.ts";
+import type { SealPlan } from "./options.ts";
 import { CONSTRUCT, RangeReader, SegmentReader } from "./range_reader.ts";
 import { choosePlan, trialSize } from "./rotation.ts";
 import { anySource, rejectSize, type SealedSource } from "./source.ts";
@@ -35,16 +29,14 @@ export class SealedReader extends RangeReader {
 /**
  * Opens a sealed file for random access.
  *
- * @param engines The engines of the package entry that was called.
+ * @param plans One for each key to try. Their keys are disposed of.
  */
 export async function openReader(
   source: SealedSource,
-  options: SealOptions | KeysetSealOptions,
-  engines: Engines,
+  plans: readonly [SealPlan, ...SealPlan[]],
 ): Promise<SealedReader> {
-  const range = anySource(source);
-  const plans = checkUnsealOptions(options, engines);
   try {
+    const range = anySource(source);
     await range.learnSize(1, { signal: new AbortController().signal });
     const reader = new SegmentReader(range, plans[0].signals);
     try {

@@ -8,6 +8,7 @@
 import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { BatchPosition, BatchResult, Session } from "../executors/executor.ts";
+import { oneOf } from "../options.ts";
 import { Secret } from "../secret.ts";
 import {
   checkIndex,
@@ -19,7 +20,7 @@ import {
   PREFIX_SIZE,
   SegmentLayout,
 } from "./format.ts";
-import type { Engines, SealPlan } from "./options.ts";
+import { COMMON_OPTIONS, type Engines, type SealPlan } from "./options.ts";
 
 /**
  * The most segments of one stream at once. bench/webcrypto.jsonl has the rates of 1, 2, 4, 8 and 16 in seven runtimes.
@@ -37,7 +38,11 @@ type Derive = (format: Format, key: Secret, header: Header, associatedData: Byte
 
 /** WebCrypto alone, as in browsers. */
 export const WEBCRYPTO: Engines = {
-  choices: ["auto", "webcrypto"],
+  optionNames: COMMON_OPTIONS,
+  choose({ engine = "auto" }) {
+    oneOf("engine", engine, ["auto", "webcrypto"]);
+    return { engine: "webcrypto", executor: undefined };
+  },
   engineFor() {
     checkWebCrypto();
     return "webcrypto";
@@ -65,9 +70,16 @@ interface SegmentCrypto {
  *
  * @param plan Its key is owned by the session, also if this fails.
  * @param derive Derives the keys, if the user's key is bytes.
+ * @throws {KcapiError} ENOSYS if there is no WebCrypto.
  */
 export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: Header, derive: Derive): Session {
-  const { format } = plan;
+  const { format, key } = plan;
+  try {
+    checkWebCrypto();
+  } catch (error) {
+    key.dispose();
+    throw error;
+  }
   let isClosed = false;
   let keys: Promise<SegmentCrypto> | undefined = deriveCrypto(plan, header, derive);
   keys.catch(() => {}); // each batch throws the error
@@ -132,7 +144,7 @@ async function deriveCrypto(plan: KeyPlan, header: Header, derive: Derive): Prom
       ? await deriveFromKey(format, cryptoKey, header, associatedData)
       : await derive(format, key, header, associatedData);
     try {
-      return format.cipher === "AES-GCM-HKDF" ? await gcmCrypto(derived) : await ctrHmacCrypto(format, derived);
+      return await segmentCrypto(format, derived.bytes);
     } finally {
       derived.dispose();
     }
@@ -153,26 +165,19 @@ async function deriveFromBytes(format: Format, key: Secret, header: Header, info
 
 /** HKDF (RFC 5869), built on HMAC. */
 async function deriveByHmac(format: Format, key: Secret, { salt }: Header, info: Bytes): Promise<Secret> {
-  const hmac = async (key: Bytes, list: readonly Bytes[]): Promise<Secret> => {
-    const algorithm = { name: "HMAC", hash: format.hkdfHash };
-    const imported = await crypto.subtle.importKey("raw", key, algorithm, false, ["sign"]);
-    const input = inOnePiece(list);
-    const mac = Secret.adopt(await crypto.subtle.sign("HMAC", imported, input));
-    if (list.length > 1) input.fill(0);
-    return mac;
-  };
   const derived = Secret.alloc(derivedSize(format));
-  const pseudorandom = await hmac(salt, [key.bytes]);
-  let block = Secret.alloc(0);
+  const pseudorandom = await (await hmacOf(format.hkdfHash, salt))([key.bytes]);
+  const sign = await hmacOf(format.hkdfHash, pseudorandom);
+  let block = new Uint8Array(0);
   for (let at = 0, i = 1; at < derived.length; i++) {
-    const next = await hmac(pseudorandom.bytes, [block.bytes, info, Uint8Array.of(i)]);
-    block.dispose();
+    const next = await sign([block, info, Uint8Array.of(i)]);
+    block.fill(0);
     block = next;
-    derived.bytes.set(block.bytes.subarray(0, derived.length - at), at);
+    derived.bytes.set(block.subarray(0, derived.length - at), at);
     at += block.length;
   }
-  block.dispose();
-  pseudorandom.dispose();
+  block.fill(0);
+  pseudorandom.fill(0);
   return derived;
 }
 
@@ -195,16 +200,33 @@ async function deriveFromKey(format: Format, key: CryptoKey, { salt }: Header, i
   }
 }
 
-async function gcmCrypto(derived: Secret): Promise<SegmentCrypto> {
+/**
+ * AES-GCM; or AES-CTR, and HMAC over the nonce and the ciphertext, which is verified first.
+ *
+ * @param derived Read only.
+ */
+async function segmentCrypto({ cipher, keySize, macHash, tagSize }: Format, derived: Bytes): Promise<SegmentCrypto> {
   const { subtle } = crypto;
-  const key = await subtle.importKey("raw", derived.bytes, "AES-GCM", false, ["encrypt", "decrypt"]);
+  const isGcm = cipher === "AES-GCM-HKDF";
+  const name = isGcm ? "AES-GCM" : "AES-CTR";
+  const aes = await subtle.importKey("raw", derived.subarray(0, keySize), name, false, ["encrypt", "decrypt"]);
+  const sign = isGcm ? undefined : await hmacOf(macHash!, derived.subarray(keySize));
+  const parametersOf = (nonce: Bytes) => isGcm ? { name, iv: nonce } : { name, counter: nonce, length: 32 };
+  const decrypt = async (input: Bytes, nonce: Bytes) =>
+    new Uint8Array(await subtle.decrypt(parametersOf(nonce), aes, input));
   return {
-    async seal(plaintext, iv) {
-      return new Uint8Array(await subtle.encrypt({ name: "AES-GCM", iv }, key, plaintext));
+    async seal(plaintext, nonce) {
+      const output = new Uint8Array(await subtle.encrypt(parametersOf(nonce), aes, plaintext));
+      return sign ? inOnePiece([output, (await sign([nonce, output])).subarray(0, tagSize)]) : output;
     },
-    async open(sealed, iv) {
+    async open(sealed, nonce) {
+      if (sign) {
+        const ciphertext = sealed.subarray(0, -tagSize);
+        const tag = (await sign([nonce, ciphertext])).subarray(0, tagSize);
+        return isEqual(tag, sealed.subarray(-tagSize)) ? await decrypt(ciphertext, nonce) : undefined;
+      }
       try {
-        return new Uint8Array(await subtle.decrypt({ name: "AES-GCM", iv }, key, sealed));
+        return await decrypt(sealed, nonce);
       } catch (error) {
         if (error instanceof DOMException && error.name === "OperationError") return undefined;
         throw error;
@@ -213,28 +235,15 @@ async function gcmCrypto(derived: Secret): Promise<SegmentCrypto> {
   };
 }
 
-/** AES-CTR, and HMAC over the nonce and the ciphertext, which is verified first. */
-async function ctrHmacCrypto({ keySize, macHash, tagSize }: Format, derived: Secret): Promise<SegmentCrypto> {
+/** HMAC with a key, over a list. */
+async function hmacOf(hash: string, bytes: Bytes): Promise<(list: readonly Bytes[]) => Promise<Bytes>> {
   const { subtle } = crypto;
-  const name = "AES-CTR";
-  const [aesKey, macKey] = [derived.bytes.subarray(0, keySize), derived.bytes.subarray(keySize)];
-  const [aes, mac] = await Promise.all([
-    subtle.importKey("raw", aesKey, name, false, ["encrypt", "decrypt"]),
-    subtle.importKey("raw", macKey, { name: "HMAC", hash: macHash! }, false, ["sign"]),
-  ]);
-  const tagOf = async (nonce: Bytes, ciphertext: Bytes) =>
-    new Uint8Array(await subtle.sign("HMAC", mac, inOnePiece([nonce, ciphertext])), 0, tagSize);
-  return {
-    async seal(plaintext, counter) {
-      const ciphertext = new Uint8Array(await subtle.encrypt({ name, counter, length: 32 }, aes, plaintext));
-      return inOnePiece([ciphertext, await tagOf(counter, ciphertext)]);
-    },
-    async open(sealed, counter) {
-      const length = sealed.length - tagSize;
-      const ciphertext = sealed.subarray(0, length);
-      if (!isEqual(await tagOf(counter, ciphertext), sealed.subarray(length))) return undefined;
-      return new Uint8Array(await subtle.decrypt({ name, counter, length: 32 }, aes, ciphertext));
-    },
+  const key = await subtle.importKey("raw", bytes, { name: "HMAC", hash }, false, ["sign"]);
+  return async (list) => {
+    const input = inOnePiece(list);
+    const mac = new Uint8Array(await subtle.sign("HMAC", key, input));
+    if (list.length > 2) input.fill(0); // of HKDF: key material
+    return mac;
   };
 }
 

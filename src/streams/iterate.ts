@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Bytes, describe, toUint8Array } from "../bytes.ts";
+import { type Bytes, toUint8Array, wrongType } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { ByteIterator } from "./byte_iterator.ts";
 import { Driver, type InputSide } from "./driver.ts";
@@ -104,7 +104,7 @@ class SourceInput implements InputSide {
 
   #handOn(result: IteratorResult<unknown>, driver: Driver): void | Promise<void> {
     if (typeof result !== "object" || result === null) {
-      throw new TypeError(`"source" expected an iterator that returns objects, got ${describe(result)}`);
+      throw wrongType("source", "an iterator that returns objects", result);
     }
     if (!result.done) return driver.write(toUint8Array("source", result.value));
     this.#endsByItself();

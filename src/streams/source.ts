@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type BytesLike, describe, isBuffer, toUint8Array } from "../bytes.ts";
+import { type BytesLike, isBuffer, toUint8Array, wrongType } from "../bytes.ts";
 
 /** A source of bytes for {@linkcode encrypt}, {@linkcode decrypt}, {@linkcode seal} and {@linkcode unseal}. */
 export type ByteSource =
@@ -42,9 +42,7 @@ export function openerOf(source: ByteSource): () => Source {
     if (Symbol.asyncIterator in source) return () => fromIterator(source[Symbol.asyncIterator]());
     if (Symbol.iterator in source) return () => fromIterator(source[Symbol.iterator]());
   }
-  throw new TypeError(
-    `"source" expected bytes, a Blob, or an iterable or a ReadableStream of bytes, got ${describe(source)}`,
-  );
+  throw wrongType("source", "bytes, a Blob, or an iterable or a ReadableStream of bytes", source);
 }
 
 function fromIterator(iterator: Iterator<unknown> | AsyncIterator<unknown>): Source {
