@@ -95,7 +95,7 @@ export function parse({ name, options, operand }: Command, words: readonly strin
     const value = token.value ?? "";
     const earlier = values.get(option.name);
     if (earlier && !option.many) throw wrongUsage(`--${option.name} is given twice`);
-    // A runtime turns bytes that are not UTF-8 into U+FFFD: different names would become the same one.
+    // The runtimes replace bytes that are not UTF-8 by U+FFFD, so that different names would become the same one.
     if (value.includes("\ufffd")) throw wrongUsage(`--${option.name} expects UTF-8${option.otherBytes ?? ""}`);
     if (option.choices && option.value !== "NAME" && !option.choices.includes(value)) {
       throw wrongUsage(`--${option.name} expects ${option.choices.join(" or ")}`);
@@ -127,7 +127,7 @@ function problemOf(error: unknown, options: readonly Option[]): string {
       return unknown("option", `${dashes || "-"}${name}`, options.map(({ name }) => `--${name}`));
     }
     case "ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL":
-      return "an argument that is no option: name files with --in and --out";
+      return "unexpected argument: name files with --in and --out";
     default:
       return sentence.charAt(0).toLowerCase() + sentence.slice(1);
   }

@@ -164,7 +164,12 @@ const COMMANDS: readonly Command[] = [
     text: "Only the user can read the file. An existing file is never replaced.",
     options: [
       { name: "bits", value: "N", text: "the length (default: 256)" },
-      { name: "out", short: "o", value: "FILE", text: "write FILE (default: standard output, if that is no terminal)" },
+      {
+        name: "out",
+        short: "o",
+        value: "FILE",
+        text: "write FILE (default: standard output, if it is not a terminal)",
+      },
       HELP,
     ],
     run: keygen,

@@ -18,7 +18,7 @@ import { asUsage, type CryptPlan, ivSizeOf, optionsOf, pads, planOf, sizesOf } f
 import { Progress, pump } from "./progress.ts";
 import { kernelKeyOf, readSecret } from "./secrets.ts";
 
-/** Rounds of PBKDF2. */
+/** Iterations of PBKDF2. */
 export const DEFAULT_ITERATIONS = 600_000;
 
 type CryptDirection = "encrypt" | "decrypt";
@@ -56,8 +56,7 @@ export async function crypt(direction: CryptDirection, args: Arguments): Promise
   return 0;
 }
 
-const OPENSSL_ITERATIONS =
-  "openssl enc -pbkdf2 takes 10,000 rounds if it is not told how many: for its files, --iter 10000";
+const OPENSSL_ITERATIONS = "openssl enc -pbkdf2 has a default of 10,000 iterations: for its files, use --iter 10000";
 
 /** The key, the IV, and the header in front of the ciphertext. */
 interface Keying extends Pick<CipherStreamOptions, "iv" | "ivPrefix"> {
@@ -109,7 +108,7 @@ async function keyingFromPassphrase(
   const iterations = args.integer("iter", 1, 2 ** 31 - 1) ?? DEFAULT_ITERATIONS;
   if (!args.has("iter") && !pads(plan)) {
     throw wrongUsage(
-      `--iter is missing: a wrong number of rounds would not show, because nothing is padded (${NAME}'s default is ` +
+      `--iter is missing: without padding, a wrong number of iterations is not detected (${NAME}'s default is ` +
         `--iter ${DEFAULT_ITERATIONS}; ${OPENSSL_ITERATIONS})`,
     );
   }

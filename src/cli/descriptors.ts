@@ -128,7 +128,7 @@ export function printError(text: string): void {
   try {
     fs.writeSync(2, text);
   } catch {
-    // Nobody reads it.
+    // Standard error is closed.
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Errors as the user sees them: a line and an exit code.
+ * Errors of the tool: each is a line and an exit code.
  *
  * @module
  */
@@ -36,7 +36,7 @@ export function codeOf(error: unknown): string | undefined {
 
 /** The error of a file operation as a failure. Takes the system's words out of each runtime's message. */
 export function fileFailure(what: string, error: unknown): Failure {
-  // A reader that closes the pipe, such as head(1), is no error.
+  // If the reader closes the pipe, as head(1) does, the tool prints no error.
   if (codeOf(error) === "EPIPE") return new Failure(141, "");
   const words = String((error as Error)?.message ?? error)
     .replace(/^E[A-Z0-9]+: /, "").replace(/ \(os error \d+\).*/s, "").replace(/, \w+( '.*)?$/s, "");

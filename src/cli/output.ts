@@ -16,12 +16,12 @@ import { isNonblocking, isSameFile, openFile, writeAll } from "./descriptors.ts"
 import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { atEnd, atEndOrSignal, procFile } from "./signals.ts";
 
-/** The output. One write is under way while the next piece is made. */
+/** The output. The next piece is processed during a write. */
 export interface Output {
   write(bytes: Bytes): Promise<void>;
-  /** Resolves when no write from `memory` is under way. */
+  /** Resolves when no write from `memory` is pending. */
   free(memory: ArrayBuffer): Promise<void>;
-  /** Waits for the last write, and gives a file its name. */
+  /** Waits for the last write, and renames a file to its name. */
   finish(): Promise<void>;
 }
 
@@ -61,7 +61,7 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
  * Opens the output. A file is written under a temporary name in the same directory, and renamed at the end. Anything
  * else, such as a device or a pipe, is written directly.
  *
- * @param protectedFiles What must not be overwritten: the input, and where the secret came from.
+ * @param protectedFiles The files that must not be overwritten: the input, and the file of the secret.
  * @param mode Permissions of a new file, less the umask. A file keeps its own when it is replaced.
  */
 export async function openOutput(
@@ -86,9 +86,9 @@ export async function openOutput(
       return openTemporary(path, path, mode, undefined, true);
     }
     if (!stats) return openTemporary(path, path, mode, undefined, false);
-    // A rename would replace a file that may not be written. In Deno, access() looks at the mode alone, also for root.
+    // A rename would replace a file that the user may not write. In Deno, access() checks only the mode, also for root.
     fs.closeSync(fs.openSync(path, fs.constants.O_WRONLY));
-    const target = fs.realpathSync(path); // of a symbolic link, the file it leads to is replaced
+    const target = fs.realpathSync(path); // replaces the target of a symbolic link
     if (isMountPoint(target)) {
       throw new Failure(1, `cannot write ${name}: it is a mount point, which cannot be replaced (use > ${name})`);
     }
@@ -102,7 +102,7 @@ function existsFailure(path: string): Failure {
   return new Failure(1, `cannot write ${path}: it exists (--no-clobber)`);
 }
 
-/** Whether something is mounted there, as containers do with single files. */
+/** Whether a path is a mount point. Containers mount single files. */
 function isMountPoint(path: string): boolean {
   return procFile("mountinfo").split("\n").some((line) =>
     line.split(" ")[4]?.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8))) === path
@@ -124,7 +124,7 @@ function openTemporary(
   const leaveOpen = atEnd(() => fs.closeSync(fd));
   return outputTo(fd, path, async () => {
     if (replaced) handDown(fd, replaced);
-    // Without this, a crash of the system soon after could leave the name without the data.
+    // Otherwise, after a crash of the system, the file may have its name but not its data.
     await promisify(fs.fsync)(fd);
     leaveOpen();
     fs.closeSync(fd);
@@ -146,14 +146,14 @@ function createFile(path: string, temporary: string, mode: number): number {
   }
 }
 
-/** Gives a file the owner, the group and the permissions of the one that it replaces, as far as the system lets us. */
+/** Gives a file the owner, group and permissions of the file that it replaces, if the system permits it. */
 function handDown(fd: number, { uid, gid, mode }: fs.BigIntStats): void {
   const permissions = Number(mode & 0o777n);
   const { uid: ownUid, gid: ownGid } = fs.fstatSync(fd, { bigint: true });
   const hasOwner = uid === ownUid || succeeds(() => fs.fchownSync(fd, Number(uid), Number(ownGid)));
   const owner = Number(hasOwner ? uid : ownUid);
   const hasGroup = gid === ownGid || succeeds(() => fs.fchownSync(fd, owner, Number(gid)));
-  // Another group may do no more than everybody.
+  // If the group differs, it gets only the permissions of everybody.
   fs.fchmodSync(fd, hasGroup ? permissions : permissions & (~0o070 | (permissions & 0o007) << 3));
 }
 
@@ -166,7 +166,7 @@ function succeeds(action: () => void): boolean {
   }
 }
 
-/** A rename that replaces nothing. File systems without hard links only have one that does. */
+/** A rename that replaces no file. On file systems without hard links, it is a plain rename. */
 function renameToNew(from: string, to: string): void {
   try {
     fs.linkSync(from, to);
@@ -177,7 +177,7 @@ function renameToNew(from: string, to: string): void {
   fs.unlinkSync(from);
 }
 
-/** Makes a rename durable. Not every file system can; the file is complete without it. */
+/** Makes a rename durable, if the file system supports that. The file is complete in any case. */
 export function syncDirectory(directory: string): void {
   try {
     const fd = fs.openSync(directory, "r");

@@ -12,15 +12,15 @@ import { fill, writeAll } from "./descriptors.ts";
 import { Failure, wrongUsage } from "./failures.ts";
 import { atEndOrSignal, SIGNALS } from "./signals.ts";
 
-/** OpenSSL cuts longer passphrases without an error. */
+/** OpenSSL truncates longer passphrases without an error. */
 const LONGEST_PASSPHRASE = 1023;
 
 export function checkPassphrase(bytes: Bytes): Bytes {
   if (bytes.length === 0) throw wrongUsage("the passphrase is empty");
   if (bytes.length > LONGEST_PASSPHRASE) {
-    throw wrongUsage(`the passphrase has more than ${LONGEST_PASSPHRASE} bytes, which OpenSSL would cut`);
+    throw wrongUsage(`the passphrase has more than ${LONGEST_PASSPHRASE} bytes, and OpenSSL would truncate it`);
   }
-  if (bytes.includes(0)) throw wrongUsage("the passphrase has a zero byte, at which OpenSSL would cut it");
+  if (bytes.includes(0)) throw wrongUsage("the passphrase has a zero byte, and OpenSSL would truncate it there");
   return bytes;
 }
 

@@ -57,7 +57,7 @@ export function optionsOf(
   return options;
 }
 
-/** The kernel's name of a cipher. OpenSSL's names, such as aes-256-ctr or des3, also tell the key's length. */
+/** The kernel's name of a cipher. OpenSSL's names, such as aes-256-ctr or des3, also imply the key's length. */
 function cipherOf(name: string): { cipher: string; keySize?: number } {
   if (isAEAD(name)) {
     throw wrongUsage(`${name} is an AEAD, which also authenticates: use ${NAME} seal and unseal`);
@@ -93,7 +93,7 @@ export function sizesOf(plan: CryptPlan): { keySize: number; ivSize: number } {
   throw refusal;
 }
 
-/** Turns what the API refuses as an argument into an error of usage. */
+/** Turns a TypeError or RangeError of the API into a usage error. */
 export function asUsage<T>(action: () => T): T {
   try {
     return action();

@@ -12,12 +12,12 @@ import { printError } from "./descriptors.ts";
 import { Failure } from "./failures.ts";
 import type { Output } from "./output.ts";
 
-/** Tells which engine runs. */
+/** The engine that runs. */
 interface WithEngine {
   readonly engine: EngineName;
 }
 
-/** Writes the pieces, and then gives the output its name. */
+/** Writes the pieces, and then renames the output. */
 export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progress: Progress, header?: Bytes) {
   try {
     if (header) await output.write(header);
@@ -28,13 +28,13 @@ export async function pump(pieces: AsyncIterable<Bytes>, output: Output, progres
     await output.finish();
   } catch (error) {
     progress.clear();
-    // A RangeError this late is about the data.
+    // The options were checked before, so a RangeError here is about the data.
     throw error instanceof RangeError ? new Failure(3, error.message) : error;
   }
   progress.finish();
 }
 
-/** A terminal that is too narrow shows the start of the line, instead of a line more at each update (DECAWM). */
+/** On a narrow terminal, the line is cut off instead of wrapped, so that each update overwrites it (DECAWM). */
 const CUT_LINES = "\x1b[?7l";
 const WRAP_LINES = "\x1b[?7h";
 

@@ -1,5 +1,5 @@
 /**
- * `ciphers` and `doctor`: what this system offers.
+ * `ciphers` and `doctor`: the ciphers and engines of this system.
  *
  * @module
  */
@@ -17,8 +17,8 @@ const USES: Readonly<Record<CipherInfo["kind"], string>> = {
 };
 
 export function ciphers(args: Arguments): Promise<number> {
-  probe(); // makes the kernel load the usual modules: /proc/crypto lists only loaded ones
-  // No process can use what no engine has, such as ecb(cipher_null).
+  probe(); // makes the kernel load the usual modules, because /proc/crypto lists only loaded ones
+  // Leaves out ciphers that no engine supports, such as ecb(cipher_null).
   const all = listCiphers().filter(({ engines }) => engines.length > 0);
   if (args.has("json")) return print(`${JSON.stringify(all, undefined, 2)}\n`);
   // The kernel uses the first implementation of a name.

@@ -149,7 +149,7 @@ async function unsealRange(
   asUsage(() => checkSealOptions(options, ENGINES));
   using file = await openSealed(source, options);
   const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
-  if (isNone) throw wrongUsage(`--range expects some of the ${file.size} bytes of the plaintext`);
+  if (isNone) throw wrongUsage(`--range is outside the ${file.size} bytes of the plaintext`);
   const [start, end] = first === undefined ? [-last!] : [first, last === undefined ? undefined : last + 1];
   await pump(file.stream({ start, end }), output, new Progress("unseal", file, undefined, args));
 }
@@ -169,7 +169,7 @@ async function readRange(input: Input, start: number, end: number): Promise<Uint
   try {
     while (length < bytes.length) {
       const { bytesRead } = await readAt(fd, bytes, length, bytes.length - length, start + length);
-      if (bytesRead === 0) throw new Failure(3, `${name} was cut while it was read`);
+      if (bytesRead === 0) throw new Failure(3, `${name} became shorter while it was read`);
       length += bytesRead;
     }
     if (start === 0) input.firstByte ??= bytes[0];

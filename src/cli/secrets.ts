@@ -20,12 +20,12 @@ export interface SecretInput {
   readonly stats?: fs.BigIntStats;
 }
 
-/** Bytes; no cipher takes more. */
+/** The most bytes of a key, more than any cipher needs. */
 export const LONGEST_KEY = 4096;
 
 const NAMES = ["key-file", "key-fd", "kernel-key", "key-serial", "passphrase-file", "passphrase-fd"];
 
-/** The option that tells where the key or the passphrase is. */
+/** The option that names the key or the passphrase. */
 function sourceOf(args: Arguments): string | undefined {
   const names = NAMES.filter((name) => args.has(name));
   if (names.length > 1) throw wrongUsage(`--${names[0]} and --${names[1]} exclude each other: one secret is enough`);
@@ -47,7 +47,9 @@ export async function readSecret(args: Arguments, confirm: boolean): Promise<Sec
   if (!name) return { kind: "passphrase", bytes: await askPassphrase(confirm) };
   const { bytes, stats } = await readSecretFile(args, name);
   if (name.startsWith("key")) {
-    if (bytes.length > LONGEST_KEY) throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, which is no key`);
+    if (bytes.length > LONGEST_KEY) {
+      throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, too many for a key`);
+    }
     refuseText(name, bytes);
     return { kind: "key", bytes, stats };
   }
@@ -62,7 +64,7 @@ export async function readKey(args: Arguments): Promise<SecretInput> {
   }
   const key = await readSecret(args, false);
   if (key.bytes.length > 0 && key.bytes.every((byte) => byte === 0)) {
-    throw wrongUsage(`--${sourceOf(args)} has only zero bytes, which is no key`);
+    throw wrongUsage(`--${sourceOf(args)} has only zero bytes, so it is not a key`);
   }
   return key;
 }
@@ -83,8 +85,8 @@ const TEXT_KEYS = [
 ];
 
 /**
- * Refuses a line of hexadecimal digits or base64 that is as long as that of a usual key. Used as bytes, it would be
- * another key. Compares bytes, because a string could not be zeroed.
+ * Refuses a line of hexadecimal digits or base64 of the length of a usual key: as bytes, it would be another key.
+ * Compares bytes, because a string cannot be zeroed.
  */
 function refuseText(name: string, bytes: Bytes): void {
   if (bytes.at(-1) !== 10) return;

@@ -1,5 +1,5 @@
 /**
- * What the tool undoes when it ends, or when a signal ends it.
+ * Clean-up when the tool ends, or when a signal ends it.
  *
  * @module
  */
@@ -13,7 +13,9 @@ export const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGTERM: 15, SIGXCPU:
 const closings = new Set<() => void>();
 const undoings = new Set<() => void>();
 
-/** Runs `action` and then, whatever its outcome, what it registered by `atEnd()` and `atEndOrSignal()`. */
+/**
+ * Runs `action`. Then runs, also after an error, the functions that it registered by `atEnd()` and `atEndOrSignal()`.
+ */
 export async function withCleanup<T>(action: () => Promise<T>): Promise<T> {
   const signals = ignoredSignals();
   for (const signal of signals) process.on(signal, ignore);
@@ -26,13 +28,13 @@ export async function withCleanup<T>(action: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Registers what the system does by itself when the process ends, such as closing a descriptor. */
+/** Registers a clean-up that the system also does when the process ends, such as closing a descriptor. */
 export function atEnd(action: () => void): () => void {
   return register(closings, action);
 }
 
 /**
- * Registers what even a signal must not prevent. Returns a function that takes `action` back.
+ * Registers a clean-up that must also run after a signal. Returns a function that unregisters it.
  *
  * Signals are only handled while something is registered. In Deno, a write to a full pipe blocks the thread that runs
  * JavaScript: no handler would run, and the tool would not end.
@@ -62,7 +64,7 @@ function callAll(actions: Set<() => void>): void {
     try {
       action();
     } catch {
-      // The others still have to run.
+      // The other clean-ups must still run.
     }
   }
   actions.clear();
