@@ -54,6 +54,8 @@ export type { CipherEngineName, EngineName } from "./src/engines/engine.ts";
 export { type ErrorCode, KcapiError, type KcapiErrorOptions } from "./src/errors.ts";
 export { SealStream, UnsealStream } from "./src/sealed/streams.ts";
 export { seal, unseal } from "./src/sealed/iterables.ts";
+export { openGcm, type OpenGcmOptions } from "./src/gcm/reader.ts";
+export type { GcmOptions } from "./src/cipher/gcm_options.ts";
 export { openSealed } from "./src/sealed/open.ts";
 export { SealedReader } from "./src/sealed/reader.ts";
 export { RangeReader, type SealedStreamOptions } from "./src/sealed/range_reader.ts";

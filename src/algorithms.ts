@@ -5,7 +5,7 @@
  * @module
  */
 
-import { isAEAD, namedCipher } from "./cipher_names.ts";
+import { isAEAD, namedCipher, namedGcm } from "./cipher_names.ts";
 
 /**
  * How a stream of an algorithm may be split into ops (rule F5). Measured: 64-byte ops against one op over the same
@@ -223,9 +223,7 @@ function checkName(name: string): void {
     throw new RangeError(`"algorithm" expected a name of at most 63 characters, got ${name.length}`);
   }
   if (isAEAD(name)) {
-    throw new RangeError(
-      `"algorithm" ${name} is an AEAD, which also authenticates: use sealed streams, such as SealStream or seal()`,
-    );
+    throw new RangeError(`"algorithm" ${name} is an AEAD, which also authenticates: ${adviceFor(name)}`);
   }
   if (HASH.test(name)) {
     throw new RangeError(`"algorithm" ${name} is a hash, not a cipher: use node:crypto's createHash or createHmac`);
@@ -234,6 +232,14 @@ function checkName(name: string): void {
     throw new RangeError(`"algorithm" ${name} is a block cipher without a mode: name one, such as "cbc(${name})"`);
   }
   checkLibrary(name);
+}
+
+/** What to use for an AEAD. */
+function adviceFor(name: string): string {
+  if (name === "gcm(aes)") return "EncryptionStream, DecryptionStream, encrypt(), decrypt() and openGcm() take it";
+  const { keySize } = namedGcm(name) ?? {};
+  const key = keySize === undefined ? "" : `, with a key of ${keySize} bytes`;
+  return `use sealed streams, such as SealStream or seal(); for data of other programs "gcm(aes)"${key}`;
 }
 
 /** Refuses the names of other libraries. */

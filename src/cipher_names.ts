@@ -68,3 +68,13 @@ const OTHER_AEAD = /(?:^|[^a-z])(?:gcm|ccm|ocb|siv|eax)(?![a-z0-9])|^x?chacha20-
 export function isAEAD(name: string): boolean {
   return KERNEL_AEAD.test(name) || OTHER_AEAD.test(name);
 }
+
+/**
+ * What OpenSSL's or WebCrypto's name of AES-GCM implies: `aes-256-gcm`, `aes256gcm`, `id-aes256-GCM`, `AES-GCM`.
+ *
+ * @returns The key's length in bytes, if the name has one. Undefined if it is no such name.
+ */
+export function namedGcm(name: string): { readonly keySize: number | undefined } | undefined {
+  const [match, bits] = /^(?:id-)?aes(?:-?(128|192|256))?-?gcm$/i.exec(name) ?? [];
+  return match === undefined ? undefined : { keySize: bits === undefined ? undefined : Number(bits) / 8 };
+}

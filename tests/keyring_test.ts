@@ -90,7 +90,7 @@ function assertRefused(key: KernelKey, code: string, ...hints: string[]): void {
 // ---- arguments ----
 
 const WAYS: Record<string, (key: unknown, options?: object) => unknown> = {
-  "CipherHandle.open": (key, options) => CipherHandle.open(ALGORITHM, { key, ...options } as CipherStreamOptions),
+  "CipherHandle.open": (key, options) => CipherHandle.open(ALGORITHM, { key, ...options } as never),
   EncryptionStream: (key, options) => new EncryptionStream(ALGORITHM, { key, ...SECTORS, ...options } as never),
   DecryptionStream: (key, options) => new DecryptionStream(ALGORITHM, { key, ...SECTORS, ...options } as never),
   encrypt: (key, options) => encrypt(ALGORITHM, { key, ...SECTORS, ...options } as never, bytes(512)),

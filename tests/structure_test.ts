@@ -23,6 +23,7 @@ const LAYERS: readonly (readonly [layer: string, files: RegExp])[] = [
   ["cipher", /^src\/cipher\//],
   ["openssl", /^src\/openssl\//],
   ["sealed", /^src\/sealed\//],
+  ["gcm", /^src\/gcm\//],
   ["envelope", /^src\/envelope\//],
   ["tink", /^src\/tink\//],
   ["workers", /^src\/workers\//],

@@ -14,6 +14,11 @@ import { type CipherStreamOptions, prepare } from "./prepare.ts";
 export interface CipherIterable extends AsyncIterableIterator<Uint8Array<ArrayBuffer>>, AsyncDisposable {
   /** The engine that runs the cipher. Reading this property opens the cipher. */
   readonly engine: EngineName;
+  /**
+   * The tag, when all is encrypted with `gcm(aes)`: the same bytes as those in the output. Undefined for other ciphers
+   * and for decryption. Rejects with ECANCELED if the encryption ends early.
+   */
+  readonly tag?: Promise<Uint8Array<ArrayBuffer>>;
   /** Releases the cipher, and calls `return()` or `cancel()` of the source. */
   return(): Promise<IteratorResult<Uint8Array<ArrayBuffer>, undefined>>;
   /** The iterable is its own iterator. */
@@ -49,7 +54,8 @@ export function encrypt(algorithm: string, options: CipherStreamOptions, source:
 }
 
 /**
- * Decrypts bytes: the inverse of {@linkcode encrypt}. The cipher does not authenticate: the output is unverified.
+ * Decrypts bytes: the inverse of {@linkcode encrypt}. Bare ciphers do not authenticate: the output is unverified.
+ * `gcm(aes)` verifies the message before anything comes out, as {@linkcode DecryptionStream} does.
  *
  * @param algorithm The kernel's name of the algorithm, such as `"cbc(aes)"`, or the name of a driver.
  * @param options The key and the IV that the data was encrypted with.

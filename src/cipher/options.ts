@@ -20,7 +20,8 @@ export type Padding = "pkcs7" | "none";
 export function checkEngine(engine: unknown = "auto"): EngineChoice {
   if (engine === "webcrypto") {
     throw new TypeError(
-      '"engine" expected "auto", "kernel" or "userspace", got "webcrypto", which runs sealed streams only',
+      '"engine" expected "auto", "kernel" or "userspace", got "webcrypto", which runs sealed streams only' +
+        " and gcm(aes)",
     );
   }
   return oneOf("engine", engine, ["auto", "kernel", "userspace"]);

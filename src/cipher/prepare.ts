@@ -17,6 +17,8 @@ import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { cipherRule, tryCipher } from "./batches.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
+import { prepareGcm } from "./gcm.ts";
+import { GCM, type GcmOptions, refuseGcmOptions } from "./gcm_options.ts";
 import { CipherHandle, engineOf } from "./handle.ts";
 import { checkIVPrefix, withIVPrefix } from "./iv_prefix.ts";
 import {
@@ -61,14 +63,17 @@ export interface CipherParameters extends StreamPosition {
 }
 
 /** Options of the streams, and of `encrypt()` and `decrypt()`. */
-export interface CipherStreamOptions extends CipherParameters {
+export interface CipherStreamOptions extends CipherParameters, GcmOptions {
   /**
    * The key. It is copied, and the copy is zeroed when the stream ends. Or a key of the kernel's keyring, which never
    * enters this process.
    */
   key: BytesLike | KernelKey;
-  /** The engine. `"auto"`, the default, uses the kernel if it supports the algorithm. */
-  engine?: EngineChoice | undefined;
+  /**
+   * The engine. `"auto"`, the default, uses the kernel if it supports the algorithm. `"webcrypto"` is for `gcm(aes)`
+   * only.
+   */
+  engine?: EngineChoice | "webcrypto" | undefined;
   /** The pool of Workers that processes the stream, off this thread. */
   pool?: WorkerPool | undefined;
 }
@@ -87,6 +92,11 @@ const NAMES: OptionNames<CipherStreamOptions> = {
   sector: true,
   ivLargeSectors: true,
   pool: true,
+  associatedData: true,
+  tagSize: true,
+  tag: true,
+  maxSize: true,
+  releaseUnverified: true,
 };
 
 /**
@@ -100,11 +110,13 @@ export function prepare(
   options: Partial<CipherStreamOptions>,
 ): TransformFactory {
   checkOptions("options", options, NAMES);
+  if (source === GCM) return prepareGcm(direction, options);
   // Reads all options before it uses the handle, because a getter of the options may close the handle.
   const { key, engine, iv, ivPrefix, padding, signal, inPlace = false, pool } = options;
   const { sectorSize, sector, ivLargeSectors, position, counterBits } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const parsed = handle?.algorithm ?? parseAlgorithm(source as string);
+  refuseGcmOptions(options, parsed.name);
   const hasIVPrefix = checkIVPrefix(parsed, { ivPrefix, iv, sectorSize, sector, position });
   const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors });
   const bare = sectors ? inSectors(parsed) : parsed;

@@ -33,6 +33,19 @@ import type { CipherHandle } from "./handle.ts";
  * assertEquals(await new Response(text).text(), "attack at dawn");
  * ```
  *
+ * @example AES-GCM, as other programs write it: IV, ciphertext, tag
+ * ```ts
+ * import { DecryptionStream, EncryptionStream } from "@kcapi/streams";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const options = { key: crypto.getRandomValues(new Uint8Array(32)), ivPrefix: true };
+ * const ciphertext = new Blob(["attack at dawn"]).stream().pipeThrough(new EncryptionStream("gcm(aes)", options));
+ * const bytes = await new Response(ciphertext).blob();
+ * assertEquals(bytes.size, 12 + 14 + 16);
+ * const text = bytes.stream().pipeThrough(new DecryptionStream("gcm(aes)", options));
+ * assertEquals(await new Response(text).text(), "attack at dawn");
+ * ```
+ *
  * @example A random IV in front of the ciphertext
  * ```ts
  * import { DecryptionStream, EncryptionStream } from "@kcapi/streams";
@@ -47,6 +60,12 @@ import type { CipherHandle } from "./handle.ts";
  * ```
  */
 export class EncryptionStream extends CipherStream {
+  /**
+   * The tag, when all is encrypted with `gcm(aes)`: the same bytes as those in the output. Undefined for other ciphers.
+   * Rejects with ECANCELED if the stream ends early.
+   */
+  readonly tag?: Promise<Uint8Array<ArrayBuffer>>;
+
   /**
    * Opens the cipher.
    *
@@ -65,15 +84,20 @@ export class EncryptionStream extends CipherStream {
    */
   constructor(handle: CipherHandle, parameters?: CipherParameters);
   constructor(source: string | CipherHandle, options: Partial<CipherStreamOptions> = {}) {
-    super(prepare("encrypt", source, options));
+    const factory = prepare("encrypt", source, options);
+    super(factory);
+    if (factory.tag) this.tag = factory.tag;
   }
 }
 
 /**
  * Decrypts what is written to it.
  *
- * Nothing is authenticated: all output is unverified. With padding, the stream fails with EBADMSG if the end of the
- * ciphertext is missing or damaged. The error is the same for each cause.
+ * Bare ciphers do not authenticate: all output is unverified. With padding, the stream fails with EBADMSG if the end of
+ * the ciphertext is missing or damaged. The error is the same for each cause.
+ *
+ * `gcm(aes)` authenticates. Nothing comes out before the whole message is verified: it is held in memory, up to
+ * `maxSize`. For larger messages, use {@linkcode openGcm}, or `releaseUnverified: true` for bytes that may be forged.
  *
  * Start to read before you await `writer.write()`. Without a reader, it resolves only for chunks of less than 16 KiB.
  *

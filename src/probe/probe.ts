@@ -5,6 +5,7 @@
  */
 
 import type { Library } from "../../ffi/adapter.ts";
+import { GCM, IV_SIZE } from "../cipher/gcm_options.ts";
 import { hasFFI, loadIfGranted } from "../../ffi/mod.ts";
 import { platformInfo, requireServer } from "../runtime/mod.ts";
 import { parseAlgorithm } from "../algorithms.ts";
@@ -163,8 +164,8 @@ export function probe(): ProbeReport {
  * The kernel lists an algorithm only after its first use. This function opens the common ones, which may load modules.
  * An algorithm that is not in the list may still open. If /proc/crypto cannot be read (in Deno without `--allow-all`,
  * and on other systems than Linux), the list has only the common algorithms and those of the userspace engine, and
- * `probe().problems` reports that. The list excludes algorithms that this module does not stream (AEADs, hashes), and
- * those that only the kernel may use.
+ * `probe().problems` reports that. The list excludes algorithms that this module does not stream (hashes, and AEADs
+ * other than `gcm(aes)`), and those that only the kernel may use.
  *
  * @returns The list.
  * @throws {KcapiError} ENOSYS in a browser.
@@ -232,7 +233,22 @@ export function list({ system, library }: Target): CipherInfo[] {
     if (userspaceNames().includes(name)) engines.push("userspace");
     return { name, kind: parseAlgorithm(name).kind, engines, ...rest };
   });
+  infos.push(describeGcm());
   return infos.sort((a, b) => a.name === b.name ? (b.priority ?? 0) - (a.priority ?? 0) : a.name < b.name ? -1 : 1);
+}
+
+/** `gcm(aes)`, with the usual length of the IV. A `CipherHandle` does not open it. */
+function describeGcm(): CipherInfo {
+  return {
+    name: GCM,
+    kind: "stream",
+    engines: ["userspace"],
+    blockSize: 1,
+    minKeySize: 16,
+    maxKeySize: 32,
+    ivSize: IV_SIZE,
+    chunkSize: 16,
+  };
 }
 
 /** Returns the sizes of an algorithm that are known without the kernel. */

@@ -80,7 +80,7 @@ export async function openSealed(
 }
 
 /** Adds a hint where a Blob may have a wrong size. */
-function withSizeHint(source: SealedSource, error: unknown): unknown {
+export function withSizeHint(source: SealedSource, error: unknown): unknown {
   const isUnsure = error instanceof KcapiError && (error.code === "EBADMSG" || error.code === "EIO") &&
     source instanceof Blob && platformInfo().runtime.name === "node";
   if (!isUnsure) return error;

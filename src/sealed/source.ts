@@ -100,18 +100,22 @@ function sizeOf({ size }: SealedSource): number {
 const LARGEST_SIZE = 2 ** 50;
 
 /** @throws Always: the error of reading the Blob, or an error that tells why its size is impossible. */
-export async function rejectSize(source: SealedSource, size: number): Promise<never> {
+export async function rejectSize(
+  source: SealedSource,
+  size: number,
+  error = createBadMessageError(),
+): Promise<never> {
   if (source instanceof Blob && (size === 0 || size > LARGEST_SIZE)) {
     // In Bun, a missing file has a size, and reading it rejects. A stream, because a file such as /dev/zero has no end.
     const reader = source.stream().getReader();
     await reader.read();
     await reader.cancel();
   }
-  if (size === 0) throw new KcapiError("EBADMSG", "unseal", "the source is empty: its size is 0");
+  if (size === 0) throw new KcapiError("EBADMSG", error.operation, "the source is empty: its size is 0");
   if (size > LARGEST_SIZE) {
     throw new TypeError(
       `"source" expected a size that is known, got ${size}: in Bun, read a file's size before its slice()`,
     );
   }
-  throw createBadMessageError();
+  throw error;
 }

@@ -13,6 +13,8 @@ import type { TransformFactory } from "./transform.ts";
 
 /** An iterator over the output, iterable once. The first `next()` opens the transform and the source. */
 export class TransformIterator extends ByteIterator {
+  /** The tag of what is encrypted, with an AEAD. */
+  readonly tag?: Promise<Bytes>;
   readonly #driver: Driver;
 
   constructor(factory: TransformFactory, open: () => Source) {
@@ -42,6 +44,7 @@ export class TransformIterator extends ByteIterator {
       else await ended;
     };
     super(receive, end);
+    if (factory.tag) this.tag = factory.tag;
     this.#driver = driver;
   }
 

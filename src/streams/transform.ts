@@ -58,4 +58,6 @@ export interface TransformFactory {
   open(): Transform;
   /** Zeroes the key of a transform that will not be opened. */
   discard(): void;
+  /** The tag of what is encrypted, with an AEAD. Rejects if the stream ends before it. */
+  readonly tag?: Promise<Bytes>;
 }
