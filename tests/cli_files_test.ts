@@ -142,11 +142,15 @@ test(
       ],
       [["decrypt", ...passphrase.with(3, "11"), "-i", "salted", "-o", "new"], 3, "wrong key or passphrase"],
       [["decrypt", ...passphrase, "-i", "cbc", "-o", "old"], 3, 'cbc does not begin with "Salted__"'],
-      [["decrypt", ...passphrase, "-i", "base64", "-o", "old"], 3, "base64 is Base64, as openssl enc -a writes it"],
+      [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--nosalt"], 3, "the file was made in another way"],
+      [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--salt", "12"], 2, "--salt expects 16 hexadecimal"],
+      [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--md", "sha"], 2, "--md expects md5 or sha1"],
+      [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--kdf", "evp"], 2, "--iter is for --kdf pbkdf2"],
+      [["encrypt", ...key, "--kdf", "evp", ...files], 2, "--kdf is for passphrases, not for keys"],
       [
         ["decrypt", "--passphrase-file", "passphrase", "-i", "salted", "-o", "old"],
         3,
-        "for its files, use --iter 10000",
+        "try --iter 10000 (openssl enc -pbkdf2)",
       ],
       [
         ["decrypt", "--passphrase-file", "passphrase", "-c", "ctr(aes)", "-i", "salted", "-o", "old"],
@@ -156,7 +160,7 @@ test(
       [
         ["encrypt", "--passphrase-file", "passphrase", "--padding", "none", ...files],
         2,
-        "for its files, use --iter 10000",
+        "that of openssl enc -pbkdf2 --iter 10000",
       ],
       [
         ["decrypt", ...passphrase, "-i", "salt cut", "-o", "old"],

@@ -109,7 +109,7 @@ test("OpenSSL's and WebCrypto's names of ciphers are those of the kernel, with t
 });
 
 test(
-  "what openssl enc made without -iter, with -a or with -nosalt is refused with what to do",
+  "what openssl enc made in another way is refused with the options to add",
   { engine: "userspace" },
   async () => {
     const { at, names } = await workspace(1000);
@@ -121,7 +121,7 @@ test(
     const salt = "0102030405060708";
     await openssl("-out", at("bare"), "-S", salt);
     writeFileSync(at("default"), concat([Buffer.from("Salted__"), Buffer.from(salt, "hex"), readBytes(at("bare"))]));
-    await openssl("-out", at("text"), "-a");
+    await openssl("-out", at("text"), "-a", "-S", salt);
     await openssl("-out", at("unsalted"), "-nosalt");
     const before = names();
     const options = ["--passphrase-file", "passphrase"];
@@ -130,10 +130,24 @@ test(
       ["decrypt", ...options, "-c", "aes-256-ctr", "-i", "default", "-o", "new"],
       ["decrypt", ...options, "-i", "text", "-o", "new"],
       ["decrypt", ...options, "-i", "unsalted", "-o", "new"],
+      ["decrypt", ...options, "-i", "default", "-o", "new", "--nosalt"],
+      ["decrypt", ...options, "-i", "default", "-o", "new", "--kdf", "evp", "--md", "md5"],
+      ["decrypt", ...options, "-i", "default", "-o", "new", "--base64"],
       ["decrypt", ...options, "-i", "default", "-o", "back", "--iter", "10000"],
     ], at(""));
-    const says = ["--iter 10000", "--iter 10000", "decode it first, with openssl base64 -d", "-nosalt", ""];
-    assertEquals(results.map(({ code }) => code), [3, 2, 3, 3, 0], results.map(({ stderr }) => stderr).join());
+    const says = [
+      "try --iter 10000 (openssl enc -pbkdf2), or --kdf evp --md sha256 (openssl enc without -pbkdf2), or " +
+      "--kdf evp --md md5 (OpenSSL before 1.1.0, CryptoJS and gibberish-aes)\n",
+      "--iter 10000",
+      "(--nosalt) or -S (--salt)",
+      "(--nosalt) or -S (--salt)",
+      'begins with "Salted__" and its salt: leave out --nosalt',
+      "try --kdf pbkdf2 --iter 10000 --md sha256 (openssl enc -pbkdf2), or --kdf evp --md sha256 (openssl enc",
+      "the input is not base64",
+      "",
+    ];
+    const messages = results.map(({ stderr }) => stderr).join();
+    assertEquals(results.map(({ code }) => code), [3, 2, 3, 3, 3, 3, 3, 0], messages);
     results.forEach(({ stderr }, i) => assertStringIncludes(stderr, says[i]!));
     assertEquals(names(), ["back", ...before]);
     assertEquals(readBytes(at("back")), readBytes(at("plain")));

@@ -3,13 +3,14 @@
  */
 import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
-import { createCipheriv, createHash } from "node:crypto";
+import { CryptoJS, GibberishAES } from "./support/libraries.ts";
 import {
   OpenSSLDecryptionStream,
   type OpenSSLDerivation,
   OpenSSLEncryptionStream,
   opensslKey,
 } from "../src/openssl/mod.ts";
+import { DIGESTS } from "../src/openssl/key.ts";
 import { KcapiError } from "../mod.ts";
 import { assert, assertEquals, assertRejects, assertThrows, runtime, test as anyTest } from "./support/deps.ts";
 import { bytes } from "./support/support.ts";
@@ -17,6 +18,7 @@ import { bytes } from "./support/support.ts";
 const test = (name: string, body: () => void | Promise<void>) => anyTest(name, { engine: "userspace" }, body);
 
 const PASSPHRASE = "corrêct horse";
+const encode = (text: string) => new TextEncoder().encode(text);
 
 type Options = ConstructorParameters<typeof OpenSSLEncryptionStream>[1];
 
@@ -82,10 +84,8 @@ const DERIVATIONS: OpenSSLDerivation[] = [
   { iterations: 1234, digest: "sha512" },
   { digest: "md5" },
   { digest: "sha1", iterations: 7 },
-  ...(["md5", "sha1", "sha224", "sha256", "sha384", "sha512"] as const).map((digest) => ({
-    kdf: "evp" as const,
-    digest,
-  })),
+  { digest: "sha3-256", iterations: 7 },
+  ...DIGESTS.map((digest) => ({ kdf: "evp" as const, digest })),
   { kdf: "evp" },
 ];
 
@@ -140,22 +140,42 @@ test("opensslKey() gives what openssl enc -P prints", async () => {
   }
 });
 
-/** EVP_BytesToKey and AES-256-CBC in a few lines of node:crypto: how CryptoJS and gibberish-aes write files. */
-function cryptoJsFile(passphrase: string, salt: Uint8Array, data: Uint8Array): Uint8Array<ArrayBuffer> {
-  const blocks: Uint8Array[] = [];
-  for (let previous: Uint8Array = new Uint8Array(0); blocks.length < 3; blocks.push(previous)) {
-    previous = createHash("md5").update(previous).update(passphrase).update(salt).digest();
+test("text that CryptoJS encrypts under a passphrase is read, and it reads ours", async () => {
+  const options = { passphrase: PASSPHRASE, kdf: "evp", digest: "md5", base64: "one line" } as const;
+  for (const text of ["", "attack at dawn", "ünïcödé ".repeat(100)]) {
+    const theirs = encode(CryptoJS.AES.encrypt(text, PASSPHRASE).toString());
+    assertEquals(await decrypted("aes-256-cbc", options, theirs, 13), encode(text));
+    const ours = new TextDecoder().decode(await encrypted("aes-256-cbc", options, encode(text)));
+    assertEquals(CryptoJS.AES.decrypt(ours, PASSPHRASE).toString(CryptoJS.enc.Utf8), text);
+    const triple = encode(CryptoJS.TripleDES.encrypt(text, PASSPHRASE).toString());
+    assertEquals(await decrypted("des-ede3-cbc", options, triple), encode(text));
   }
-  const derived = Buffer.concat(blocks);
-  const cipher = createCipheriv("aes-256-cbc", derived.subarray(0, 32), derived.subarray(32, 48));
-  const file = Buffer.concat([Buffer.from("Salted__"), salt, cipher.update(data), cipher.final()]);
-  return new Uint8Array(Buffer.from(file.toString("base64")));
-}
+});
 
-test("a file laid out as CryptoJS and gibberish-aes do is read: EVP with MD5, in base64", async () => {
-  const file = cryptoJsFile("hunter2", SALT, bytes(1000));
-  const options = { passphrase: "hunter2", kdf: "evp", digest: "md5", base64: true } as const;
-  assertEquals(await decrypted("aes-256-cbc", options, file, 13), bytes(1000));
+test("text that gibberish-aes encrypts is read, and it reads ours", async () => {
+  const options = { passphrase: PASSPHRASE, kdf: "evp", digest: "md5", base64: true } as const;
+  for (const bits of [128, 192, 256]) {
+    GibberishAES.size(bits);
+    const cipher = `aes-${bits}-cbc`;
+    for (const text of ["a", "attack at dawn", "ünïcödé ".repeat(100)]) {
+      assertEquals(await decrypted(cipher, options, encode(GibberishAES.enc(text, PASSPHRASE))), encode(text), cipher);
+      const ours = new TextDecoder().decode(await encrypted(cipher, options, encode(text)));
+      assertEquals(GibberishAES.dec(ours, PASSPHRASE), text, cipher);
+    }
+  }
+});
+
+test("a passphrase that does not fit is EBADMSG, and names the usual derivations as options", async () => {
+  // A fixed salt: with a random one, a wrong key finds good padding once in 256 times.
+  const file = openssl(["-aes-256-cbc", "-md", "md5", "-S", "0102030405060708"], bytes(100));
+  const options = { passphrase: PASSPHRASE, salt: bytes(8).map((_, i) => i + 1) };
+  const error = await assertRejects(() => decrypted("aes-256-cbc", options, file), KcapiError);
+  assertEquals([error.code, error.operation], ["EBADMSG", "decrypt"]);
+  const others = ['kdf: "evp", digest: "sha256" (openssl enc without -pbkdf2)', 'kdf: "evp", digest: "md5"'];
+  for (const way of others) assert(error.hint!.includes(way), error.hint);
+  assert(!error.hint!.includes('pbkdf2"'), error.hint);
+  const found = await decrypted("aes-256-cbc", { ...options, kdf: "evp", digest: "md5" }, file);
+  assertEquals(found, bytes(100));
 });
 
 test("each file has a salt of its own", async () => {
@@ -224,6 +244,11 @@ test("wrong arguments are refused before anything is derived", async () => {
     ["aes-256-cbc", { ...good, salt: bytes(7) }, RangeError, '"salt"'],
     ["aes-256-cbc", { ...good, salt: "12345678" }, TypeError, '"salt"'],
     ["aes-256-cbc", { ...good, base64: 1 }, TypeError, '"base64"'],
+    ["aes-256-cbc", { ...good, iter: 5 }, TypeError, '"options" has no option "iter"'],
+    ["aes-256-cbc", { ...good, engine: "fast" }, TypeError, '"engine"'],
+    ["aes-256-ctr", { ...good, padding: "pkcs7" }, TypeError, '"padding"'],
+    ["aes-256-cbc", { ...good, signal: 1 }, TypeError, '"signal"'],
+    ["aes-256-cbc", { ...good, pool: 1 }, TypeError, '"pool"'],
   ];
   for (const [cipher, options, error, message] of cases) {
     for (const Stream of [OpenSSLEncryptionStream, OpenSSLDecryptionStream]) {
@@ -233,4 +258,5 @@ test("wrong arguments are refused before anything is derived", async () => {
   await assertRejects(() => opensslKey("a", { keySize: 0 }), RangeError, '"keySize"');
   await assertRejects(() => opensslKey("a", { keySize: 32, ivSize: 600 }), RangeError, '"ivSize"');
   await assertRejects(() => opensslKey("a", null as never), TypeError, '"options"');
+  await assertRejects(() => opensslKey("a", { keySize: 32, hash: "md5" } as never), TypeError, '"hash"');
 });

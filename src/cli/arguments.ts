@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "node:util";
+import type { Bytes } from "../bytes.ts";
 import { nearestWord } from "../edit_distance.ts";
 import { NAME } from "./about.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
@@ -71,6 +72,12 @@ export function wholeNumber(name: string, text: string, least: number, most: num
   const value = /^\d{1,16}$/.test(text) ? Number(text) : NaN;
   if (value >= least && value <= most) return value;
   throw wrongUsage(`--${name} expects a whole number from ${least} to ${most}`);
+}
+
+/** The bytes of hexadecimal digits. */
+export function fromHex(name: string, hex: string): Bytes {
+  if (!/^(?:[0-9a-f]{2})*$/i.test(hex)) throw wrongUsage(`--${name} expects an even number of hexadecimal digits`);
+  return Uint8Array.from(hex.match(/../g) ?? [], (digits) => parseInt(digits, 16));
 }
 
 export function parse({ name, options, operand }: Command, words: readonly string[]): Arguments {

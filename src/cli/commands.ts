@@ -4,7 +4,7 @@
  * @module
  */
 
-import { DEFAULT_ITERATIONS } from "./crypt.ts";
+import { DEFAULT_ITERATIONS, MD_NAMES } from "./openssl.ts";
 import { DEFAULT_CIPHER } from "./plan.ts";
 import { DEFAULT_SIZES } from "./speed.ts";
 import { NAME, VERSION } from "./about.ts";
@@ -67,7 +67,22 @@ const CRYPT_OPTIONS: readonly Option[] = [
   { name: "passphrase-file", value: "FILE", text: "the passphrase: the first line of FILE" },
   { name: "passphrase-fd", value: "N", text: "the passphrase: the first line of descriptor N" },
   { name: "iter", value: "N", text: `passphrase: rounds of PBKDF2 (default: ${DEFAULT_ITERATIONS})` },
+  {
+    name: "kdf",
+    value: "KDF",
+    choices: ["pbkdf2", "evp"],
+    text: "passphrase: pbkdf2, or evp: EVP_BytesToKey, for files of openssl enc without -pbkdf2 (default: pbkdf2)",
+  },
+  { name: "md", value: "DIGEST", choices: MD_NAMES, text: "passphrase: the hash of the derivation (default: sha256)" },
+  { name: "nosalt", text: "passphrase: no salt and no header, as openssl enc -nosalt" },
+  { name: "salt", value: "HEX", text: "passphrase: this salt and no header, as openssl enc -S" },
   { name: "key-bits", value: "N", text: "passphrase: bits of the key to derive (default: the cipher's longest)" },
+  {
+    name: "base64",
+    short: "a",
+    text: "the ciphertext is base64, in lines of 64 characters; decryption finds a header in base64 by itself",
+  },
+  { name: "one-line", short: "A", text: "base64 in one line" },
   { name: "iv", value: "HEX", text: "key: the IV" },
   { name: "iv-prefix", text: "key: the IV is in front of the ciphertext; encryption makes a random one" },
   {

@@ -47,6 +47,7 @@ export function fileFailure(what: string, error: unknown): Failure {
 export function failureOf(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (error instanceof KcapiError) {
+    if (error.code === "EBADMSG" && error.operation === "base64") return new Failure(3, error.detail);
     if (error.code === "EBADMSG" && error.operation === "unseal") {
       return new Failure(
         3,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { DEFAULT_ITERATIONS } from "./crypt.ts";
+import { DEFAULT_ITERATIONS } from "./openssl.ts";
 import { NAME, VERSION } from "./about.ts";
 import type { Command, Option } from "./arguments.ts";
 import { EXIT_CODES } from "./failures.ts";
@@ -69,8 +69,13 @@ const SECURITY_TEXT =
 const COMPATIBILITY: readonly (readonly [tool: string, text: string])[] = [
   [
     "openssl enc",
-    "Each reads the files of the other, with -pbkdf2 -iter N (--iter N) or with -K and -iv (--key-file and --iv). " +
-    "-nopad is --padding none. Files of openssl enc without -pbkdf2 are not supported.",
+    "Each reads the files of the other, with -pbkdf2 -iter N (--iter N), without -pbkdf2 (--kdf evp), or with -K and " +
+    "-iv (--key-file and --iv). -md, -nosalt, -a and -A have the same names, -S is --salt, and -nopad is --padding " +
+    "none. openssl enc -pbkdf2 without -iter is --iter 10000.",
+  ],
+  [
+    "CryptoJS, gibberish-aes",
+    "Text that they encrypt under a passphrase is --kdf evp --md md5 --base64.",
   ],
   [
     "kcapi-enc 1.4",
@@ -93,6 +98,7 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
   ["Read a part of a sealed file", `${NAME} unseal --key-file key -i film.sealed --range 1000000-1999999`],
   ["Encrypt a file with a passphrase, which the terminal asks for", `${NAME} encrypt -i notes -o notes.enc`],
   ["Decrypt that file with OpenSSL", `openssl enc -d -aes-256-cbc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -in notes.enc`],
+  ["Decrypt a file of openssl enc -aes-256-cbc without -pbkdf2", `${NAME} decrypt --kdf evp -i old.enc -o old`],
   [
     "Encrypt a backup with a key from a file and a random IV in front",
     `tar c /home | ${NAME} encrypt -c 'ctr(aes)' --key-file key --iv-prefix -o home.tar.enc`,

@@ -5,11 +5,26 @@
  */
 
 import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
+import { SALT_SIZE } from "./header.ts";
 import { nodeCrypto, requireServer } from "../runtime/mod.ts";
+import { checkOptions, oneOf, type OptionNames } from "../options.ts";
 import { Secret } from "../secret.ts";
 
 /** A hash by OpenSSL's name. */
-export type OpenSSLDigest = "md5" | "sha1" | "sha224" | "sha256" | "sha384" | "sha512";
+export type OpenSSLDigest =
+  | "md5"
+  | "sha1"
+  | "sha224"
+  | "sha256"
+  | "sha384"
+  | "sha512"
+  | "sha512-224"
+  | "sha512-256"
+  | "sha3-224"
+  | "sha3-256"
+  | "sha3-384"
+  | "sha3-512"
+  | "ripemd160";
 
 /** How a passphrase becomes a key. */
 export interface OpenSSLDerivation {
@@ -34,11 +49,24 @@ export interface OpenSSLKeyOptions extends OpenSSLDerivation {
   ivSize?: number | undefined;
 }
 
-const DIGESTS: readonly OpenSSLDigest[] = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"];
+const DERIVATION_NAMES: OptionNames<OpenSSLDerivation> = { kdf: true, digest: true, iterations: true };
+const KEY_NAMES: OptionNames<OpenSSLKeyOptions> = { ...DERIVATION_NAMES, salt: true, keySize: true, ivSize: true };
+
+/** The hashes that every runtime has. */
+export const DIGESTS: readonly OpenSSLDigest[] = [
+  ...["md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha512-224", "sha512-256"] as const,
+  ...["sha3-224", "sha3-256", "sha3-384", "sha3-512", "ripemd160"] as const,
+];
 const DEFAULT_ITERATIONS = 10_000;
 const MOST_ITERATIONS = 2 ** 31 - 1;
 const MOST_BYTES = 512;
-const SALT_SIZE = 8;
+
+/** The usual derivations: what a file was probably made with, if the passphrase does not fit. */
+const USUAL: readonly (Derivation & { readonly by: string })[] = [
+  { kdf: "pbkdf2", digest: "sha256", iterations: DEFAULT_ITERATIONS, by: "openssl enc -pbkdf2" },
+  { kdf: "evp", digest: "sha256", iterations: 1, by: "openssl enc without -pbkdf2" },
+  { kdf: "evp", digest: "md5", iterations: 1, by: "OpenSSL before 1.1.0, CryptoJS and gibberish-aes" },
+];
 
 /** Checked options of a derivation. */
 export interface Derivation {
@@ -70,9 +98,7 @@ export async function opensslKey(
   passphrase: string | BytesLike,
   options: OpenSSLKeyOptions,
 ): Promise<{ key: Uint8Array<ArrayBuffer>; iv: Uint8Array<ArrayBuffer> }> {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-  }
+  checkOptions("options", options, KEY_NAMES);
   const { salt = new Uint8Array(0), keySize, ivSize = 0 } = options;
   const derivation = checkDerivation(options);
   const saltBytes = checkSalt(salt);
@@ -89,15 +115,10 @@ export async function opensslKey(
 }
 
 /** Checks the options of a derivation. */
-export function checkDerivation({ kdf = "pbkdf2", digest = "sha256", iterations }: OpenSSLDerivation): Derivation {
-  if (kdf !== "pbkdf2" && kdf !== "evp") {
-    throw new TypeError(
-      `"kdf" expected "pbkdf2" or "evp", got ${typeof kdf === "string" ? "another name" : describe(kdf)}`,
-    );
-  }
-  if (!DIGESTS.includes(digest)) {
-    throw new TypeError(`"digest" expected ${DIGESTS.map((each) => `"${each}"`).join(" or ")}, got another value`);
-  }
+export function checkDerivation(options: OpenSSLDerivation): Derivation {
+  const { iterations } = options;
+  const kdf = oneOf("kdf", options.kdf ?? "pbkdf2", ["pbkdf2", "evp"]);
+  const digest = oneOf("digest", options.digest ?? "sha256", DIGESTS);
   if (kdf === "evp") {
     if (iterations !== undefined) throw new TypeError('"iterations" is for "pbkdf2": "evp" always has one');
     return { kdf, digest, iterations: 1 };
@@ -108,6 +129,13 @@ export function checkDerivation({ kdf = "pbkdf2", digest = "sha256", iterations 
     throw new RangeError(`"iterations" expected an integer from 1 to ${MOST_ITERATIONS}, got ${checked}`);
   }
   return { kdf, digest, iterations: checked };
+}
+
+/** The usual derivations, without the one that was used. */
+export function otherDerivations(used: Derivation): typeof USUAL {
+  return USUAL.filter(({ kdf, digest, iterations }) =>
+    kdf !== used.kdf || digest !== used.digest || iterations !== used.iterations
+  );
 }
 
 /** The salt, of 8 bytes or none. */

@@ -4,21 +4,27 @@
  * @module
  */
 
+import { checkSignal } from "../abort.ts";
 import { parseAlgorithm } from "../algorithms.ts";
 import { type Bytes, type BytesLike, describe } from "../bytes.ts";
 import { namedCipher } from "../cipher_names.ts";
 import { DecryptionStream, EncryptionStream } from "../cipher/streams.ts";
+import { checkEngine, checkPadding } from "../cipher/options.ts";
 import type { CipherStreamOptions } from "../cipher/prepare.ts";
 import { KcapiError } from "../errors.ts";
+import { checkPool } from "../executors/executor.ts";
+import { checkOptions, type OptionNames } from "../options.ts";
 import type { Secret } from "../secret.ts";
 import { deferStream, type StreamSides } from "../streams/deferred.ts";
-import { base64Decoder, base64Encoder } from "./base64.ts";
+import { base64Decoder, base64Encoder, codecStream } from "./base64.ts";
+import { HEADER_SIZE, headerOf, maybeBase64, maybeHeader, randomSalt, saltOf } from "./header.ts";
 import {
   checkDerivation,
   checkSalt,
   type Derivation,
   derive,
   type OpenSSLDerivation,
+  otherDerivations,
   passphraseSecret,
 } from "./key.ts";
 
@@ -39,9 +45,18 @@ export interface OpenSSLOptions
   base64?: boolean | "one line" | undefined;
 }
 
-const MAGIC: Bytes = new TextEncoder().encode("Salted__");
-const SALT_SIZE = 8;
-const HEADER_SIZE = MAGIC.length + SALT_SIZE;
+const NAMES: OptionNames<OpenSSLOptions> = {
+  passphrase: true,
+  salt: true,
+  base64: true,
+  kdf: true,
+  digest: true,
+  iterations: true,
+  engine: true,
+  padding: true,
+  signal: true,
+  pool: true,
+};
 
 /** A cipher by the kernel's name, with the sizes in bytes of what is derived for it. */
 interface Cipher {
@@ -91,13 +106,13 @@ export class OpenSSLEncryptionStream {
    */
   constructor(cipher: string, options: OpenSSLOptions) {
     const plan = check(cipher, options);
-    const salt = plan.salt ?? crypto.getRandomValues(new Uint8Array(SALT_SIZE));
-    const prefix = plan.salt ? undefined : new Uint8Array([...MAGIC, ...salt]);
+    const salt = plan.salt ?? randomSalt();
+    const prefix = plan.salt ? undefined : headerOf(salt);
     const open = async (rest?: Bytes) => ({ stream: await openCipher(EncryptionStream, plan, salt), prefix, rest });
-    const stream = deferStream({ add: open, end: open });
+    const stream = deferStream({ add: open, end: open }, plan.options.signal);
     this.writable = stream.writable;
     this.readable = plan.base64
-      ? stream.readable.pipeThrough(base64Encoder(plan.base64 !== "one line"))
+      ? stream.readable.pipeThrough(codecStream(base64Encoder(plan.base64 !== "one line")))
       : stream.readable;
   }
 }
@@ -124,13 +139,15 @@ export class OpenSSLDecryptionStream {
    */
   constructor(cipher: string, options: OpenSSLOptions) {
     const plan = check(cipher, options);
-    const stream = deferStream(plan.salt ? openingWithSalt(plan, plan.salt) : openingWithHeader(plan));
+    const opening = plan.salt ? openingWithSalt(plan, plan.salt) : openingWithHeader(plan);
+    const explain = (error: unknown) => withOtherWays(error, plan.derivation);
+    const stream = deferStream({ ...opening, explain }, plan.options.signal);
     this.readable = stream.readable;
     if (!plan.base64) {
       this.writable = stream.writable;
       return;
     }
-    const decoder = base64Decoder();
+    const decoder = codecStream(base64Decoder());
     decoder.readable.pipeTo(stream.writable).catch(() => {}); // both sides get the error
     this.writable = decoder.writable as WritableStream<BytesLike>;
   }
@@ -149,23 +166,34 @@ function openingWithHeader(plan: Plan) {
       const taken = Math.min(chunk.length, HEADER_SIZE - length);
       header.set(new Uint8Array(chunk.buffer, chunk.byteOffset, taken), length);
       length += taken;
-      const known = Math.min(length, MAGIC.length);
-      if (MAGIC.subarray(0, known).some((byte, i) => byte !== header[i])) throw createHeaderError(header, length);
+      const start = header.subarray(0, length);
+      if (!maybeHeader(start)) throw createHeaderError(start);
       if (length < HEADER_SIZE) return undefined;
       const rest = chunk.slice(taken);
-      return openCipher(DecryptionStream, plan, header.subarray(MAGIC.length)).then((stream) => ({ stream, rest }));
+      return openCipher(DecryptionStream, plan, saltOf(header)).then((stream) => ({ stream, rest }));
     },
     end: () => Promise.reject(new KcapiError("EBADMSG", "decrypt", "the input ends within OpenSSL's header")),
   };
 }
 
 /** Creates the error for a file without OpenSSL's header. */
-function createHeaderError(bytes: Bytes, length: number): KcapiError {
-  const start = String.fromCharCode(...bytes.subarray(0, length));
-  const hint = "U2FsdGVkX1".startsWith(start.slice(0, 10))
+function createHeaderError(start: Bytes): KcapiError {
+  const hint = maybeBase64(start)
     ? "it is base64: set base64 to true"
     : "if it was made with -nosalt or -S, give the salt (an empty one for -nosalt)";
   return new KcapiError("EBADMSG", "decrypt", 'the input does not begin with "Salted__"', { hint });
+}
+
+/** The error of a passphrase that does not fit, with what else the file may be made with. */
+function withOtherWays(error: unknown, derivation: Derivation): unknown {
+  if (!(error instanceof KcapiError) || error.code !== "EBADMSG" || error.hint !== undefined) return error;
+  if (error.operation !== "decrypt") return error;
+  const ways = otherDerivations(derivation).map(({ by, kdf, digest, iterations }) => {
+    const rounds = kdf === "pbkdf2" ? `, iterations: ${iterations.toLocaleString("en")}` : "";
+    return `kdf: "${kdf}", digest: "${digest}"${rounds} (${by})`;
+  });
+  const hint = `if the passphrase is right, the file was made in another way, such as ${ways.join("; ")}`;
+  return new KcapiError(error.code, error.operation, error.detail, { hint, cause: error.cause });
 }
 
 async function openCipher(
@@ -185,15 +213,17 @@ async function openCipher(
 }
 
 function check(name: string, options: OpenSSLOptions): Plan {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`"options" expected an object, got ${describe(options)}`);
-  }
+  checkOptions("options", options, NAMES);
   if (typeof name !== "string") throw new TypeError(`"cipher" expected a string, got ${describe(name)}`);
   const cipher = cipherOf(name);
   const { engine, padding, signal, pool, salt, base64 = false } = options;
   if (typeof base64 !== "boolean" && base64 !== "one line") {
     throw new TypeError(`"base64" expected a boolean or "one line", got ${describe(base64)}`);
   }
+  checkEngine(engine);
+  checkPadding(parseAlgorithm(cipher.algorithm), padding);
+  checkSignal(signal);
+  checkPool(pool);
   return {
     cipher,
     derivation: checkDerivation(options),

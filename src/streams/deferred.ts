@@ -28,6 +28,8 @@ export interface Opening {
   add(chunk: Bytes): Promise<OpenedStream> | undefined;
   /** Called if the input ends before the stream was opened. */
   end(): Promise<OpenedStream>;
+  /** Returns the error that the caller gets in the place of one of the open streams. */
+  explain?(error: unknown): unknown;
 }
 
 /**
@@ -74,12 +76,15 @@ export function deferStream(opening: Opening, signal?: AbortSignal): StreamSides
     },
   };
 
+  const explain = (error: unknown) => opening.explain?.(error) ?? error;
+
   async function guard(action: () => Promise<void> | undefined): Promise<void> {
     try {
       await action();
     } catch (error) {
-      fail(error);
-      throw error;
+      const failure = explain(error);
+      fail(failure);
+      throw failure;
     }
   }
 
@@ -114,7 +119,9 @@ export function deferStream(opening: Opening, signal?: AbortSignal): StreamSides
         isFirst = false;
         if (prefix && prefix.length > 0) return readable.enqueue(prefix);
       }
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch((error) => {
+        throw explain(error);
+      });
       if (done) readable.close();
       else readable.enqueue(value);
     },
