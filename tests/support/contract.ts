@@ -57,11 +57,16 @@ export function webCryptoContract(prefix: string): Contract {
   };
 }
 
-/** `test()` with a prefix for each name, and with requirements. */
-export function testWith(prefix: string, added: Requirements): typeof test {
+/**
+ * `test()` with a prefix for each name, and with requirements.
+ *
+ * @param isTaken Called for each test: whether this leg runs it. Otherwise another runtime's leg does.
+ */
+export function testWith(prefix: string, added: Requirements, isTaken: () => boolean = () => true): typeof test {
   const run = (name: string, ...rest: [TestBody] | [Requirements, TestBody]) => {
     const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
-    test(prefix + name, { ...requirements, ...added }, body);
+    const needs = { ...requirements.needs, "the kernel leg of another runtime": isTaken() };
+    test(prefix + name, { ...requirements, needs, ...added }, body);
   };
   return Object.assign(run, {
     unsanitized: run,

@@ -6,7 +6,7 @@ import process from "node:process";
 import type { Worker } from "node:worker_threads";
 import { encrypt, WorkerPool } from "../../mod.ts";
 import { type Contract, plainContract, testWith, turnsBeside, webCryptoContract } from "./contract.ts";
-import { assert, assertEquals, openFiles, test } from "./deps.ts";
+import { assert, assertEquals, openFiles, takes, test } from "./deps.ts";
 import { bytes, collect, collectGarbage } from "./support.ts";
 
 // ---- every Worker -----------------------------------------------------------------------------------------------
@@ -122,9 +122,10 @@ export async function contractOf(url: string): Promise<Contract> {
 }
 
 async function poolContract(): Promise<Contract> {
+  let count = 0;
   return {
     ...plainContract(),
-    test: testWith("pool: ", { sanitize: false }),
+    test: testWith("pool: ", { sanitize: false }, () => takes(count++)),
     once() {},
     alone: (reason) => (name) => test.skip(`pool: ${name}`, reason),
     pool: await poolOfContract(),
