@@ -59,6 +59,8 @@ export type { GcmOptions } from "./src/cipher/gcm_options.ts";
 export { openSealed } from "./src/sealed/open.ts";
 export { SealedReader } from "./src/sealed/reader.ts";
 export { RangeReader, type SealedStreamOptions } from "./src/sealed/range_reader.ts";
+export type { SealedReadOptions } from "./src/sealed/read_options.ts";
+export type { SealedVerification, VerifyOptions } from "./src/sealed/verify.ts";
 export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./src/sealed/source.ts";
 export {
   type HttpHeaders,

@@ -196,7 +196,8 @@ const WAITS: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
 };
 
 const SEAL_OPTIONS = { key: OPTIONS.key, engine };
-const SEALED = concat(await Array.fromAsync(seal(SEAL_OPTIONS, bytes(10))));
+/** More segments than are read when the file is opened. */
+const SEALED = concat(await Array.fromAsync(seal(SEAL_OPTIONS, bytes(400_000))));
 
 /** A source that never answers after `answers` answers. */
 function falling(answers: number) {

@@ -33,7 +33,7 @@ for (const format of FORMATS) {
             using reader = await openSealed({
               size: sealed.length,
               read: (from: number, to: number) => (asked.push([from, to]), Promise.resolve(sealed.slice(from, to))),
-            }, { key, format });
+            }, { key, format, readSize: 1, cacheSize: 0 });
             asked.length = 0;
             assertEquals(await reader.bytes(start, end), data.slice(start, end));
             if (asked.length === 0) assertEquals(range.start, range.end);

@@ -6,9 +6,9 @@
 
 import { untilAborted } from "../abort.ts";
 import { type Bytes, type BytesLike, describe, inOnePiece, toUint8Array } from "../bytes.ts";
-import { KcapiError } from "../errors.ts";
 import { ENGINES } from "../sealed/engines.ts";
 import { openSealed } from "../sealed/open.ts";
+import { checkReadOptions, READ_NAMES, type SealedReadOptions } from "../sealed/read_options.ts";
 import type { SealedReader } from "../sealed/reader.ts";
 import { anySource, type SealedSource, type SourceReadOptions } from "../sealed/source.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
@@ -152,8 +152,14 @@ export class EnvelopeUnsealStream {
  * @returns The reader.
  * @throws {KcapiError} EKEYREJECTED if no identity fits; what `openSealed()` throws.
  */
-export async function openEnvelope(source: SealedSource, options: EnvelopeOpenOptions): Promise<SealedReader> {
-  const { identities, ...rest } = checkOpenOptions(options);
+export async function openEnvelope(
+  source: SealedSource,
+  options: EnvelopeOpenOptions & SealedReadOptions,
+): Promise<SealedReader> {
+  checkOptions("options", options, { ...OPEN_NAMES, ...READ_NAMES });
+  const { readSize, readAhead, cacheSize, allowDamage, ...others } = options;
+  const readOptions = checkReadOptions({ readSize, readAhead, cacheSize, allowDamage });
+  const { identities, ...rest } = checkOpenOptions(others);
   const { header, length } = await untilAborted(readHeader(source), rest.signal);
   using key = await unwrapKey(header, await importKeys("identities", identities));
   const sealed = source instanceof Blob ? source.slice(length) : {
@@ -163,7 +169,7 @@ export async function openEnvelope(source: SealedSource, options: EnvelopeOpenOp
     read: (start: number, end: number, options: SourceReadOptions) =>
       source.read(start + length, end + length, options),
   };
-  return await openSealed(sealed, { ...rest, key: key.bytes, format: header.format });
+  return await openSealed(sealed, { ...rest, ...readOptions, key: key.bytes, format: header.format });
 }
 
 /**
@@ -233,21 +239,17 @@ export function rewrap(
 /** Reads the header of a source: most are short. */
 async function readHeader(source: SealedSource): Promise<{ header: EnvelopeHeader; length: number }> {
   const reading = new HeaderReader();
-  const { learnSize, read, size } = anySource(source);
+  const checked = anySource(source);
   const options = { signal: new AbortController().signal };
-  await learnSize(FIRST_READ, options);
-  for (let at = 0; at < Math.min(size(), MOST_HEADER);) {
-    const end = Math.min(at === 0 ? FIRST_READ : MOST_HEADER, size());
-    const answer = await read(at, end, options);
-    const bytes = toUint8Array("source", answer);
-    if (bytes.length !== end - at) {
-      throw new KcapiError("EIO", "read", `the source was asked for ${end - at} bytes, and gave ${bytes.length}`);
-    }
+  let { head: bytes } = await checked.readEnds(FIRST_READ, 0, options);
+  for (let at = 0;;) {
     const complete = reading.add(bytes);
     if (complete) return complete;
-    at = end;
+    at += bytes.length;
+    const end = Math.min(checked.size!, MOST_HEADER);
+    if (at >= end) throw createTruncatedHeaderError();
+    bytes = await checked.read(at, end, options);
   }
-  throw createTruncatedHeaderError();
 }
 
 /** Checks and copies options, as far as they do not depend on the file. */

@@ -171,6 +171,13 @@ export function parseHeader({ headerSize, keySize }: Format, bytes: Bytes): Head
   return { salt: bytes.slice(LENGTH_SIZE, LENGTH_SIZE + keySize), prefix: bytes.slice(LENGTH_SIZE + keySize) };
 }
 
+/** Decodes a header whose first byte may be damaged: it is always the same, and no key depends on it. */
+export function parseDamagedHeader(format: Format, bytes: Bytes): Header {
+  const header = bytes.slice(0, format.headerSize);
+  header[0] = format.headerSize;
+  return parseHeader(format, header);
+}
+
 /** The one error for all faults of sealed data, because an error that names the fault helps an attacker. */
 export function createBadMessageError(): KcapiError {
   return new KcapiError(
@@ -253,6 +260,23 @@ export class SegmentLayout {
     const last = size - this.sealed.start(segments - 1);
     if (!Number.isSafeInteger(size) || last < tagSize || segments > MOST_SEGMENTS) return undefined;
     return { segments, plaintextSize: size - headerSize - segments * tagSize };
+  }
+
+  /**
+   * Measures a stream of `size` bytes that may have been cut or extended anywhere. `end` is where its last
+   * segment ends: if less than a tag is left behind a segment, this belongs to none. Undefined if there is no header.
+   */
+  measureDamaged(
+    size: number,
+  ): { readonly segments: number; readonly plaintextSize: number; readonly end: number } | undefined {
+    const { tagSize, headerSize } = this.#format;
+    const measured = this.measure(size);
+    if (measured) return { ...measured, end: size };
+    if (size < headerSize) return undefined;
+    if (size < headerSize + tagSize) return { segments: 1, plaintextSize: 0, end: size };
+    const end = this.sealed.start(this.sealed.indexAt(size - 1));
+    const whole = this.measure(end);
+    return whole && { ...whole, end };
   }
 }
 

@@ -26,6 +26,7 @@ import { CipherStream } from "../streams/cipher_stream.ts";
 import { TransformIterator } from "../streams/iterate.ts";
 import { type ByteSource, openerOf } from "../streams/source.ts";
 import { checkSealOptions, checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
+import { checkReadOptions, READ_NAMES, type SealedReadOptions } from "./read_options.ts";
 import type { SealedReader } from "./reader.ts";
 import { rotatingFactory } from "./rotation.ts";
 import { sealFactory } from "./rules.ts";
@@ -50,6 +51,7 @@ export {
 export type { KeySource } from "./key_source.ts";
 export type { KeysetSealOptions, SealOptions, SealStreamOptions } from "./options.ts";
 export type { RangeReader, SealedStreamOptions } from "./range_reader.ts";
+export type { SealedReadOptions } from "./read_options.ts";
 export type { SealedReader } from "./reader.ts";
 export {
   type HttpHeaders,
@@ -60,6 +62,7 @@ export {
   type HttpSourceOptions,
 } from "../sources/http.ts";
 export type { RangeSource, SealedSource, SourceEnds, SourceReadOptions } from "./source.ts";
+export type { SealedVerification, VerifyOptions } from "./verify.ts";
 
 /**
  * A TransformStream that seals, as `SealStream` of `@kcapi/streams` does: it encrypts and authenticates.
@@ -173,7 +176,8 @@ export function unseal(options: SealOptions | KeysetSealOptions, source: ByteSou
  * Opens a sealed file for random access, as `openSealed()` of `@kcapi/streams` does.
  *
  * @param source A Blob or File, or an object with `size` and `read(start, end)`.
- * @param options The key, the associated data and the format that the file was sealed with. The signal closes the file.
+ * @param options The key, the associated data and the format that the file was sealed with. How to read
+ * the source. The signal closes the file.
  * @returns The open file.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
@@ -194,9 +198,10 @@ export function unseal(options: SealOptions | KeysetSealOptions, source: ByteSou
  */
 export async function openSealed(
   source: SealedSource,
-  options: SealOptions | KeysetSealOptions,
+  options: (SealOptions | KeysetSealOptions) & SealedReadOptions,
 ): Promise<SealedReader> {
-  const plans = checkUnsealOptions(options, WEBCRYPTO);
+  const readOptions = checkReadOptions(options);
+  const plans = checkUnsealOptions(options, WEBCRYPTO, READ_NAMES);
   const { openReader } = await import("./reader.ts"); // which a bundler may load only where it is used
-  return await openReader(source, plans);
+  return await openReader(source, plans, readOptions);
 }

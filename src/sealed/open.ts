@@ -8,6 +8,7 @@ import { KcapiError } from "../errors.ts";
 import { platformInfo } from "../runtime/mod.ts";
 import { ENGINES } from "./engines.ts";
 import { checkUnsealOptions, type KeysetSealOptions, type SealOptions } from "./options.ts";
+import { checkReadOptions, READ_NAMES, type SealedReadOptions } from "./read_options.ts";
 import { openReader, type SealedReader } from "./reader.ts";
 import type { SealedSource } from "./source.ts";
 
@@ -15,11 +16,15 @@ import type { SealedSource } from "./source.ts";
  * Opens a sealed file for random access.
  *
  * The promise resolves when the last segment is verified. So the size is authentic: a file that was truncated or
- * extended does not open. Other segments are verified when they are read.
+ * extended does not open, unless `allowDamage` is true. Other segments are verified when they are read.
+ *
+ * Opening takes one round trip to the source. Neighboring segments are read at once, and a large range has several
+ * reads under way. Small reads in sequence read each segment once.
  *
  * @param source A Blob (`Bun.file()`, `openAsBlob()` of Node), or an object with `size` and `read(start, end)`, as in
  * the second example. The second example works for files of any size.
- * @param options The key, the associated data and the format that the file was sealed with. The signal closes the file.
+ * @param options The key, the associated data and the format that the file was sealed with. How to read
+ * the source. The signal closes the file.
  * @returns The open file.
  * @throws {TypeError} If an argument is of a wrong type.
  * @throws {RangeError} If the key or a parameter of the format is of a wrong size.
@@ -70,10 +75,11 @@ import type { SealedSource } from "./source.ts";
  */
 export async function openSealed(
   source: SealedSource,
-  options: SealOptions | KeysetSealOptions,
+  options: (SealOptions | KeysetSealOptions) & SealedReadOptions,
 ): Promise<SealedReader> {
   try {
-    return await openReader(source, checkUnsealOptions(options, ENGINES));
+    const readOptions = checkReadOptions(options);
+    return await openReader(source, checkUnsealOptions(options, ENGINES, READ_NAMES), readOptions);
   } catch (error) {
     throw withSizeHint(source, error);
   }

@@ -136,14 +136,16 @@ export function checkSealOptions(options: SealOptions | KeysetSealOptions, engin
 /**
  * Checks and copies the options of an unsealing.
  *
+ * @param others The names of options that are checked elsewhere.
  * @returns A plan for each key, in the order in which they are tried.
  * @throws {TypeError} or {RangeError}, before anything is opened.
  */
 export function checkUnsealOptions(
   options: SealOptions | KeysetSealOptions,
   engines: Engines,
+  others: Readonly<Record<string, true>> = {},
 ): readonly [SealPlan, ...SealPlan[]] {
-  checkOptions("options", options, engines.optionNames);
+  checkOptions("options", options, { ...engines.optionNames, ...others });
   const { associatedData = new Uint8Array(0), signal, inPlace = false } = options;
   if (typeof inPlace !== "boolean") throw wrongType("inPlace", "a boolean", inPlace);
   const signals = signalsOf(signal);

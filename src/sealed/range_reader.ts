@@ -4,15 +4,18 @@
  * @module
  */
 
-import { onAbort, type WeakAbortListener } from "../abort.ts";
-import { type Bytes, toUint8Array, wrongType } from "../bytes.ts";
+import { type Bytes, wrongType } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Session } from "../executors/executor.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
-import { allocUnsafe } from "../runtime/web.ts";
-import { TimeSlice } from "../time_slice.ts";
 import type { SegmentSide } from "./format.ts";
+import { Lifetime } from "./lifetime.ts";
+import { partOf, ReadAhead, type ReadContext, type ReadPlan, Turns } from "./read_ahead.ts";
+import { type CheckedReadOptions, checkReadOptions } from "./read_options.ts";
+import { SealedReads } from "./sealed_reads.ts";
+import { SegmentCache } from "./segment_cache.ts";
+import { SegmentOpener } from "./segment_opener.ts";
 import { sliceOf } from "./slice.ts";
 import type { AnySource } from "./source.ts";
 
@@ -66,27 +69,13 @@ export class RangeReader implements Disposable {
    * file is closed.
    */
   async bytes(start?: number, end?: number): Promise<Uint8Array<ArrayBuffer>> {
-    const [from, to] = this.#range(start, end);
-    const reader = this.#reader;
-    reader.check();
-    reader.begin();
-    try {
-      const bytes = new Uint8Array(to - from);
-      const next = reader.pieces(from, to);
-      for (let at = 0; at < bytes.length;) {
-        const piece = await next();
-        bytes.set(piece, at);
-        at += piece.length;
-      }
-      return bytes;
-    } finally {
-      reader.end();
-    }
+    const [from, to] = sliceOf(this.size, start, end);
+    return await this.#reader.bytes(from, to);
   }
 
   /**
-   * Reads a range of the plaintext as a stream. Each read of the stream reads and verifies a segment. With a pool, the
-   * stream reads some batches of segments ahead.
+   * Reads a range of the plaintext as a stream. The first read of the source is small. If the stream is read on, the
+   * reads grow to `readSize`, and `readAhead` of them are under way. To cancel the stream ends them.
    *
    * If a function returns the stream, for example in a Response, do not open the file with `using`: that closes the
    * file when the function returns, before the stream is read. Let the stream close the file.
@@ -114,32 +103,14 @@ export class RangeReader implements Disposable {
     checkOptions("options", options, STREAM_NAMES);
     const { start, end, close = false } = options;
     if (typeof close !== "boolean") throw wrongType("close", "a boolean", close);
-    const [from, to] = this.#range(start, end);
-    const reader = this.#reader;
-    const next = reader.pieces(from, to);
-    let left = to - from;
-    reader.begin();
-    return new ReadableStream<Bytes>({
-      start: () => new Promise((resolve) => resolve(reader.check())),
-      async pull(controller) {
-        try {
-          if (left === 0) {
-            controller.close();
-            return reader.end(close);
-          }
-          const piece = await next();
-          left -= piece.length;
-          controller.enqueue(piece);
-        } catch (error) {
-          reader.end(close);
-          throw error;
-        }
-      },
-      cancel: () => reader.end(close),
-    }, { highWaterMark: 0 });
+    const [from, to] = sliceOf(this.size, start, end);
+    return this.#reader.stream(from, to, close);
   }
 
-  /** Zeroes the keys, and releases the cipher. Pending reads reject with KcapiError ECANCELED. */
+  /**
+   * Zeroes the keys and the segments that are kept, and releases the cipher. Pending reads reject with KcapiError
+   * ECANCELED.
+   */
   close(): void {
     this.#reader.close(new KcapiError("ECANCELED", "close", "the file was closed"), createClosedError());
   }
@@ -147,10 +118,6 @@ export class RangeReader implements Disposable {
   /** The same as {@linkcode close}. */
   [Symbol.dispose](): void {
     this.close();
-  }
-
-  #range(start: number | undefined, end: number | undefined): [from: number, to: number] {
-    return sliceOf(this.size, start, end);
   }
 }
 
@@ -175,38 +142,40 @@ interface Opened {
   readonly plaintextSize: number;
 }
 
-interface Decrypted {
-  readonly bytes: Bytes;
-  readonly error: unknown;
-}
+/** Bytes of the first read of a stream. */
+const FIRST_READ = 64 * 1024;
 
-/** Reads batches of segments from a source, and decrypts them in a session. */
+/** Calls of `bytes()` that follow one another read ahead this part of what they have read. */
+const SEQUENTIAL_PART = 1 / 16;
+
+/** What is behind a {@linkcode RangeReader}: it is made, reads what tells where the segments are, and is opened. */
 export class SegmentReader {
   readonly #source: AnySource;
-  /** Of the source, in bytes. */
-  readonly size: number;
-  readonly #listener: WeakAbortListener<SegmentReader> | undefined;
-  /** The reject functions of the calls that wait for the source or for a batch. */
-  readonly #waiting = new Set<(reason: unknown) => void>();
-  readonly #slice = new TimeSlice();
-  readonly #closing = new AbortController();
-  /** The next turn of the event loop, which all reads share. */
-  #turn: Promise<void> | undefined;
+  readonly #lifetime: Lifetime;
+  readonly #options: CheckedReadOptions;
+  readonly #turns = new Turns();
   #opened: Opened | undefined;
-  /** Streams and calls of `bytes()` that have not ended. */
+  #context: ReadContext | undefined;
+  /** Streams and calls that have not ended. */
   #uses = 0;
   #closesWhenUnused = false;
-  #closed: { readonly reason: unknown; readonly later: unknown } | undefined;
+  /** The end of the last call of `bytes()`, and the bytes of the calls that lead to it without a gap. */
+  #sequenceEnd = 0;
+  #sequenceLength = 0;
 
-  /** @param signals Each closes the reader. */
-  constructor(source: AnySource, signals: readonly AbortSignal[]) {
+  /**
+   * @param signals Each closes the reader.
+   * @param options How to read the source. By default, the defaults.
+   */
+  constructor(source: AnySource, signals: readonly AbortSignal[], options?: CheckedReadOptions) {
     this.#source = source;
-    this.size = source.size();
-    this.#listener = onAbort(signals, this, SegmentReader.#abort);
+    this.#lifetime = new Lifetime(signals);
+    this.#options = options ?? checkReadOptions({});
   }
 
-  static #abort(reader: SegmentReader, reason: unknown): void {
-    reader.close(reason);
+  /** Of the source, in bytes. */
+  get size(): number {
+    return this.#source.size!;
   }
 
   /** Set by {@linkcode open}. */
@@ -214,132 +183,159 @@ export class SegmentReader {
     return this.#opened!;
   }
 
+  /** Set by {@linkcode open}. */
+  get context(): ReadContext {
+    return this.#context!;
+  }
+
+  /** Reads the source, for an opening. */
+  async read(start: number, end: number): Promise<Bytes> {
+    this.#lifetime.check();
+    const bytes = await this.#lifetime.read((options) => this.#source.read(start, end, options));
+    // A source in memory answers within one turn of the event loop, and does so for any number of reads.
+    while (this.#turns.isDue) await this.wait(this.#turns.next());
+    return bytes;
+  }
+
+  /** Reads the first and the last bytes of the source, for an opening. */
+  async readEnds(head: number, tail: number): Promise<{ readonly head: Bytes; readonly tail: Bytes }> {
+    this.#lifetime.check();
+    return await this.#lifetime.read((options) => this.#source.readEnds(head, tail, options));
+  }
+
+  /** Waits for `answer` or for the reader to be closed. */
+  async wait<T>(answer: Promise<T>): Promise<T> {
+    return await this.#lifetime.wait(answer);
+  }
+
   /** @param opened Its session is closed with the reader. */
   open(opened: Opened): void {
+    const { session, stored, plaintext, segments, end } = opened;
+    const [source, lifetime] = [this.#source, this.#lifetime];
+    const { readSize, readAhead, cacheSize, allowDamage } = this.#options;
+    const cache = new SegmentCache(cacheSize);
+    // What may be read at once is enough for all batches that may run at once.
+    const batch = allowDamage ? 0 : Math.min(session.batchSize, (readAhead + 1) * readSize / session.limit);
     this.#opened = opened;
+    this.#context = {
+      source,
+      lifetime,
+      stored,
+      plaintext,
+      segments,
+      opener: new SegmentOpener(session, lifetime, segments, allowDamage),
+      reads: new SealedReads(source, lifetime, stored, end),
+      cache,
+      turns: this.#turns,
+      readSize,
+      readAhead,
+      batch: Math.max(1, plaintext.countOf(1, batch)),
+    };
+    lifetime.atClose(() => cache.close());
   }
 
-  /**
-   * Reads a range of the plaintext in chunks, in memory that the caller then owns. It keeps as many batches pending as
-   * the session allows: in this thread one batch of one segment.
-   */
-  pieces(from: number, to: number): () => Promise<Bytes> {
-    const { session, plaintext } = this.opened;
-    const most = Math.max(1, plaintext.countOf(1, session.batchSize));
-    const underWay: Promise<Decrypted>[] = [];
-    let next = plaintext.indexAt(from);
-    const end = plaintext.indexAt(to - 1) + 1;
-    let failure: { readonly error: unknown } | undefined;
-    const piece = async (index: number, count: number): Promise<Decrypted> => {
-      const start = plaintext.start(index);
-      const { bytes, error } = await this.decrypt(index, count);
-      const isWhole = start >= from && start + bytes.length <= to;
-      return { bytes: isWhole ? bytes : bytes.slice(Math.max(0, from - start), to - start), error };
-    };
-    return async () => {
-      while (next < end && underWay.length < session.limit && (underWay.length === 0 || session.hasRoom)) {
-        const count = Math.min(most, end - next);
-        const promise = piece(next, count);
-        promise.catch(() => {}); // reported when its turn comes
-        underWay.push(promise);
-        next += count;
+  async bytes(from: number, to: number): Promise<Bytes> {
+    const { cache } = this.context;
+    this.check();
+    this.begin();
+    const range = this.#range(from, to, { extra: this.#extraOf(from, to) });
+    try {
+      const bytes = new Uint8Array(to - from);
+      for (let at = 0; at < bytes.length;) {
+        const opened = await range.next();
+        const part = partOf(this.context, opened, from, to);
+        bytes.set(part, at);
+        at += part.length;
+        cache.release(opened);
+        if (opened.result.error !== undefined) throw opened.result.error;
       }
-      if (failure) throw failure.error;
-      const { bytes, error } = await underWay.shift()!;
-      if (error === undefined) return bytes;
-      if (bytes.length === 0) throw error;
-      failure = { error }; // reported after the verified bytes before it
       return bytes;
-    };
+    } finally {
+      range.cancel(undefined);
+      this.end();
+    }
   }
 
-  /** A stream or `bytes()` begins. */
+  stream(from: number, to: number, close: boolean): ReadableStream<Bytes> {
+    const { cache } = this.context;
+    const range = this.#range(from, to, { firstSize: FIRST_READ });
+    let left = to - from;
+    let failure: { readonly error: unknown } | undefined;
+    /** The next piece, in memory of its own. */
+    const next = async (): Promise<Bytes> => {
+      if (failure) throw failure.error;
+      const opened = await range.next();
+      const { bytes, error } = opened.result;
+      const part = partOf(this.context, opened, from, to);
+      const isGiven = part.length === bytes.length && cache.give(opened);
+      const piece = isGiven ? bytes : part.slice();
+      if (!isGiven) cache.release(opened);
+      if (error !== undefined) {
+        if (part.length === 0) throw error;
+        failure = { error }; // reported after the verified bytes before it
+      }
+      return piece;
+    };
+    const end = (reason?: unknown) => {
+      range.cancel(reason);
+      this.end(close);
+    };
+    this.begin();
+    return new ReadableStream<Bytes>({
+      start: () => new Promise((resolve) => resolve(this.check())),
+      async pull(controller) {
+        try {
+          if (left === 0) {
+            controller.close();
+            return end();
+          }
+          const piece = await next();
+          left -= piece.length;
+          controller.enqueue(piece);
+        } catch (error) {
+          end(error);
+          throw error;
+        }
+      },
+      cancel: end,
+    }, { highWaterMark: 0 });
+  }
+
+  /** Pending calls reject with `reason`, later ones with `later`. */
+  close(reason: unknown, later = reason): void {
+    this.#lifetime.close(reason, later);
+  }
+
+  /** @throws The reason, if the reader is closed. */
+  check(): void {
+    this.#lifetime.check();
+  }
+
+  /** A stream or another call begins. */
   begin(): void {
     this.#uses++;
   }
 
-  /** A stream or `bytes()` ends. The last one closes the reader if one of them requested that. */
+  /** A stream or another call ends. The last one closes the reader if one of the streams requested that. */
   end(close = false): void {
     this.#uses--;
     this.#closesWhenUnused ||= close;
     if (this.#closesWhenUnused && this.#uses === 0) this.close(createClosedError());
   }
 
-  /** Pending reads reject with `reason`, later ones with `later`. */
-  close(reason: unknown, later = reason): void {
-    if (this.#closed) return;
-    this.#closed = { reason, later };
-    this.#listener?.stop();
-    this.#opened?.session.close();
-    this.#closing.abort(reason);
-    for (const reject of this.#waiting) reject(reason);
+  #range(from: number, to: number, plan: Partial<ReadPlan>): ReadAhead {
+    const { plaintext } = this.context;
+    const end = plaintext.indexAt(to - 1) + 1;
+    const isLastPartial = Math.min(plaintext.start(end), this.opened.plaintextSize) !== to;
+    return new ReadAhead(this.context, { first: plaintext.indexAt(from), end, isLastPartial, ...plan });
   }
 
-  /** @throws The reason, if the reader is closed. */
-  check(): void {
-    if (this.#closed) throw this.#closed.later;
+  /** Bytes to read beyond a call of `bytes()`, so that calls in sequence need fewer and fewer reads. */
+  #extraOf(from: number, to: number): number {
+    if (from !== this.#sequenceEnd) this.#sequenceLength = 0;
+    const extra = this.#sequenceLength * SEQUENTIAL_PART;
+    this.#sequenceLength += to - from;
+    this.#sequenceEnd = to;
+    return Math.floor(extra);
   }
-
-  /** Reads and decrypts `count` segments. On EBADMSG, returns the plaintext of the segments before the bad one. */
-  async decrypt(index: number, count: number): Promise<Decrypted> {
-    const { session, stored, segments, end } = this.opened;
-    const input = await this.read(stored.start(index), Math.min(stored.start(index + count), end));
-    const list = [session.isSynchronous ? input : copyTo(session, input)];
-    const running = session.run(list, { index, isLast: index + count === segments }, false);
-    const { outputs, error } = running instanceof Promise ? await this.wait(running) : running;
-    const bytes = outputs[0] ?? new Uint8Array(0);
-    if (error === undefined || error instanceof KcapiError && error.code === "EBADMSG") return { bytes, error };
-    this.close(error); // the cipher may still have output of this read, which the next one would get
-    throw error;
-  }
-
-  /** Reads the source, and gives the event loop its turns. */
-  async read(start: number, end: number): Promise<Bytes> {
-    this.check();
-    const answer = await this.wait(this.#source.read(start, end, { signal: this.#closing.signal }));
-    // A source in memory answers within one turn of the event loop, and does so for any number of reads.
-    while (this.#slice.over) await this.wait(this.#takeTurn());
-    return this.#checkAnswer(answer, end - start);
-  }
-
-  #checkAnswer(answer: unknown, length: number): Bytes {
-    const bytes = toUint8Array("source", answer);
-    const size = this.#source.size();
-    // The source may have closed the file. Its keys are zero then, and anyone can seal data with a zero key.
-    if (this.#closed) throw this.#closed.reason;
-    if (size !== this.size) {
-      throw new KcapiError("EIO", "read", `the source had ${this.size} bytes when it was opened, and has ${size} now`);
-    }
-    if (bytes.length !== length) {
-      throw new KcapiError("EIO", "read", `the source was asked for ${length} bytes, and gave ${bytes.length}`);
-    }
-    return bytes;
-  }
-
-  #takeTurn(): Promise<void> {
-    return this.#turn ??= this.#slice.next().finally(() => this.#turn = undefined);
-  }
-
-  /** Waits for `answer` or for the reader to be closed: a source may never answer. */
-  async wait<T>(answer: Promise<T>): Promise<T> {
-    let give: ((reason: unknown) => void) | undefined;
-    const closed = new Promise<never>((_, reject) => give = reject);
-    this.#waiting.add(give!);
-    this.#listener?.retain(this);
-    try {
-      const value = await Promise.race([answer, closed]);
-      if (this.#closed) throw this.#closed.reason;
-      return value;
-    } finally {
-      this.#waiting.delete(give!);
-      if (this.#waiting.size === 0) this.#listener?.release();
-    }
-  }
-}
-
-/** Copies bytes of the source into memory that the session may own. */
-function copyTo({ memory }: Session, bytes: Bytes): Bytes {
-  const copy = memory?.acquire(bytes.length) ?? allocUnsafe(bytes.length);
-  copy.set(bytes);
-  return copy;
 }

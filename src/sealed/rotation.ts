@@ -9,8 +9,9 @@ import { type Bytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
-import { createBadMessageError, parseHeader, SegmentLayout } from "./format.ts";
+import { createBadMessageError, parseDamagedHeader, parseHeader, SegmentLayout } from "./format.ts";
 import type { SealPlan } from "./options.ts";
+import type { SegmentReader } from "./range_reader.ts";
 import { unsealFactory } from "./rules.ts";
 
 /** A stream that unseals with the first of several keys that fits. */
@@ -63,6 +64,43 @@ async function opensFirstSegment(plan: SealPlan, start: Bytes): Promise<boolean>
   } finally {
     session.close();
   }
+}
+
+/**
+ * Finds the plan whose key opens any segment of a file that may be damaged. The other keys are disposed of.
+ *
+ * @param head The bytes of the file's header, at least.
+ * @param reader Reads the file.
+ * @throws {KcapiError} EBADMSG if none fits.
+ */
+export async function choosePlanOfDamaged(
+  plans: readonly SealPlan[],
+  head: Bytes,
+  reader: SegmentReader,
+): Promise<SealPlan> {
+  const trials = plans.map((plan) => {
+    const layout = new SegmentLayout(plan.format);
+    const copy = { ...plan, key: plan.key.clone(), executor: undefined };
+    const session = plan.engines.open("unseal", copy, parseDamagedHeader(plan.format, head));
+    return { plan, layout, session, ...layout.measureDamaged(reader.size)! };
+  });
+  try {
+    for (let index = 0; index < Math.max(...trials.map(({ segments }) => segments)); index++) {
+      for (const { plan, layout, session, segments, end } of trials) {
+        if (index >= segments) continue;
+        const segment = await reader.read(layout.sealed.start(index), Math.min(layout.sealed.start(index + 1), end));
+        const { outputs, error } = await session.run([segment], { index, isLast: true }, false);
+        for (const output of outputs) output.fill(0);
+        if (error !== undefined && outputs.length === 0) continue;
+        dispose(plans.filter((other) => other !== plan));
+        return plan;
+      }
+    }
+  } finally {
+    for (const { session } of trials) session.close();
+  }
+  dispose(plans);
+  throw createBadMessageError();
 }
 
 function dispose(plans: readonly SealPlan[]): void {

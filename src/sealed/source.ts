@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type BytesLike, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { createBadMessageError } from "./format.ts";
 
@@ -59,38 +59,97 @@ export interface SourceEnds {
   readonly tail: BytesLike;
 }
 
-/** A source of any kind, with one interface. */
-export interface AnySource {
-  readonly size: () => number;
-  readonly read: (start: number, end: number, options: SourceReadOptions) => Promise<unknown>;
-  /** Reads the ends of a source that does not know its size. */
-  readonly learnSize: (head: number, options: SourceReadOptions) => Promise<void>;
+/** Checked {@linkcode SourceEnds}. */
+interface CheckedEnds {
+  readonly head: Bytes;
+  readonly tail: Bytes;
 }
 
+/** @throws {TypeError} If it is no source. */
 export function anySource(source: SealedSource): AnySource {
-  if (source instanceof Blob) {
+  return new AnySource(source);
+}
+
+/** Any source, whose answers are checked: their types, their lengths, and that the size stays the same. */
+export class AnySource {
+  readonly #source: RangeSource;
+  #size: number | undefined;
+
+  /** @throws {TypeError} If it is no source. */
+  constructor(source: SealedSource) {
+    this.#source = source instanceof Blob ? blobSource(source) : source;
+    if (typeof source !== "object" || source === null || typeof this.#source.read !== "function") {
+      throw new TypeError(
+        `"source" expected a Blob, or an object with size and read(start, end), got ${describe(source)}`,
+      );
+    }
+    const isUnknown = this.#source.size === undefined && typeof this.#source.readEnds === "function";
+    this.#size = isUnknown ? undefined : sizeOf(this.#source);
+  }
+
+  /** Undefined before {@linkcode readEnds}, if the source does not know it. */
+  get size(): number | undefined {
+    return this.#size;
+  }
+
+  /** @throws {KcapiError} EIO if the source has another size than at first. */
+  checkSize(): void {
+    const size = sizeOf(this.#source);
+    if (size === this.#size) return;
+    throw new KcapiError("EIO", "read", `the source had ${this.#size} bytes when it was opened, and has ${size} now`);
+  }
+
+  /** Reads the bytes from `start` to before `end`. */
+  async read(start: number, end: number, options: SourceReadOptions): Promise<Bytes> {
+    const bytes = toUint8Array("source", await this.#source.read(start, end, options));
+    this.checkSize();
+    return this.#checkLength(bytes, end - start);
+  }
+
+  /** Reads the first `head` and the last `tail` bytes: at once, and in one read if there are no others. */
+  async readEnds(head: number, tail: number, options: SourceReadOptions): Promise<CheckedEnds> {
+    const size = this.#size;
+    if (size === undefined) return await this.#learnSize(head, tail, options);
+    if (head + tail < size && tail > 0) {
+      const ends = [this.read(0, head, options), this.read(size - tail, size, options)] as const;
+      const [first, last] = await Promise.all(ends);
+      return { head: first, tail: last };
+    }
+    const all = await this.read(0, head + tail < size ? head : size, options);
+    return { head: all.subarray(0, head), tail: all.subarray(Math.max(0, all.length - tail)) };
+  }
+
+  /** Reads the beginning of a source that does not know its size. */
+  async learnSize(head: number, options: SourceReadOptions): Promise<void> {
+    if (this.#size === undefined) await this.#learnSize(head, 0, options);
+  }
+
+  async #learnSize(head: number, tail: number, options: SourceReadOptions): Promise<CheckedEnds> {
+    const ends = await this.#source.readEnds!(head, tail, options);
+    const size = this.#size = sizeOf(ends);
     return {
-      size: () => sizeOf(source),
-      read: (start, end) => source.slice(start, end).arrayBuffer(),
-      learnSize: () => Promise.resolve(),
+      head: this.#checkLength(toUint8Array("source", ends.head), Math.min(head, size)),
+      tail: this.#checkLength(toUint8Array("source", ends.tail), Math.min(tail, size)),
     };
   }
-  if (typeof source !== "object" || source === null || typeof source.read !== "function") {
-    throw new TypeError(
-      `"source" expected a Blob, or an object with size and read(start, end), got ${describe(source)}`,
-    );
+
+  #checkLength(bytes: Bytes, length: number): Bytes {
+    if (bytes.length === length) return bytes;
+    throw new KcapiError("EIO", "read", `the source was asked for ${length} bytes, and gave ${bytes.length}`);
   }
+}
+
+function blobSource(blob: Blob): RangeSource {
   return {
-    size: () => sizeOf(source),
-    read: async (start, end, options) => await source.read(start, end, options),
-    async learnSize(head, options) {
-      if (source.size === undefined && typeof source.readEnds === "function") await source.readEnds(head, 0, options);
+    get size() {
+      return blob.size;
     },
+    read: (start, end) => blob.slice(start, end).arrayBuffer(),
   };
 }
 
 /** A Blob may have no size: in Bun 1.4, that of `Bun.stdin` is Infinity, and that of a file on S3 is NaN. */
-function sizeOf({ size }: SealedSource): number {
+function sizeOf({ size }: Pick<RangeSource, "size">): number {
   if (Number.isSafeInteger(size) && size! >= 0) return size!;
   const got = typeof size === "number" ? size : describe(size);
   throw new TypeError(`"source" expected a size that is a number of bytes, got ${got}`);
