@@ -27,12 +27,36 @@ const MODES: Readonly<Record<string, string>> = {
 const ONE_KEY_SIZE: Readonly<Record<string, readonly [cipher: string, keySize: number, mode: string]>> = {
   "3des": ["des3_ede", 24, "cbc"],
   "bf": ["blowfish", 16, "cbc"],
+  "blowfish": ["blowfish", 16, "cbc"],
+  "cast": ["cast5", 16, "cbc"],
   "cast5": ["cast5", 16, "cbc"],
   "des3": ["des3_ede", 24, "cbc"],
   "des-ede3": ["des3_ede", 24, "ecb"], // OpenSSL's des-ede3 is ECB, its des3 CBC
+  "des": ["des", 8, "cbc"], // behind the names that begin with it
   "seed": ["seed", 16, "cbc"],
   "sm4": ["sm4", 16, "cbc"],
 };
+
+const UNSIZED = new RegExp(`^(${Object.keys(ONE_KEY_SIZE).join("|")})(?:-(\\w+))?$`);
+
+/** OpenSSL's full names, in which `*` is a mode. */
+const FULL_NAMES = [
+  ...["aes", "aria", "camellia"].flatMap((cipher) => [128, 192, 256].map((bits) => `${cipher}-${bits}-*`)),
+  ...["bf", "cast5", "des", "des-ede3", "seed", "sm4"].map((cipher) => `${cipher}-*`),
+];
+
+/** The ciphers that OpenSSL has in a mode, if it has not all of them. */
+const LIMITED: Readonly<Record<string, RegExp>> = { ctr: /^(?:aes|aria|camellia|sm4)\b/, xts: /^aes-(?:128|256)\b/ };
+
+/** OpenSSL's full names of a cipher of the kernel, one for each length of the key: `aes-128-cbc`, …  */
+export function opensslNames(algorithm: string): readonly string[] {
+  const modes = ["cbc", "cfb", "ctr", "ecb", "ofb", "xts"];
+  const all = FULL_NAMES.flatMap((name) =>
+    modes.filter((mode) => LIMITED[mode]?.test(name) ?? true).map((mode) => name.replace("*", mode))
+  );
+  const gcm = algorithm === "gcm(aes)" ? [128, 192, 256].map((bits) => `aes-${bits}-gcm`) : [];
+  return [...all, "chacha20"].filter((name) => namedCipher(name)?.algorithm === algorithm).concat(gcm);
+}
 
 /**
  * The cipher of an OpenSSL or WebCrypto name, in upper or lower case.
@@ -48,7 +72,9 @@ export function namedCipher(name: string): NamedCipher | undefined {
   // `aes256` is short for `aes-256-cbc`.
   const [, sized, bits, sizedMode = "cbc"] = /^(aes|aria|camellia)-?(128|192|256)(?:-([\w-]+))?$/.exec(lower) ?? [];
   if (sized) return inMode(sizedMode, sized, Number(bits) / 8);
-  const [, unsized, unsizedMode] = /^(3des|bf|cast5|des3|des-ede3|seed|sm4)(?:-(\w+))?$/.exec(lower) ?? [];
+  // Not in the kernel: 3DES with two keys, which is another length of the key, and others.
+  if (/^(?:des-ede|desx|idea|rc2|rc4)(?:-\w+)*$/.test(lower)) return inMode("none", lower, 0);
+  const [, unsized, unsizedMode] = UNSIZED.exec(lower) ?? [];
   if (!unsized) return undefined;
   const [cipher, keySize, mode] = ONE_KEY_SIZE[unsized]!;
   return inMode(unsizedMode ?? mode, cipher, keySize);

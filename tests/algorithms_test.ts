@@ -7,9 +7,9 @@ import { getCipherInfo, getCiphers } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { load } from "../ffi/mod.ts";
 import { CipherHandle, DecryptionStream, EncryptionStream, KcapiError } from "../mod.ts";
-import { type Kind, parseAlgorithm } from "../src/algorithms.ts";
+import { CIPHERS, type Kind, parseAlgorithm } from "../src/algorithms.ts";
 import { type Bytes, IovCursor } from "../src/bytes.ts";
-import { namedCipher } from "../src/cipher_names.ts";
+import { namedCipher, opensslNames } from "../src/cipher_names.ts";
 import type { Direction, Engine } from "../src/engines/engine.ts";
 import { chooseEngine, openEngine } from "../src/engines/mod.ts";
 import { userspaceNames } from "../src/engines/userspace.ts";
@@ -565,6 +565,21 @@ test("the names of node:crypto's ciphers stand for ciphers of the kernel with th
     assert(keySizes === undefined || keySizes.includes(keyLength), `${name}: ${keyLength}`);
     if (keySize !== undefined) assertEquals(keySize, keyLength, name);
     assertEquals(ivSize, name.endsWith("-ecb") ? 0 : ivLength, name); // Bun says 8 for bf-ecb
+  }
+});
+
+test("the names that OpenSSL is said to have for a cipher are names of OpenSSL", {
+  engine: "userspace",
+}, async () => {
+  const command = ["openssl", "list", "-cipher-algorithms", "-provider", "default", "-provider", "legacy"];
+  const theirs = new Set((await spawn(command)).stdout.toLowerCase().match(/[\w-]+/g));
+  const names = ["cbc", "cfb", "ctr", "ecb", "ofb", "xts", "gcm"]
+    .flatMap((mode) => Object.keys(CIPHERS).map((cipher) => `${mode}(${cipher})`))
+    .concat("chacha20").flatMap((algorithm) => opensslNames(algorithm).map((name) => [algorithm, name] as const));
+  assert(names.length > 60, `${names.length}`);
+  for (const [algorithm, name] of names) {
+    assert(theirs.has(name), name);
+    if (!name.endsWith("-gcm")) assertEquals(namedCipher(name)!.algorithm, algorithm);
   }
 });
 

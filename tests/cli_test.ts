@@ -3,6 +3,7 @@
  */
 import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
+import { createCipheriv, getCipherInfo, getCiphers } from "node:crypto";
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listCiphers, probe } from "../mod.ts";
@@ -154,6 +155,46 @@ test(
   },
 );
 
+test("encrypt takes the names that ciphers shows as node:crypto does, with a key of their length only", {
+  engine: "userspace",
+}, async () => {
+  const { at, plain } = await workspace(96);
+  const [json] = await runEach([["ciphers", "--json"]], tempDir());
+  const listed: { engines: string[]; opensslNames: string[] }[] = JSON.parse(json!.stdout);
+  const names = listed.filter(({ engines }) => engines.includes("userspace")).flatMap((each) => each.opensslNames);
+  const known = names.filter((name) => getCiphers().includes(name) && !/-(?:xts|gcm)$/.test(name));
+  assert(known.includes("aes-256-cbc") && known.includes("des-ede3-cbc"), known.join());
+  for (const name of known) {
+    const { keyLength, ivLength = 0 } = getCipherInfo(name)!;
+    const [key, iv] = [bytes(keyLength, 5), bytes(name.endsWith("-ecb") ? 0 : ivLength, 6)];
+    writeFileSync(at("key"), key);
+    const options = ["-c", name, "--key-file", at("key"), ...iv.length > 0 ? ["--iv", iv.toHex()] : []];
+    await run("encrypt", ...options, "-i", at("plain"), "-o", at("ours"));
+    const cipher = createCipheriv(name, key, iv.length > 0 ? iv : null);
+    assertEquals(readBytes(at("ours")), concat([cipher.update(plain), cipher.final()]), name);
+  }
+  writeFileSync(at("key"), bytes(16));
+  const [wrong, conflict] = await runEach([
+    ["encrypt", "-c", "aes-256-cbc", "--key-file", "key", "--iv", IV, "-i", "plain", "-o", "new"],
+    [
+      "encrypt",
+      "-c",
+      "aes-256-cbc",
+      "--key-bits",
+      "128",
+      "--passphrase-file",
+      "passphrase",
+      "-i",
+      "plain",
+      "-o",
+      "new",
+    ],
+  ], at(""));
+  assertEquals([wrong!.code, conflict!.code], [2, 2]);
+  assertStringIncludes(wrong!.stderr, "the key has 16 bytes, aes-256-cbc takes 32");
+  assertStringIncludes(conflict!.stderr, "aes-256-cbc takes a key of 256 bits, not of --key-bits 128");
+});
+
 test("data goes through descriptors that do not block", { engine: "userspace" }, async () => {
   const { at, plain } = await workspace(500_000);
   // Sets O_NONBLOCK on both ends, then is the tool; the neighbours are slow.
@@ -228,6 +269,7 @@ test("ciphers lists what the engines have: as a table, and as JSON", async () =>
   const rows = table!.stdout.split("\n").slice(1, -1).map((line) => line.trimEnd().split(/ {2,}/));
   assertEquals(rows.filter(([, , , , kernel, userspace]) => kernel !== "yes" && userspace !== "yes"), []);
   assertEquals(rows.map(([name]) => name), [...new Set(ciphers.map(({ name }) => name))]);
+  assertEquals(rows.find(([name]) => name === "ctr(aes)")!.at(-1), "aes-128-ctr aes-192-ctr aes-256-ctr");
   const [, use, keyBits, ivBits, ...engines] = rows.find(([name]) => name === "xts(aes)")!;
   assertEquals([use, keyBits, ivBits], ["sectors", "256-512", "128"]);
   assertEquals(engines.slice(0, 2), [engine === "kernel" ? "yes" : engines[0], "yes"]);

@@ -21,7 +21,10 @@ import { ciphers, doctor } from "./report.ts";
 import { speed } from "./speed.ts";
 
 const ENGINES = ["auto", "kernel", "userspace"];
-const USUAL_CIPHERS = ["cbc(aes)", "ctr(aes)", "xts(aes)", "ecb(aes)", "chacha20"];
+const USUAL_CIPHERS = [
+  ...["cbc(aes)", "ctr(aes)", "xts(aes)", "ecb(aes)", "chacha20"],
+  ...["aes-128-cbc", "aes-256-cbc", "aes-128-ctr", "aes-256-ctr", "des-ede3-cbc"],
+];
 
 const HELP: Option = { name: "help", short: "h", text: "show this help" };
 const JSON_OPTION: Option = { name: "json", text: "write JSON" };

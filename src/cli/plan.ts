@@ -36,9 +36,14 @@ export function planOf(args: Arguments): CryptPlan {
   if (sector !== undefined && !/^\d{1,20}$/.test(sector)) throw wrongUsage("--sector expects a whole number");
   const keyBits = args.integer("key-bits", 8, 8 * LONGEST_KEY);
   if (keyBits !== undefined && keyBits % 8 !== 0) throw wrongUsage("--key-bits expects a multiple of 8");
+  const name = args.get("cipher") ?? DEFAULT_CIPHER;
+  const { cipher, keySize = keyBits && keyBits / 8 } = cipherOf(name);
+  if (keyBits !== undefined && keySize !== keyBits / 8) {
+    throw wrongUsage(`${name} takes a key of ${8 * keySize!} bits, not of --key-bits ${keyBits}`);
+  }
   return {
-    keySize: keyBits && keyBits / 8,
-    ...cipherOf(args.get("cipher") ?? DEFAULT_CIPHER),
+    keySize,
+    cipher,
     engine: (args.get("engine") ?? "auto") as EngineChoice,
     padding: args.get("padding") as Padding | undefined,
     sectorSize: args.integer("sector-size", 1),
@@ -58,7 +63,7 @@ export function optionsOf(
 }
 
 /** The kernel's name of a cipher. OpenSSL's names, such as aes-256-ctr or des3, also imply the key's length. */
-function cipherOf(name: string): { cipher: string; keySize?: number } {
+export function cipherOf(name: string): { cipher: string; keySize?: number } {
   if (isAEAD(name)) {
     throw wrongUsage(`${name} is an AEAD, which also authenticates: use ${NAME} seal and unseal`);
   }

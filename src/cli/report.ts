@@ -5,6 +5,7 @@
  */
 
 import { type CipherInfo, listCiphers, probe } from "../../mod.ts";
+import { opensslNames } from "../cipher_names.ts";
 import type { Arguments } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { wrap } from "./text.ts";
@@ -20,7 +21,10 @@ export function ciphers(args: Arguments): Promise<number> {
   probe(); // makes the kernel load the usual modules, because /proc/crypto lists only loaded ones
   // Leaves out ciphers that no engine supports, such as ecb(cipher_null).
   const all = listCiphers().filter(({ engines }) => engines.length > 0);
-  if (args.has("json")) return print(`${JSON.stringify(all, undefined, 2)}\n`);
+  if (args.has("json")) {
+    const named = all.map((cipher) => ({ ...cipher, opensslNames: opensslNames(cipher.name) }));
+    return print(`${JSON.stringify(named, undefined, 2)}\n`);
+  }
   // The kernel uses the first implementation of a name.
   const rows = all.filter(({ name }, i) => all[i - 1]?.name !== name).map((cipher) => [
     cipher.name,
@@ -31,9 +35,15 @@ export function ciphers(args: Arguments): Promise<number> {
     String(8 * cipher.ivSize),
     cipher.engines.includes("kernel") ? "yes" : "-",
     cipher.engines.includes("userspace") ? "yes" : "-",
-    cipher.driver ?? "",
+    cipher.driver ?? "-",
+    opensslNames(cipher.name).join(" "),
   ]);
-  return print(table([["CIPHER", "USE", "KEY BITS", "IV BITS", "KERNEL", "USERSPACE", "KERNEL'S DRIVER"], ...rows]));
+  return print(
+    table([
+      ["CIPHER", "USE", "KEY BITS", "IV BITS", "KERNEL", "USERSPACE", "KERNEL'S DRIVER", "OPENSSL'S NAMES"],
+      ...rows,
+    ]),
+  );
 }
 
 function table(rows: readonly (readonly string[])[]): string {

@@ -8,7 +8,7 @@ import { encrypt } from "../../mod.ts";
 import { type Arguments, wholeNumber } from "./arguments.ts";
 import { print } from "./descriptors.ts";
 import { codeOf, wrongUsage } from "./failures.ts";
-import { type CryptPlan, optionsOf, sizesOf } from "./plan.ts";
+import { cipherOf, type CryptPlan, optionsOf, sizesOf } from "./plan.ts";
 import { process } from "./process.ts";
 
 export const DEFAULT_SIZES = ["4096", "65536", "1048576"];
@@ -51,24 +51,25 @@ async function measure(
   what: Pick<Measurement, "cipher" | "size" | "engine">,
   time: number,
 ): Promise<Measurement> {
-  const { cipher, size, engine } = what;
+  const { size, engine } = what;
   const chunk = crypto.getRandomValues(new Uint8Array(Math.min(size, 65536)));
   const memory = new Uint8Array(size);
   for (let offset = 0; offset < size; offset += chunk.length) memory.set(chunk.subarray(0, size - offset), offset);
-  const isSectors = /^(?:xts|essiv|adiantum|hctr2)\b/.test(cipher);
-  const plan: CryptPlan = {
-    cipher,
-    keySize: undefined,
-    engine,
-    padding: undefined,
-    sectorSize: isSectors ? 4096 : undefined,
-    sector: undefined,
-    ivLargeSectors: false,
-    position: undefined,
-    counterBits: undefined,
-    inPlace: true,
-  };
   try {
+    const { cipher, keySize: namedSize } = cipherOf(what.cipher);
+    const isSectors = /^(?:xts|essiv|adiantum|hctr2)\b/.test(cipher);
+    const plan: CryptPlan = {
+      cipher,
+      keySize: namedSize,
+      engine,
+      padding: undefined,
+      sectorSize: isSectors ? 4096 : undefined,
+      sector: undefined,
+      ivLargeSectors: false,
+      position: undefined,
+      counterBits: undefined,
+      inPlace: true,
+    };
     const { keySize, ivSize } = sizesOf(plan);
     const key = crypto.getRandomValues(new Uint8Array(keySize));
     const iv = ivSize > 0 ? crypto.getRandomValues(new Uint8Array(ivSize)) : undefined;
