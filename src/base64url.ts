@@ -7,7 +7,7 @@
 import type { Bytes } from "./bytes.ts";
 
 /** Bytes as base64url without padding. */
-function toBase64Url(bytes: Uint8Array): string {
+export function toBase64Url(bytes: Uint8Array): string {
   return toBase64(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 

@@ -67,6 +67,34 @@ test("the passphrase prompt has no echo, asks twice to encrypt, and can be edite
   assertEquals(readBytes(at("back")), plain);
 });
 
+test("seal and rewrap ask twice for a new passphrase, and unseal and rewrap once for the old one", {
+  engine: "userspace",
+  needs: TERMINALS,
+}, async () => {
+  const { at, plain } = await workspace(1000);
+  const commands: [command: string, prompts: [prompt: string, answer: string][]][] = [
+    ["seal --passphrase -i plain -o sealed", [["Passphrase: ", "one"], ["The same again: ", "two"]]],
+    ["seal --passphrase -i plain -o sealed", [["Passphrase: ", "one"], ["The same again: ", "one"]]],
+    ["rewrap --passphrase --new-passphrase -i sealed -o sealed", [
+      ["Passphrase: ", "one"],
+      ["New passphrase: ", "two"],
+      ["The same again: ", "two"],
+    ]],
+    ["unseal --passphrase -i sealed -o back", [["Passphrase: ", "two"]]],
+  ];
+  for (const [i, [command, prompts]] of commands.entries()) {
+    const terminal = new Terminal(`${toolInShell} ${command}; echo "code $?"`, at(""));
+    for (const [prompt, answer] of prompts) {
+      await terminal.expect(prompt);
+      terminal.type(`${answer}\r`);
+    }
+    await terminal.expect(i === 0 ? "code 2" : "code 0");
+    await terminal.end();
+    assert(!/one|two/.test(terminal.shown), terminal.shown);
+  }
+  assertEquals(readBytes(at("back")), plain);
+});
+
 test(
   "control characters and arrow keys do not become part of a passphrase",
   { engine: "userspace", needs: TERMINALS },

@@ -23,25 +23,32 @@ export interface Option {
   readonly otherBytes?: string;
 }
 
+export interface Operand {
+  /** The name in the help. Shells complete FILE as a file name. */
+  readonly name: string;
+  readonly choices?: readonly string[];
+  readonly isOptional?: boolean;
+}
+
 export interface Command {
   readonly name: string;
   readonly summary: string;
   readonly text?: string;
-  /** An optional argument that is no option: its name in the help, and its choices. */
-  readonly operand?: { readonly name: string; readonly choices: readonly string[] };
+  /** The arguments that are no options, in their order. */
+  readonly operands?: readonly Operand[];
   readonly options: readonly Option[];
   /** Returns the exit code. */
   readonly run: (args: Arguments) => number | Promise<number>;
 }
 
-/** The options and the operand of a command line. */
+/** The options and the operands of a command line. */
 export class Arguments {
   readonly #values: ReadonlyMap<string, readonly string[]>;
-  readonly operand: string | undefined;
+  readonly operands: readonly string[];
 
-  constructor(values: ReadonlyMap<string, readonly string[]>, operand?: string) {
+  constructor(values: ReadonlyMap<string, readonly string[]>, operands: readonly string[]) {
     this.#values = values;
-    this.operand = operand;
+    this.operands = operands;
   }
 
   has(name: string): boolean {
@@ -80,17 +87,17 @@ export function fromHex(name: string, hex: string): Bytes {
   return Uint8Array.from(hex.match(/../g) ?? [], (digits) => parseInt(digits, 16));
 }
 
-export function parse({ name, options, operand }: Command, words: readonly string[]): Arguments {
+export function parse({ name, options, operands = [] }: Command, args: readonly string[]): Arguments {
   let tokens;
   try {
     ({ tokens } = parseArgs({
-      args: [...words],
+      args: [...args],
       options: Object.fromEntries(options.map(({ name, short, value }) => [name, {
         type: value ? "string" as const : "boolean" as const,
         ...(short ? { short } : {}),
       }])),
       tokens: true,
-      allowPositionals: operand !== undefined,
+      allowPositionals: operands.length > 0,
     }));
   } catch (error) {
     throw wrongUsage(`${problemOf(error, options)} (see ${NAME} ${name} --help)`);
@@ -109,9 +116,25 @@ export function parse({ name, options, operand }: Command, words: readonly strin
     }
     values.set(option.name, [...earlier ?? [], value]);
   }
-  const operands = tokens.flatMap((token) => token.kind === "positional" ? [token.value] : []);
-  if (operands.length > 1) throw wrongUsage(`more than one ${operand!.name} (see ${NAME} ${name} --help)`);
-  return new Arguments(values, operands[0]);
+  const words = tokens.flatMap((token) => token.kind === "positional" ? [token.value] : []);
+  // Who asks for help may leave out anything.
+  if (!values.has("help")) checkOperands(name, operands, words);
+  return new Arguments(values, words);
+}
+
+function checkOperands(command: string, operands: readonly Operand[], words: readonly string[]): void {
+  const see = `(see ${NAME} ${command} --help)`;
+  if (words.length > operands.length) {
+    throw wrongUsage(`more than ${operands.map(({ name }) => `one ${name}`).join(", ")} ${see}`);
+  }
+  for (const [i, { name, choices, isOptional }] of operands.entries()) {
+    const word = words[i];
+    if (word === undefined && !isOptional) throw wrongUsage(`no ${name} ${see}`);
+    if (word?.includes("\ufffd")) throw wrongUsage(`${name} expects UTF-8`);
+    if (word !== undefined && choices && !choices.includes(word)) {
+      throw wrongUsage(`${unknown(name.toLowerCase(), word, choices)} ${see}`);
+    }
+  }
 }
 
 /**

@@ -13,10 +13,14 @@ import { completions, SHELLS } from "./completions.ts";
 import { crypt } from "./crypt.ts";
 import { print } from "./descriptors.ts";
 import { wrongUsage } from "./failures.ts";
+import { recipients, rewrap } from "./envelope.ts";
 import { help, overview } from "./help.ts";
+import { KEY_TYPES, keygen } from "./keygen.ts";
+import { keyset, KEYSET_ACTIONS } from "./keysets.ts";
 import { manual } from "./manual.ts";
+import { DEFAULT_ENVELOPE_FORMAT } from "../envelope/header.ts";
 import { DEFAULT_FORMAT, FORMAT_NAMES } from "../sealed/format.ts";
-import { keygen, sealFile, unsealFile } from "./seal.ts";
+import { sealFile, unsealFile } from "./seal.ts";
 import { ciphers, doctor } from "./report.ts";
 import { speed } from "./speed.ts";
 
@@ -117,12 +121,41 @@ const CRYPT_OPTIONS: readonly Option[] = [
   HELP,
 ];
 
+const FORMAT: Option = {
+  name: "format",
+  value: "FORMAT",
+  choices: FORMAT_NAMES,
+  text: `the name of the format in Tink (default: ${DEFAULT_FORMAT})`,
+};
+const RECIPIENT: Option = {
+  name: "recipient",
+  value: "FILE",
+  many: true,
+  text: "wrap the file's key for the public key in FILE (JWK, JWK set or PEM; or a symmetric JWK); may be repeated",
+};
+const IDENTITY: Option = {
+  name: "identity",
+  value: "FILE",
+  many: true,
+  text: "unwrap the file's key by the private key in FILE (JWK, JWK set or PEM; or a symmetric JWK); may be repeated",
+};
+
+/** The options for a passphrase. */
+function passphraseOptions(what: string, prefix = ""): readonly Option[] {
+  return [
+    { name: `${prefix}passphrase`, text: `${what}: the terminal asks for it` },
+    { name: `${prefix}passphrase-file`, value: "FILE", text: `${what}: the first line of FILE` },
+    { name: `${prefix}passphrase-fd`, value: "N", text: `${what}: the first line of descriptor N` },
+  ];
+}
+
 const SEAL_OPTIONS: readonly Option[] = [
   IN,
   OUT,
   NO_CLOBBER,
-  KEY_FILE,
+  { ...KEY_FILE, many: true, text: `${KEY_FILE.text}; may be repeated: seal uses the first, unseal tries each` },
   KEY_FD,
+  { name: "keyset", value: "FILE", text: "the keys: the Tink keyset in FILE (JSON), with their formats" },
   {
     name: "associated-data",
     value: "TEXT",
@@ -131,18 +164,18 @@ const SEAL_OPTIONS: readonly Option[] = [
   },
   { name: "associated-data-file", value: "FILE", text: "the same: all bytes of FILE, as they are" },
   {
-    name: "format",
-    value: "FORMAT",
-    choices: FORMAT_NAMES,
-    text: `the name of the format in Tink; not stored (default: ${DEFAULT_FORMAT})`,
+    ...FORMAT,
+    text: `the name of the format in Tink (default: ${DEFAULT_FORMAT}, for recipients ${DEFAULT_ENVELOPE_FORMAT}); ` +
+      "stored only for recipients",
   },
   ENGINE,
   QUIET,
 ];
 
 const SEAL_TEXT =
-  "The key has at least 32 bytes; keygen makes one. It can be used for any number of files. The format is " +
-  "Tink's streaming AEAD (AES-CTR-HMAC or AES-GCM-HKDF).";
+  "A key has at least 32 bytes; keygen makes one. It can be used for any number of files. The format is " +
+  "Tink's streaming AEAD (AES-CTR-HMAC or AES-GCM-HKDF). For recipients and passphrases, the file has a random key of " +
+  "its own in its header, wrapped for each of them (JWE): any one of them opens it. They need the package jose.";
 
 const SECRETS_TEXT =
   `Without a key or passphrase option, the terminal asks for the passphrase. A passphrase gives OpenSSL's format ` +
@@ -154,17 +187,19 @@ const COMMANDS: readonly Command[] = [
     name: "seal",
     summary: "encrypts and authenticates a file or standard input",
     text: SEAL_TEXT,
-    options: [...SEAL_OPTIONS, HELP],
+    options: [...SEAL_OPTIONS, RECIPIENT, ...passphraseOptions("wrap the file's key for a passphrase"), HELP],
     run: sealFile,
   },
   {
     name: "unseal",
     summary: "verifies and decrypts a sealed file",
     text:
-      `${SEAL_TEXT} Exits with 3 if the data is damaged or cut short. An output file then does not appear; what was ` +
+      `${SEAL_TEXT} The first line of the file tells which of the given keys it needs. Exits with 3 if the data is damaged or cut short. An output file then does not appear; what was ` +
       "written to standard output is authentic, but not complete.",
     options: [
       ...SEAL_OPTIONS,
+      IDENTITY,
+      ...passphraseOptions("unwrap the file's key by a passphrase"),
       {
         name: "range",
         value: "A-B",
@@ -178,10 +213,18 @@ const COMMANDS: readonly Command[] = [
   },
   {
     name: "keygen",
-    summary: "makes a random key",
-    text: "Only the user can read the file. An existing file is never replaced.",
+    summary: "makes a random key, a key pair or a keyset",
+    text: "Only the user can read the file. An existing file is never replaced. The public part of a key pair is " +
+      "printed: give it to whoever seals for you.",
     options: [
-      { name: "bits", value: "N", text: "the length (default: 256)" },
+      {
+        name: "type",
+        value: "TYPE",
+        choices: KEY_TYPES,
+        text: "aes (symmetric) or x25519 (key pair) for recipients, as a JWK; or tink, a keyset (default: plain bytes)",
+      },
+      { name: "bits", value: "N", text: "the length of plain bytes (default: 256)" },
+      { ...FORMAT, text: `tink: the format of the first key (default: ${DEFAULT_FORMAT})` },
       {
         name: "out",
         short: "o",
@@ -193,10 +236,55 @@ const COMMANDS: readonly Command[] = [
     run: keygen,
   },
   {
+    name: "keyset",
+    summary: "makes and changes a Tink keyset",
+    text:
+      "create makes FILE with one key. add adds a key, which seals once it is promoted; both print its ID. promote " +
+      "makes a key the one that seals. disable, enable and remove change which keys open. list shows them. To rotate: " +
+      "add, give the keyset to all readers, promote. Seal with --keyset FILE.",
+    operands: [
+      { name: "ACTION", choices: KEYSET_ACTIONS },
+      { name: "FILE" },
+      { name: "ID", isOptional: true },
+    ],
+    options: [
+      { ...FORMAT, text: `create, add: the format of the new key (default: ${DEFAULT_FORMAT})` },
+      { name: "json", text: "list: write JSON" },
+      HELP,
+    ],
+    run: keyset,
+  },
+  {
+    name: "recipients",
+    summary: "shows for whom the key of a sealed file is wrapped",
+    text: "No key is needed, and nothing is authenticated.",
+    operands: [{ name: "FILE" }],
+    options: [JSON_OPTION, HELP],
+    run: recipients,
+  },
+  {
+    name: "rewrap",
+    summary: "wraps the key of a sealed file for other recipients",
+    text: "The data and its key stay as they are: whoever could open the old file and kept its key can open the new " +
+      "one. --in and --out may be the same file, which is then replaced as a whole.",
+    options: [
+      IN,
+      OUT,
+      NO_CLOBBER,
+      IDENTITY,
+      ...passphraseOptions("unwrap the file's key by a passphrase"),
+      RECIPIENT,
+      ...passphraseOptions("wrap the file's key for a new passphrase", "new-"),
+      QUIET,
+      HELP,
+    ],
+    run: rewrap,
+  },
+  {
     name: "encrypt",
     summary: "encrypts a file or standard input",
-    text: "For new data use seal, which also detects changes. encrypt is for data that other programs read, and for " +
-      `disks. ${SECRETS_TEXT}`,
+    text: "For new data use seal, which also detects changes, and takes passphrases and public keys, too. encrypt is " +
+      `for data that other programs read, and for disks. ${SECRETS_TEXT}`,
     options: CRYPT_OPTIONS,
     run: (args) => crypt("encrypt", args),
   },
@@ -266,14 +354,15 @@ const COMMANDS: readonly Command[] = [
   {
     name: "help",
     summary: "shows the help, or that of a command",
-    operand: {
+    operands: [{
       name: "COMMAND",
+      isOptional: true,
       get choices() {
         return COMMANDS.map(({ name }) => name);
       },
-    },
+    }],
     options: [HELP],
-    run: (args) => print(args.operand === undefined ? overview(COMMANDS) : help(commandOf(args.operand))),
+    run: ({ operands: [name] }) => print(name === undefined ? overview(COMMANDS) : help(commandOf(name))),
   },
   {
     name: "version",

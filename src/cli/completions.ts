@@ -34,12 +34,14 @@ function bash(commands: readonly Command[]): string {
     const words = option.choices.map((choice) => `'${choice}'`).join(" ");
     return `    ${names(option)}) choices=(${words}) ;;`;
   });
-  const cases = commands.map(({ name, options, operand }) =>
-    `    ${name}) options='${[...operand?.choices ?? [], words(options)].join(" ")}' ;;`
-  );
+  const cases = commands.map(({ name, options, operands = [] }) => {
+    const choices = operands.flatMap(({ choices = [] }) => choices);
+    const isFile = operands.some(({ name }) => name === "FILE");
+    return `    ${name}) options='${[...choices, words(options)].join(" ")}'${isFile ? " files=1" : ""} ;;`;
+  });
   return `# bash completions for ${NAME}: source this
 _kcapi_streams() {
-  local word=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} choices=() choice options
+  local word=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} choices=() choice options files=0
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
     mapfile -t COMPREPLY < <(compgen -W '${commands.map(({ name }) => name).join(" ")} --help --version' -- "$word")
@@ -58,7 +60,8 @@ ${values.join("\n")}
 ${cases.join("\n")}
     *) return ;;
   esac
-  mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+  ((files)) && compopt -o filenames
+  mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word"; ((files)) && compgen -f -- "$word")
 }
 complete -F _kcapi_streams ${NAME}
 `;
@@ -79,9 +82,12 @@ function zsh(commands: readonly Command[]): string {
     return names.map((each) => quote(`${others}${each}[${escape(text)}]${value(option)}`)).join(" ");
   };
   const list = commands.map(({ name, summary }) => quote(`${name}:${escape(summary)}`)).join(" ");
-  const cases = commands.map(({ name, options, operand }) => {
+  const cases = commands.map(({ name, options, operands = [] }) => {
     const specs = options.map(argument);
-    if (operand) specs.push(quote(`1:${operand.name}:(${operand.choices.map(escape).join(" ")})`));
+    for (const [i, { name, choices }] of operands.entries()) {
+      const action = choices ? `(${choices.map(escape).join(" ")})` : name === "FILE" ? "_files" : " ";
+      specs.push(quote(`${i + 1}:${name}:${action}`));
+    }
     return `    ${name}) _arguments ${specs.join(" \\\n      ")} ;;`;
   });
   return `#compdef ${NAME}
@@ -115,11 +121,13 @@ function fish(commands: readonly Command[]): string {
     `# fish completions for ${NAME}: source this`,
     `complete -c ${NAME} -f`,
     ...["help", "version"].map((name) => `complete -c ${NAME} -n __fish_use_subcommand -l ${name}`),
-    ...commands.flatMap(({ name, summary, options, operand }) => [
+    ...commands.flatMap(({ name, summary, options, operands = [] }) => [
       `complete -c ${NAME} -n __fish_use_subcommand -a ${name} -d ${escape(summary)}`,
-      ...operand
-        ? [`complete -c ${NAME} -n '__fish_seen_subcommand_from ${name}' -a ${escape(operand.choices.join(" "))}`]
-        : [],
+      ...operands.filter(({ name, choices }) => choices || name === "FILE").map(({ choices }) =>
+        `complete -c ${NAME} -n '__fish_seen_subcommand_from ${name}' ${
+          choices ? `-a ${escape(choices.join(" "))}` : "-F"
+        }`
+      ),
       ...options.map((option) => line(name, option)),
     ]),
     "",

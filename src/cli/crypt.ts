@@ -25,13 +25,13 @@ export async function crypt(direction: CryptDirection, args: Arguments): Promise
   const kernelKey = kernelKeyOf(args);
   const secret = kernelKey ? undefined : await readSecret(args, direction === "encrypt");
   const format = secret?.kind === "passphrase" ? formatOf(args, plan) : undefined;
-  const input = await openInput(args.file("in"), secret);
+  const secrets = secret ? [secret] : [];
+  const input = await openInput(args.file("in"), secrets);
   const { header = NOTHING, headerSize = 0, isBase64 = base64, ciphertext, ...options } = format
     ? await keyingFromPassphrase(direction, plan, secret!.bytes, format, input, base64)
     : keyingFromKey(args, plan, kernelKey ?? secret!.bytes);
-  const protectedFiles = { input: input.stats, ...(secret?.stats && { [secret.kind]: secret.stats }) };
   // New ciphertext gets the permissions of the umask, new plaintext is readable for the user alone.
-  const output = await openOutput(args, protectedFiles, direction === "encrypt" ? 0o666 : 0o600);
+  const output = await openOutput(args, [input, ...secrets], direction === "encrypt" ? 0o666 : 0o600);
   const chunks = chunksOf(input, output.free);
   const all = { ...optionsOf(plan), ...options };
   const pieces = asUsage(() =>

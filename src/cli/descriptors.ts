@@ -132,15 +132,24 @@ export function printError(text: string): void {
   }
 }
 
+/** What takes back that the end of the tool closes a descriptor. */
+const leftOpen = new Map<number, () => void>();
+
 /** Opens a file. Asynchronous, because opening a named pipe waits for its other end. */
 export async function openFile(path: string, flags: "r" | "w"): Promise<number> {
   try {
     const fd = await promisify(fs.open)(path, flags);
-    atEnd(() => fs.closeSync(fd));
+    leftOpen.set(fd, atEnd(() => fs.closeSync(fd)));
     return fd;
   } catch (error) {
     throw fileFailure(`cannot open ${path}`, error);
   }
+}
+
+/** Closes what {@linkcode openFile} opened. */
+export function closeFile(fd: number): void {
+  leftOpen.get(fd)?.();
+  fs.closeSync(fd);
 }
 
 /** Whether two descriptors are of the same file, pipe or block device. */

@@ -54,6 +54,10 @@ export function failureOf(error: unknown): Failure {
         "the data does not verify: wrong key, associated data or format, or it is damaged or cut short",
       );
     }
+    // What a header says is wrong, or that no identity fits.
+    if (error.operation === "open" && (error.code === "EBADMSG" || error.code === "EKEYREJECTED")) {
+      return new Failure(3, [error.detail, error.hint].filter(Boolean).join(": "));
+    }
     return error.code === "EBADMSG"
       ? new Failure(3, "the data does not decrypt: wrong key or passphrase, or it is damaged or cut short")
       : new Failure(4, error.message);

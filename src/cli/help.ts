@@ -5,12 +5,17 @@
  */
 
 import { NAME } from "./about.ts";
-import type { Command, Option } from "./arguments.ts";
+import type { Command, Operand, Option } from "./arguments.ts";
 import { EXIT_CODES } from "./failures.ts";
 import { list, wrap } from "./text.ts";
 
 function termOf({ name, short, value }: Option): string {
   return `${short ? `-${short}, ` : "    "}--${name}${value ? ` ${value}` : ""}`;
+}
+
+/** The operands as a synopsis has them. */
+export function usageOf(operands: readonly Operand[]): string {
+  return operands.map(({ name, isOptional }) => isOptional ? ` [${name}]` : ` ${name}`).join("");
 }
 
 export const PURPOSE =
@@ -34,9 +39,9 @@ export function overview(commands: readonly Command[]): string {
   ].join("\n");
 }
 
-export function help({ name, summary, text, operand, options }: Command): string {
+export function help({ name, summary, text, operands = [], options }: Command): string {
   return [
-    `Usage: ${NAME} ${name} [OPTION…]${operand ? ` [${operand.name}]` : ""}`,
+    `Usage: ${NAME} ${name} [OPTION…]${usageOf(operands)}`,
     "",
     ...wrap(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}.`, ""),
     ...(text ? ["", ...wrap(text, "")] : []),

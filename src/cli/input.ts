@@ -11,17 +11,18 @@ import { Failure, fileFailure } from "./failures.ts";
 import type { SecretInput } from "./secrets.ts";
 
 export interface Input {
+  readonly kind: "input";
   readonly fd: number;
   readonly name: string;
   readonly stats: fs.BigIntStats;
   /** Its length in bytes; undefined for what is no file. */
   readonly size: number | undefined;
-  /** The first byte, once it has been read. */
-  firstByte?: number | undefined;
+  /** Bytes that were read from its start, and are still to be processed. */
+  ahead: Bytes;
 }
 
-/** Opens the input, which must not be the file or pipe of the secret. */
-export async function openInput(path: string | undefined, secret?: SecretInput): Promise<Input> {
+/** Opens the input, which must not be the file or pipe of a secret. */
+export async function openInput(path: string | undefined, secrets: readonly SecretInput[]): Promise<Input> {
   const name = path ?? "standard input";
   const fd = path === undefined ? 0 : await openFile(path, "r");
   let stats;
@@ -31,10 +32,20 @@ export async function openInput(path: string | undefined, secret?: SecretInput):
     throw fileFailure(`cannot read ${name}`, error);
   }
   if (stats.isDirectory()) throw new Failure(1, `cannot read ${name}: it is a directory`);
-  if (secret?.stats && isSameFile(secret.stats, stats)) {
-    throw new Failure(1, `cannot read ${name}: it is the ${secret.kind}`);
+  for (const { kind, stats: other } of secrets) {
+    if (other && isSameFile(other, stats)) throw new Failure(1, `cannot read ${name}: it is the ${kind}`);
   }
-  return { fd, name, stats, size: stats.isFile() ? Number(stats.size) : undefined };
+  const size = stats.isFile() ? Number(stats.size) : undefined;
+  return { kind: "input", fd, name, stats, size, ahead: new Uint8Array(0) };
+}
+
+/** Reads the input: until the buffer is full or the input ends, with `atOnce` once. */
+export async function readInput({ fd, name }: Input, buffer: Bytes, atOnce = false): Promise<Bytes> {
+  try {
+    return await fill(fd, buffer, atOnce);
+  } catch (error) {
+    throw fileFailure(`cannot read ${name}`, error);
+  }
 }
 
 /** Bytes of a buffer, into which input is read and in which it becomes output. */
@@ -47,20 +58,18 @@ const CHUNK = 1 << 20;
 export async function* chunksOf(input: Input, free: (memory: ArrayBuffer) => Promise<void>): AsyncGenerator<Bytes> {
   const buffers = [0, 1, 2].map(() => new Uint8Array(CHUNK));
   const read = (buffer: Bytes) => {
-    const reading = fill(input.fd, buffer, true);
+    const reading = readInput(input, buffer, true);
     reading.catch(() => {}); // awaited below, unless the tool fails first
     return reading;
   };
-  let next = read(buffers[0]!);
+  const { ahead } = input;
+  const [first] = buffers as [Bytes];
+  first.set(ahead);
+  let next = read(first.subarray(ahead.length)).then(({ length }) => first.subarray(0, ahead.length + length));
+  next.catch(() => {});
   for (let turn = 1;; turn = (turn + 1) % buffers.length) {
-    let chunk;
-    try {
-      chunk = await next;
-    } catch (error) {
-      throw fileFailure(`cannot read ${input.name}`, error);
-    }
+    const chunk = await next;
     if (chunk.length === 0) return;
-    input.firstByte ??= chunk[0]!;
     await free(buffers[turn]!.buffer);
     next = read(buffers[turn]!);
     yield chunk;

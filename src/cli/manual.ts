@@ -8,7 +8,7 @@ import { DEFAULT_ITERATIONS } from "./openssl.ts";
 import { NAME, VERSION } from "./about.ts";
 import type { Command, Option } from "./arguments.ts";
 import { EXIT_CODES } from "./failures.ts";
-import { PURPOSE } from "./help.ts";
+import { PURPOSE, usageOf } from "./help.ts";
 
 /** Escapes text for roff: special characters, and lines that look like a request. */
 function roff(text: string): string {
@@ -20,8 +20,8 @@ export function manual(commands: readonly Command[]): string {
     `.TP\n${short ? `\\fB\\-${short}\\fR, ` : ""}\\fB\\-\\-${roff(name)}\\fR${value ? ` \\fI${value}\\fR` : ""}\n${
       roff(text)
     }\n`;
-  const sections = commands.map(({ name, summary, text, operand, options: list }) =>
-    `.SS ${name}${operand ? ` [${operand.name}]` : ""}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${
+  const sections = commands.map(({ name, summary, text, operands = [], options: list }) =>
+    `.SS ${name}${usageOf(operands)}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${
       list.map(options).join("")
     }`
   );
@@ -96,7 +96,13 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
   ],
   ["Restore that backup", `${NAME} unseal --key-file key -i home.sealed | tar x`],
   ["Read a part of a sealed file", `${NAME} unseal --key-file key -i film.sealed --range 1000000-1999999`],
-  ["Encrypt a file with a passphrase, which the terminal asks for", `${NAME} encrypt -i notes -o notes.enc`],
+  ["Seal a file with a passphrase, which the terminal asks for", `${NAME} seal --passphrase -i notes -o notes.sealed`],
+  [
+    "Make a key pair, seal backups by its public part alone, and restore one",
+    `${NAME} keygen --type x25519 -o me.jwk >me.pub; tar c /home | ${NAME} seal --recipient me.pub -o home.sealed; ` +
+    `${NAME} unseal --identity me.jwk -i home.sealed | tar x`,
+  ],
+  ["Encrypt a file with a passphrase for OpenSSL", `${NAME} encrypt -i notes -o notes.enc`],
   ["Decrypt that file with OpenSSL", `openssl enc -d -aes-256-cbc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -in notes.enc`],
   ["Decrypt a file of openssl enc -aes-256-cbc without -pbkdf2", `${NAME} decrypt --kdf evp -i old.enc -o old`],
   [

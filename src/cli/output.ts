@@ -57,31 +57,48 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
   };
 }
 
+/** A file that must not be overwritten: the input, or a file with a secret. */
+export interface ProtectedFile {
+  readonly kind: string;
+  /** Absent for the terminal. */
+  readonly stats?: fs.BigIntStats;
+}
+
 /**
  * Opens the output. A file is written under a temporary name in the same directory, and renamed at the end. Anything
  * else, such as a device or a pipe, is written directly.
  *
- * @param protectedFiles The files that must not be overwritten: the input, and the file of the secret.
  * @param mode Permissions of a new file, less the umask. A file keeps its own when it is replaced.
  */
-export async function openOutput(
-  args: Arguments,
-  protectedFiles: Readonly<Record<string, fs.BigIntStats>>,
+export function openOutput(args: Arguments, protectedFiles: readonly ProtectedFile[], mode: number): Promise<Output> {
+  return openOutputFile(args.file("out"), args.has("no-clobber"), protectedFiles, mode);
+}
+
+/** Replaces a file as a whole. */
+export async function replaceFile(path: string, bytes: Bytes): Promise<void> {
+  const output = await openOutputFile(path, false, [], 0o600);
+  await output.write(bytes);
+  await output.finish();
+}
+
+async function openOutputFile(
+  path: string | undefined,
+  mustBeNew: boolean,
+  protectedFiles: readonly ProtectedFile[],
   mode: number,
 ): Promise<Output> {
-  const path = args.file("out");
   const name = path ?? "standard output";
   try {
     const stats = path === undefined
       ? fs.fstatSync(1, { bigint: true })
       : fs.statSync(path, { bigint: true, throwIfNoEntry: false });
-    for (const [what, other] of Object.entries(protectedFiles)) {
-      if (stats && isSameFile(other, stats)) throw new Failure(1, `cannot write ${name}: it is the ${what}`);
+    for (const { kind, stats: other } of protectedFiles) {
+      if (stats && other && isSameFile(other, stats)) throw new Failure(1, `cannot write ${name}: it is the ${kind}`);
     }
     if (path === undefined) return outputTo(1, name);
     if (stats?.isDirectory()) throw new Failure(1, `cannot write ${name}: it is a directory`);
     if (stats && !stats.isFile()) return outputTo(await openFile(path, "w"), name);
-    if (args.has("no-clobber")) {
+    if (mustBeNew) {
       if (fs.lstatSync(path, { throwIfNoEntry: false })) throw existsFailure(path);
       return openTemporary(path, path, mode, undefined, true);
     }

@@ -24,8 +24,13 @@ export function checkPassphrase(bytes: Bytes): Bytes {
   return bytes;
 }
 
-export async function askPassphrase(confirm: boolean): Promise<Bytes> {
-  const passphrase = checkPassphrase(await ask("Passphrase: "));
+/**
+ * Asks for a passphrase on the terminal.
+ *
+ * @param confirm Ask twice, for a new one.
+ */
+export async function askPassphrase(confirm: boolean, prompt = "Passphrase: "): Promise<Bytes> {
+  const passphrase = checkPassphrase(await ask(prompt));
   if (!confirm) return passphrase;
   const again = await ask("The same again: ");
   const isSame = Buffer.compare(passphrase, again) === 0;

@@ -98,11 +98,20 @@ export function sizesOf(plan: CryptPlan): { keySize: number; ivSize: number } {
   throw refusal;
 }
 
-/** Turns a TypeError or RangeError of the API into a usage error. */
-export function asUsage<T>(action: () => T): T {
+/**
+ * Turns a TypeError or RangeError of the API into a usage error. A promise rejects with it.
+ *
+ * @param where The file that the argument comes from, for the message.
+ */
+export function asUsage<T>(action: () => T, where?: string): T {
+  const refuse = (error: unknown): never => {
+    const isRefusal = error instanceof TypeError || error instanceof RangeError;
+    throw isRefusal ? wrongUsage(where === undefined ? error.message : `${where}: ${error.message}`) : error;
+  };
   try {
-    return action();
+    const result = action();
+    return result instanceof Promise ? result.catch(refuse) as T : result;
   } catch (error) {
-    throw error instanceof TypeError || error instanceof RangeError ? wrongUsage(error.message) : error;
+    return refuse(error);
   }
 }

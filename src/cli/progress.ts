@@ -41,14 +41,14 @@ const WRAP_LINES = "\x1b[?7h";
 /** Shows the progress in one line on standard error, if that is a terminal. */
 export class Progress {
   readonly #what: string;
-  readonly #pieces: WithEngine;
+  readonly #pieces: WithEngine | undefined;
   readonly #size: number | undefined;
   readonly #isShown: boolean;
   readonly #start = performance.now();
   #shown = -Infinity;
   #bytes = 0;
 
-  constructor(what: string, pieces: WithEngine, size: number | undefined, args: Arguments) {
+  constructor(what: string, pieces: WithEngine | undefined, size: number | undefined, args: Arguments) {
     // The line would garble plaintext on the same terminal.
     this.#isShown = !args.has("quiet") && isatty(2) && (args.file("out") !== undefined || !isatty(1));
     this.#what = what;
@@ -85,7 +85,8 @@ export class Progress {
   }
 
   #rate(seconds: number): string {
-    return `${(this.#bytes / 1e6 / Math.max(seconds, 0.001)).toFixed(0)} MB/s, ${this.#pieces.engine} engine`;
+    const rate = `${(this.#bytes / 1e6 / Math.max(seconds, 0.001)).toFixed(0)} MB/s`;
+    return this.#pieces ? `${rate}, ${this.#pieces.engine} engine` : rate;
   }
 
   #show(line: string): void {

@@ -8,7 +8,7 @@ import { type CipherInfo, listCiphers, probe } from "../../mod.ts";
 import { opensslNames } from "../cipher_names.ts";
 import type { Arguments } from "./arguments.ts";
 import { print } from "./descriptors.ts";
-import { wrap } from "./text.ts";
+import { table, wrap } from "./text.ts";
 
 const USES: Readonly<Record<CipherInfo["kind"], string>> = {
   stream: "stream",
@@ -44,11 +44,6 @@ export function ciphers(args: Arguments): Promise<number> {
       ...rows,
     ]),
   );
-}
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("");
 }
 
 export async function doctor(args: Arguments): Promise<number> {

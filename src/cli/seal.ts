@@ -1,84 +1,137 @@
 /**
- * `keygen`, `seal` and `unseal`.
+ * `seal` and `unseal`.
  *
  * @module
  */
 
 import * as fs from "node:fs";
-import { dirname } from "node:path";
 import { promisify } from "node:util";
-import { type EngineChoice, openSealed, seal, type SealedFormatName, type SealOptions, unseal } from "../../mod.ts";
+import {
+  type EngineChoice,
+  type KeysetSealOptions,
+  openSealed,
+  seal,
+  type SealedFormatName,
+  type SealOptions,
+  unseal,
+} from "../../mod.ts";
+import { DEFAULT_ENVELOPE_FORMAT } from "../envelope/header.ts";
 import { ENGINES } from "../sealed/engines.ts";
 import { checkFormat, FORMAT_NAMES } from "../sealed/format.ts";
 import { checkSealOptions } from "../sealed/options.ts";
-import { Secret } from "../secret.ts";
+import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
-import { writeAll } from "./descriptors.ts";
+import { readHeader, unwrap, wrapNewKey } from "./envelope.ts";
 import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
-import { openOutput, type Output, refuseTerminal, syncDirectory } from "./output.ts";
+import { openOutput, type Output, refuseTerminal } from "./output.ts";
 import { asUsage } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
-import { readAssociatedData, readKey } from "./secrets.ts";
-import { atEndOrSignal } from "./signals.ts";
-
-const LONGEST = 8 * 4096;
-
-/** Writes a random key to a pipe, or to a new file that only the user can read. */
-export async function keygen(args: Arguments): Promise<number> {
-  const bits = args.integer("bits", 8, LONGEST) ?? 256;
-  if (bits % 8 !== 0) throw wrongUsage("--bits expects a multiple of 8");
-  refuseTerminal(args);
-  using key = Secret.random(bits / 8);
-  const path = args.file("out");
-  try {
-    if (path === undefined) await writeAll(1, key.bytes);
-    else await writeNew(path, key.bytes);
-    return 0;
-  } catch (error) {
-    throw fileFailure(`cannot write ${path ?? "standard output"}`, error);
-  }
-}
-
-/** Never replaces a file: it may be the only copy of another key. */
-async function writeNew(path: string, key: Uint8Array): Promise<void> {
-  const fd = fs.openSync(path, "wx", 0o600);
-  const keep = atEndOrSignal(() => fs.unlinkSync(path));
-  try {
-    await writeAll(fd, key);
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
-  }
-  keep();
-  syncDirectory(dirname(path));
-}
+import { readStreamKeys, readWrappingKeys, type StreamKeys, type WrappingKeys } from "./sealing_keys.ts";
+import { readAssociatedData } from "./secrets.ts";
 
 export async function sealFile(args: Arguments): Promise<number> {
   refuseTerminal(args);
-  await withOptions(args, 0o666, async (options, input, output) => {
-    const pieces = asUsage(() => seal({ ...options, inPlace: true }, chunksOf(input, output.free)));
-    await pump(pieces, output, new Progress("seal", pieces, input.size, args));
-  });
+  using keys = await readKeys(args, "recipient");
+  const { stream, wrapping } = keys;
+  if (stream && wrapping) {
+    throw wrongUsage("a file for recipients has a key of its own: leave out --key-file, --key-fd and --keyset");
+  }
+  const common = await commonOptions(args);
+  const input = await openInput(args.file("in"), keys.inputs);
+  const format = formatOf(args) ?? DEFAULT_ENVELOPE_FORMAT;
+  const wrapped = wrapping && await wrapNewKey(wrapping, format);
+  using key = wrapped?.key;
+  const options = { ...common, ...key ? { key: key.bytes, format } : streamOptions(args, stream!) };
+  asUsage(() => checkSealOptions(options, ENGINES)).key.dispose();
+  const output = await openOutput(args, [input, ...keys.inputs], 0o666);
+  const pieces = seal({ ...options, inPlace: true }, chunksOf(input, output.free));
+  await pump(pieces, output, new Progress("seal", pieces, input.size, args), wrapped?.header);
   return 0;
 }
 
 export async function unsealFile(args: Arguments): Promise<number> {
   const range = rangeOption(args.get("range"));
-  await withOptions(args, 0o600, async (options, input, output) => {
-    try {
-      if (range) return await unsealRange(range, options, input, output, args);
-      const pieces = asUsage(() => unseal({ ...options, inPlace: true }, chunksOf(input, output.free)));
-      await pump(pieces, output, new Progress("unseal", pieces, input.size, args));
-    } catch (error) {
-      throw (codeOf(error) === "EBADMSG" ? headerFailure(input, options.format) : undefined) ?? error;
-    }
-  });
+  using keys = await readKeys(args, "identity");
+  const common = await commonOptions(args);
+  const input = await openInput(args.file("in"), keys.inputs);
+  if (range && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
+  const envelope = await readHeader(input);
+  if (envelope && args.has("format")) throw wrongUsage(`--format is not needed: ${input.name} tells its format`);
+  using key = envelope && await unwrap(input, envelope.header, keys.wrapping);
+  const options = {
+    ...common,
+    ...key ? { key: key.bytes, format: envelope!.header.format } : streamOptions(args, streamKeysFor(input, keys)),
+  };
+  asUsage(() => checkSealOptions(options, ENGINES)).key.dispose();
+  const output = await openOutput(args, [input, ...keys.inputs], 0o600);
+  const start = envelope?.length ?? 0;
+  const firstByte = input.ahead[0];
+  try {
+    if (range) return await unsealRange(range, options, input, start, output, args);
+    const pieces = unseal({ ...options, inPlace: true }, chunksOf(input, output.free));
+    await pump(pieces, output, new Progress("unseal", pieces, input.size && input.size - start, args));
+  } catch (error) {
+    const isHeader = codeOf(error) === "EBADMSG" && !envelope && "key" in options;
+    throw (isHeader ? headerFailure(input.name, firstByte, formatOf(args)) : undefined) ?? error;
+  }
   return 0;
 }
 
+/** All that options name as keys. */
+interface Keys extends Disposable {
+  readonly inputs: StreamKeys["inputs"];
+  readonly stream: StreamKeys | undefined;
+  readonly wrapping: WrappingKeys | undefined;
+}
+
+async function readKeys(args: Arguments, role: "recipient" | "identity"): Promise<Keys> {
+  const stream = await readStreamKeys(args);
+  const wrapping = await readWrappingKeys(args, role);
+  if (!stream && !wrapping) {
+    throw wrongUsage(`no key: give --key-file, --keyset, --${role} or --passphrase (${NAME} keygen makes keys)`);
+  }
+  return {
+    stream,
+    wrapping,
+    inputs: [...stream?.inputs ?? [], ...wrapping?.inputs ?? []],
+    [Symbol.dispose]() {
+      stream?.[Symbol.dispose]();
+      wrapping?.[Symbol.dispose]();
+    },
+  };
+}
+
+/** The keys for a file that is no envelope. */
+function streamKeysFor({ name }: Input, { stream }: Keys): StreamKeys {
+  if (stream) return stream;
+  throw new Failure(
+    3,
+    `${name} is not wrapped for passphrases or public keys: it needs --key-file or --keyset, or it is damaged`,
+  );
+}
+
+function streamOptions(args: Arguments, { options }: StreamKeys): SealOptions | KeysetSealOptions {
+  return "keyset" in options ? options : { ...options, format: formatOf(args) };
+}
+
+function formatOf(args: Arguments): SealedFormatName | undefined {
+  return args.get("format") as SealedFormatName | undefined;
+}
+
+async function commonOptions(args: Arguments) {
+  return {
+    associatedData: await readAssociatedData(args),
+    engine: (args.get("engine") ?? "auto") as EngineChoice,
+  };
+}
+
 /** The failure that the first byte shows: the length of the header, which is public. Undefined if it is right. */
-function headerFailure({ name, firstByte }: Input, format: SealedFormatName | undefined): Failure | undefined {
+function headerFailure(
+  name: string,
+  firstByte: number | undefined,
+  format: SealedFormatName | undefined,
+): Failure | undefined {
   const { headerSize, keySize } = checkFormat(format);
   if (firstByte === undefined || firstByte === headerSize) return undefined;
   const others = FORMAT_NAMES.filter((other) => checkFormat(other).headerSize === firstByte);
@@ -88,36 +141,6 @@ function headerFailure({ name, firstByte }: Input, format: SealedFormatName | un
     3,
     `${name} was sealed in a format of AES-${bits}, not of AES-${8 * keySize}: use another --format`,
   );
-}
-
-type FileOptions = SealOptions & { readonly format: SealedFormatName | undefined };
-
-/** Reads the key, which is zeroed at the end, and opens the input and the output. */
-async function withOptions(
-  args: Arguments,
-  mode: number,
-  run: (options: FileOptions, input: Input, output: Output) => Promise<void>,
-): Promise<void> {
-  const key = await readKey(args);
-  const associatedData = await readAssociatedData(args);
-  const input = await openInput(args.file("in"), key);
-  if (args.has("range") && input.size === undefined) throw wrongUsage("--range needs a file to read from: use --in");
-  const protectedFiles = { input: input.stats, ...(key.stats && { key: key.stats }) };
-  const output = await openOutput(args, protectedFiles, mode);
-  try {
-    await run(
-      {
-        key: key.bytes,
-        associatedData,
-        format: args.get("format") as SealedFormatName | undefined,
-        engine: (args.get("engine") ?? "auto") as EngineChoice,
-      },
-      input,
-      output,
-    );
-  } finally {
-    key.bytes.fill(0);
-  }
 }
 
 /** The first and the last byte, as in HTTP's Range. Without `first`, `last` is the number of bytes at the end. */
@@ -140,18 +163,22 @@ function rangeOption(text: string | undefined): RangeOption | undefined {
 
 async function unsealRange(
   { first, last }: RangeOption,
-  options: SealOptions,
+  options: SealOptions | KeysetSealOptions,
   input: Input,
+  offset: number,
   output: Output,
   args: Arguments,
-): Promise<void> {
-  const source = { size: input.size!, read: (start: number, end: number) => readRange(input, start, end) };
-  asUsage(() => checkSealOptions(options, ENGINES));
+): Promise<number> {
+  const source = {
+    size: input.size! - offset,
+    read: (start: number, end: number) => readRange(input, offset + start, offset + end),
+  };
   using file = await openSealed(source, options);
   const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
   if (isNone) throw wrongUsage(`--range is outside the ${file.size} bytes of the plaintext`);
   const [start, end] = first === undefined ? [-last!] : [first, last === undefined ? undefined : last + 1];
   await pump(file.stream({ start, end }), output, new Progress("unseal", file, undefined, args));
+  return 0;
 }
 
 const readAt = promisify(fs.read) as (
@@ -162,8 +189,7 @@ const readAt = promisify(fs.read) as (
   position: number,
 ) => Promise<{ bytesRead: number }>;
 
-async function readRange(input: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
-  const { fd, name } = input;
+async function readRange({ fd, name }: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(end - start);
   let length = 0;
   try {
@@ -172,7 +198,6 @@ async function readRange(input: Input, start: number, end: number): Promise<Uint
       if (bytesRead === 0) throw new Failure(3, `${name} became shorter while it was read`);
       length += bytesRead;
     }
-    if (start === 0) input.firstByte ??= bytes[0];
   } catch (error) {
     throw error instanceof Failure ? error : fileFailure(`cannot read ${name}`, error);
   }

@@ -7,14 +7,13 @@
 import * as fs from "node:fs";
 import type { KernelKey } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
-import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
-import { fill, inheritedDescriptors, openFile } from "./descriptors.ts";
+import { closeFile, fill, inheritedDescriptors, openFile } from "./descriptors.ts";
 import { Failure, fileFailure, wrongUsage } from "./failures.ts";
 import { askPassphrase, checkPassphrase } from "./passphrase.ts";
 
 export interface SecretInput {
-  readonly kind: "key" | "passphrase";
+  readonly kind: "key" | "passphrase" | "keyset" | "recipient" | "identity";
   readonly bytes: Bytes;
   /** The file or descriptor that it was read from; absent for the terminal. */
   readonly stats?: fs.BigIntStats;
@@ -25,16 +24,16 @@ export const LONGEST_KEY = 4096;
 
 const NAMES = ["key-file", "key-fd", "kernel-key", "key-serial", "passphrase-file", "passphrase-fd"];
 
-/** The option that names the key or the passphrase. */
-function sourceOf(args: Arguments): string | undefined {
-  const names = NAMES.filter((name) => args.has(name));
-  if (names.length > 1) throw wrongUsage(`--${names[0]} and --${names[1]} exclude each other: one secret is enough`);
-  return names[0];
+/** The one of these options that is given. */
+export function onlyOption(args: Arguments, names: readonly string[]): string | undefined {
+  const [first, second] = names.filter((name) => args.has(name));
+  if (second !== undefined) throw wrongUsage(`--${first} and --${second} exclude each other: one secret is enough`);
+  return first;
 }
 
 /** The kernel key that an option names, if one does. */
 export function kernelKeyOf(args: Arguments): KernelKey | undefined {
-  const name = sourceOf(args);
+  const name = onlyOption(args, NAMES);
   if (name === "key-serial") return { serial: args.integer(name, 1)! };
   if (name !== "kernel-key") return undefined;
   const [, type, description] = /^(logon|user|encrypted|trusted):(.+)$/s.exec(args.get(name)!) ?? [];
@@ -43,30 +42,25 @@ export function kernelKeyOf(args: Arguments): KernelKey | undefined {
 }
 
 export async function readSecret(args: Arguments, confirm: boolean): Promise<SecretInput> {
-  const name = sourceOf(args);
+  const name = onlyOption(args, NAMES);
   if (!name) return { kind: "passphrase", bytes: await askPassphrase(confirm) };
-  const { bytes, stats } = await readSecretFile(args, name);
-  if (name.startsWith("key")) {
-    if (bytes.length > LONGEST_KEY) {
-      throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, too many for a key`);
-    }
-    refuseText(name, bytes);
-    return { kind: "key", bytes, stats };
-  }
-  const end = bytes.indexOf(10);
-  return { kind: "passphrase", bytes: checkPassphrase(end < 0 ? bytes : bytes.subarray(0, end)), stats };
+  const value = args.get(name)!;
+  return name.startsWith("key") ? await readKey(args, name, value) : await readPassphrase(args, name, value);
 }
 
-/** Reads a key for `seal` or `unseal`, which take no passphrase. */
-export async function readKey(args: Arguments): Promise<SecretInput> {
-  if (!args.has("key-file") && !args.has("key-fd")) {
-    throw wrongUsage(`no key: give --key-file or --key-fd (${NAME} keygen makes one)`);
-  }
-  const key = await readSecret(args, false);
-  if (key.bytes.length > 0 && key.bytes.every((byte) => byte === 0)) {
-    throw wrongUsage(`--${sourceOf(args)} has only zero bytes, so it is not a key`);
-  }
-  return key;
+/** Reads the key that an option names. */
+export async function readKey(args: Arguments, name: string, value: string): Promise<SecretInput> {
+  const { bytes, stats } = await readSecretFile(args, name, value);
+  if (bytes.length > LONGEST_KEY) throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, which is no key`);
+  refuseText(name, bytes);
+  return { kind: "key", bytes, stats };
+}
+
+/** Reads the passphrase that an option names: the first line. */
+export async function readPassphrase(args: Arguments, name: string, value: string): Promise<SecretInput> {
+  const { bytes, stats } = await readSecretFile(args, name, value);
+  const end = bytes.indexOf(10);
+  return { kind: "passphrase", bytes: checkPassphrase(end < 0 ? bytes : bytes.subarray(0, end)), stats };
 }
 
 const TEXT_KEYS = [
@@ -110,8 +104,8 @@ export async function readAssociatedData(args: Arguments): Promise<Bytes> {
 
 const LONGEST_ASSOCIATED_DATA = 1 << 20;
 
-async function readSecretFile(args: Arguments, name: string): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {
-  if (!name.endsWith("-fd")) return await readStart(name, args.get(name)!, LONGEST_KEY + 1);
+async function readSecretFile(args: Arguments, name: string, value: string): Promise<FileStart> {
+  if (!name.endsWith("-fd")) return await readStart(name, value, LONGEST_KEY + 1);
   const number = args.integer(name, 0)!;
   if (number === 0 && !args.file("in")) throw wrongUsage(`--${name} 0 is standard input, which is the data: use --in`);
   const inherited = inheritedDescriptors();
@@ -123,13 +117,20 @@ async function readSecretFile(args: Arguments, name: string): Promise<{ bytes: B
   return await readStart(name, `/dev/fd/${number}`, LONGEST_KEY + 1);
 }
 
+interface FileStart {
+  readonly bytes: Bytes;
+  readonly stats: fs.BigIntStats;
+}
+
 /** The first `length` bytes of the file that an option names. */
-async function readStart(name: string, path: string, length: number): Promise<{ bytes: Bytes; stats: fs.BigIntStats }> {
+export async function readStart(name: string, path: string, length: number): Promise<FileStart> {
   const fd = await openFile(path, "r");
   try {
     const stats = fs.fstatSync(fd, { bigint: true });
     return { bytes: await fill(fd, new Uint8Array(length)), stats };
   } catch (error) {
     throw fileFailure(`cannot read --${name}`, error);
+  } finally {
+    closeFile(fd);
   }
 }

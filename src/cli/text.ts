@@ -27,3 +27,9 @@ export function list(entries: readonly (readonly [term: string, text: string])[]
   const column = Math.max(...entries.map(([term]) => term.length)) + 4;
   return entries.flatMap(([term, text]) => wrap(text, `  ${term}`.padEnd(column))).join("\n");
 }
+
+/** Rows in columns. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("");
+}

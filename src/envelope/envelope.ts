@@ -19,6 +19,7 @@ import { deferStream } from "../streams/deferred.ts";
 import { Secret } from "../secret.ts";
 import {
   createTruncatedHeaderError,
+  DEFAULT_ENVELOPE_FORMAT,
   type EnvelopeHeader,
   type EnvelopeRecipient,
   HeaderReader,
@@ -49,7 +50,6 @@ export interface RewrapOptions {
   recipients: readonly Recipient[];
 }
 
-const DEFAULT_FORMAT: SealedFormatName = "AES256_GCM_HKDF_64KB";
 const FIRST_READ = 4096;
 
 const STREAM_NAMES: OptionNames<SealStreamOptions> = {
@@ -92,7 +92,7 @@ export class EnvelopeSealStream {
    */
   constructor(options: EnvelopeSealOptions) {
     checkOptions("options", options, SEAL_NAMES);
-    const { format = DEFAULT_FORMAT, recipients: _, ...rest } = options;
+    const { format = DEFAULT_ENVELOPE_FORMAT, recipients: _, ...rest } = options;
     const recipients = checkList("recipients", options.recipients);
     if (!FORMAT_NAMES.includes(format)) {
       throw new TypeError(`"format" expected one of ${FORMAT_NAMES.join(", ")}, got another value`);

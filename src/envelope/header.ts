@@ -19,6 +19,9 @@ export const MOST_HEADER = 65_536;
 /** The most iterations for one file, for all its recipients together. They take some seconds. */
 export const MOST_ITERATIONS = 10_000_000;
 
+/** The format of the sealed stream, if none is given. */
+export const DEFAULT_ENVELOPE_FORMAT: SealedFormatName = "AES256_GCM_HKDF_64KB";
+
 /** The description of one recipient in a file. Not authenticated. */
 export interface EnvelopeRecipient {
   /** The JWE algorithm, such as `"ECDH-ES+A256KW"`. */

@@ -61,6 +61,11 @@ const PUBLIC_MEMBERS: Readonly<Record<string, readonly string[]>> = {
   EC: ["kty", "crv", "x", "y"],
   RSA: ["kty", "n", "e"],
 };
+const PRIVATE_MEMBERS: Readonly<Record<string, readonly string[]>> = {
+  OKP: ["d"],
+  EC: ["d"],
+  RSA: ["d", "p", "q", "dp", "dq", "qi"],
+};
 /** Bytes of a coordinate, by curve. */
 const COORDINATES: Readonly<Record<string, number>> = { "X25519": 32, "P-256": 32, "P-384": 48, "P-521": 66 };
 const EC_CURVES = ["P-256", "P-384", "P-521"];
@@ -149,8 +154,9 @@ async function fromJWK(name: string, jwk: JWK, isRecipient: boolean): Promise<Jo
   }
   if (kty === "oct") return { algorithm, kid, key: symmetricKey(name, jwk), iterations: undefined };
   checkCoordinates(name, jwk);
-  const members = isRecipient ? PUBLIC_MEMBERS[kty!] : undefined;
-  const used = members ? Object.fromEntries(members.map((member) => [member, jwk[member]])) : jwk;
+  // WebCrypto would refuse others: the key_ops of a JWK are those of JOSE, and not what ECDH or RSA does.
+  const members = [...PUBLIC_MEMBERS[kty!]!, ...isRecipient ? [] : PRIVATE_MEMBERS[kty!]!];
+  const used = Object.fromEntries(members.map((member) => [member, jwk[member]]));
   let key: CryptoKey | Uint8Array;
   try {
     key = await importJWK({ ...used, ext: false } as JoseJWK, algorithm) as CryptoKey | Uint8Array;
