@@ -455,9 +455,9 @@ test("keys of Debian's jose work, and it unwraps the key of a file for one of th
     ${seal}
     "$@" unseal --identity ec.jwk -i sealed | cmp - in
     "$@" unseal --identity oct.jwk -i sealed | cmp - in
-    sed -n 2p sealed | tr -d '\\n' | jose jwe dec -i- -k ec.jwk -O key-of-file
+    sed -n 2p sealed | tr -d '\\n' | jose jwe dec -i- -k ec.jwk -O file-key
     header=$(head -n 2 sealed | wc -c)
-    tail -c +$((header + 1)) sealed | "$@" unseal --key-file key-of-file --format AES256_CTR_HMAC_SHA256_4KB | cmp - in`;
+    tail -c +$((header + 1)) sealed | "$@" unseal --key-file file-key --format AES256_CTR_HMAC_SHA256_4KB | cmp - in`;
   const { code, stderr } = await spawn(["bash", "-euo", "pipefail", "-c", script, "-", ...tool], { cwd: path(".") });
   assertEquals([code, stderr], [0, ""]);
 });

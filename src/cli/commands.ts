@@ -174,8 +174,9 @@ const SEAL_OPTIONS: readonly Option[] = [
 
 const SEAL_TEXT =
   "A key has at least 32 bytes; keygen makes one. It can be used for any number of files. The format is " +
-  "Tink's streaming AEAD (AES-CTR-HMAC or AES-GCM-HKDF). For recipients and passphrases, the file has a random key of " +
-  "its own in its header, wrapped for each of them (JWE): any one of them opens it. They need the package jose.";
+  "Tink's streaming AEAD (AES-CTR-HMAC or AES-GCM-HKDF). For recipients and passphrases, the file has a random key " +
+  "of its own in its header, wrapped for each of them (JWE). Any one of them opens the file. They need the package " +
+  "jose.";
 
 const SECRETS_TEXT =
   `Without a key or passphrase option, the terminal asks for the passphrase. A passphrase gives OpenSSL's format ` +
@@ -194,8 +195,9 @@ const COMMANDS: readonly Command[] = [
     name: "unseal",
     summary: "verifies and decrypts a sealed file",
     text:
-      `${SEAL_TEXT} The first line of the file tells which of the given keys it needs. Exits with 3 if the data is damaged or cut short. An output file then does not appear; what was ` +
-      "written to standard output is authentic, but not complete.",
+      `${SEAL_TEXT} The first line of the file tells which of the given keys it needs. Exits with 3 if the data is ` +
+      "damaged or cut short. An output file then does not appear; what was written to standard output is authentic, " +
+      "but not complete.",
     options: [
       ...SEAL_OPTIONS,
       IDENTITY,
@@ -239,9 +241,9 @@ const COMMANDS: readonly Command[] = [
     name: "keyset",
     summary: "makes and changes a Tink keyset",
     text:
-      "create makes FILE with one key. add adds a key, which seals once it is promoted; both print its ID. promote " +
-      "makes a key the one that seals. disable, enable and remove change which keys open. list shows them. To rotate: " +
-      "add, give the keyset to all readers, promote. Seal with --keyset FILE.",
+      "create makes FILE with one key. add adds a key, which seals once it is promoted. Both print its ID. promote " +
+      "makes a key the one that seals. disable, enable and remove change which keys open. list shows them. To " +
+      "rotate: add a key, give the keyset to all readers, promote the key. Seal with --keyset FILE.",
     operands: [
       { name: "ACTION", choices: KEYSET_ACTIONS },
       { name: "FILE" },

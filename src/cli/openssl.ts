@@ -11,9 +11,8 @@ import { checkDerivation, type Derivation, derive, DIGESTS, otherDerivations } f
 import { Secret } from "../secret.ts";
 import { NAME } from "./about.ts";
 import { type Arguments, fromHex } from "./arguments.ts";
-import { fill } from "./descriptors.ts";
-import { Failure, fileFailure, wrongUsage } from "./failures.ts";
-import type { Input } from "./input.ts";
+import { Failure, wrongUsage } from "./failures.ts";
+import { type Input, readInput } from "./input.ts";
 import { type CryptPlan, pads, sizesOf } from "./plan.ts";
 
 /** Iterations of PBKDF2. */
@@ -96,12 +95,12 @@ interface OpenedFile {
 
 /** Reads the header. A header in base64 shows that the file is base64. */
 export async function openFile(input: Input, { salt }: OpenSSLFormat, base64: boolean): Promise<OpenedFile> {
-  const raw = await readInput(input);
+  const raw = await readInput(input, new Uint8Array(HEADER_SIZE));
   const isBase64 = base64 || salt === undefined && !maybeHeader(raw) && raw.length === HEADER_SIZE && maybeBase64(raw);
   const decoder = isBase64 ? base64Decoder() : undefined;
   let start = decoder ? decoder.add(raw) : raw;
   for (let more = raw; decoder && start.length < HEADER_SIZE && more.length > 0;) {
-    more = await readInput(input);
+    more = await readInput(input, new Uint8Array(HEADER_SIZE));
     start = inOnePiece([start, more.length > 0 ? decoder.add(more) : decoder.end()]);
   }
   const hasHeader = start.length >= HEADER_SIZE && maybeHeader(start);
@@ -120,15 +119,6 @@ export async function openFile(input: Input, { salt }: OpenSSLFormat, base64: bo
       yield* decoder ? codecIterable(decoder, chunks) : chunks;
     },
   };
-}
-
-/** As many bytes as a header has, or fewer at the end. */
-async function readInput(input: Input): Promise<Bytes> {
-  try {
-    return await fill(input.fd, new Uint8Array(HEADER_SIZE));
-  } catch (error) {
-    throw fileFailure(`cannot read ${input.name}`, error);
-  }
 }
 
 function whyNoHeader(name: string, start: Bytes): string {
