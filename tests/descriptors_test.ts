@@ -8,11 +8,8 @@ import { CipherHandle, EncryptionStream } from "../mod.ts";
 import { assert, assertEquals, engine, runtime, spawn, test } from "./support/deps.ts";
 import { bytes } from "./support/support.ts";
 
-const onKernel = test.if(engine === "kernel", "needs the kernel engine");
-const onDeno = test.if(
-  engine === "kernel" && runtime === "deno",
-  "needs a runtime that passes on descriptors without FD_CLOEXEC",
-);
+const KERNEL = { engine: "kernel" } as const;
+const DENO = { engine: "kernel", runtime: "deno" } as const;
 
 /** Lists the open descriptors. Sockets and pipes are identified by inode, which is the same in a child process. */
 function listOpen(): Map<string, string> {
@@ -52,7 +49,7 @@ async function withKey(run: (opened: readonly [string, string][]) => Promise<voi
 }
 
 for (const [way, list] of Object.entries(WAYS)) {
-  onKernel(`a program started by ${way} inherits no socket or pipe of a handle, a reinit or a stream`, async () => {
+  test(`a program started by ${way} inherits no socket or pipe of a handle, a reinit or a stream`, KERNEL, async () => {
     await withKey(async (opened) => {
       assertEquals(opened.length, 4 + 3 + 2 + 3, `${opened}`);
       const inherited = await list();
@@ -61,7 +58,7 @@ for (const [way, list] of Object.entries(WAYS)) {
     });
   });
 
-  onDeno(`a program started by ${way} inherits descriptors without FD_CLOEXEC`, async () => {
+  test(`a program started by ${way} inherits descriptors without FD_CLOEXEC`, DENO, async () => {
     await withKey(async (opened) => {
       const F_SETFD = 2;
       for (const [fd] of opened) load().call.fcntl(Number(fd), F_SETFD, 0);

@@ -15,4 +15,4 @@ for (const [run, files] of Object.entries(RUNS)) {
 }
 
 // The Workers would keep the ciphers of streams that did not end open until the process ends.
-test.unsanitized("pool: close() ends the Workers", closePoolOfContract);
+test("pool: close() ends the Workers", { sanitize: false }, closePoolOfContract);

@@ -448,7 +448,7 @@ async function compile(source: string): Promise<string> {
 
 const real = loadIfGranted();
 const hasLibrary = !(real instanceof KcapiError);
-const withLibrary = test.if(hasLibrary, "libkcapi is not installed");
+const LIBRARY = { needs: { libkcapi: hasLibrary } } as const;
 const hasCompiler = await spawn(["cc", "--version"]).then(({ code }) => code === 0, () => false);
 
 test("a missing or invalid library throws ELIBACC with the loader's error as its cause", () => {
@@ -458,8 +458,9 @@ test("a missing or invalid library throws ELIBACC with the loader's error as its
   assertRefused(path);
 });
 
-test.if(hasCompiler, "needs a C compiler")(
+test(
   "a library that lacks a function throws ELIBACC and is not used",
+  { needs: { "a C compiler": hasCompiler } },
   async () => {
     const all = Object.keys(symbols).filter((name) => name.startsWith("kcapi_"));
     const missing = all.filter((name) => name !== "kcapi_handle_reinit");
@@ -472,7 +473,7 @@ test.if(hasCompiler, "needs a C compiler")(
   },
 );
 
-withLibrary("open() skips a library that cannot be loaded", () => {
+test("open() skips a library that cannot be loaded", LIBRARY, () => {
   const { path } = real as Library;
   const opened = open({ ...realAdapter("/nonexistent/libkcapi.so.1", path) }, true);
   assertEquals(opened.path, path);
@@ -480,7 +481,7 @@ withLibrary("open() skips a library that cannot be loaded", () => {
   closeAll();
 });
 
-withLibrary("the library is loaded once per process, and its addresses are correct", () => {
+test("the library is loaded once per process, and its addresses are correct", LIBRARY, () => {
   assertStrictEquals(load(), load());
   assertStrictEquals(load(), loadIfGranted());
   const { call, word, cells } = load();
@@ -495,7 +496,7 @@ withLibrary("the library is loaded once per process, and its addresses are corre
   assertEquals(cells(cell).get(0), address);
 });
 
-withLibrary("allocUnsafe() returns a plain Uint8Array of the requested length with its own buffer", () => {
+test("allocUnsafe() returns a plain Uint8Array of the requested length with its own buffer", LIBRARY, () => {
   for (const length of [0, 1, 64, 1000, 1001, 4096, 8193, 212_992]) {
     const bytes = load().allocUnsafe(length);
     assertEquals([bytes.constructor, bytes.byteOffset, bytes.length], [Uint8Array, 0, length]);
@@ -505,15 +506,13 @@ withLibrary("allocUnsafe() returns a plain Uint8Array of the requested length wi
 
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
-withLibrary("the library is loaded at its first use, not by the import or by the userspace engine", async () => {
+test("the library is loaded at its first use, not by the import or by the userspace engine", LIBRARY, async () => {
   const { code, stdout, stderr } = await spawn([...runtimeArgv, child("lazy")]);
   assertEquals([code, stderr], [0, ""]);
   assertEquals(JSON.parse(stdout), [false, false, true]);
 });
 
 // ---- Deno's permissions -----------------------------------------------------------------------------------------
-
-const inDeno = runtime === "deno";
 
 /** Starts Deno through a shell, because Deno's node:child_process adds `-A` when it starts Deno directly. */
 const denoRun = (args: readonly string[]) =>
@@ -526,8 +525,9 @@ async function runDeno(...args: string[]) {
   return JSON.parse(stdout);
 }
 
-test.if(inDeno && engine === "kernel", "needs Deno and the kernel engine")(
+test(
   "with only --allow-ffi=PATH, every stream works on the kernel engine",
+  { engine: "kernel", runtime: "deno" },
   async () => {
     const flag = `--allow-ffi=${load().path}`;
     const { engine, outputs, error } = await runDeno("--no-prompt", flag, ...LIBRARY_FLAGS, child("every_api"));
@@ -560,8 +560,9 @@ test.if(inDeno && engine === "kernel", "needs Deno and the kernel engine")(
 /** AES-128 of a zero block with a zero key. */
 const ZEROS = "66e94bd4ef8a2c3b884cfa59ca342b2e";
 
-test.if(inDeno, "needs Deno")(
+test(
   "without permissions, auto uses the userspace engine and kernel throws EACCES",
+  { runtime: "deno" },
   async () => {
     const auto = await runDeno(child("no_permission"));
     assertEquals([auto.engine, auto.output], ["userspace", ZEROS]);
@@ -593,15 +594,15 @@ function inTerminal(...args: string[]): Promise<{ output: string; questions: num
 }
 
 const hasTerminals = existsSync("/dev/pts/ptmx") && await spawn(["script", "--version"]).then(() => true, () => false);
-const withTerminals = test.if(inDeno && hasTerminals, "needs Deno, pseudo-terminals and the command script");
+const TERMINAL = { runtime: "deno", needs: { "script(1) with a terminal": hasTerminals } } as const;
 
-withTerminals("in a terminal, auto causes no prompt", async () => {
+test("in a terminal, auto causes no prompt", TERMINAL, async () => {
   const { output, questions } = await inTerminal(child("no_permission"));
   assertEquals(questions, 0, output);
   assertEquals(JSON.parse(output).engine, "userspace");
 });
 
-withTerminals("in a terminal, kernel prompts once for FFI, and accepts a refusal", async () => {
+test("in a terminal, kernel prompts once for FFI, and accepts a refusal", TERMINAL, async () => {
   const { output, questions } = await inTerminal(child("no_permission"), "kernel");
   assertEquals(questions, 1, output);
   assertStringIncludes(output, `Deno requests ffi access to "${denoAdapter(Deno).paths[0]}"`);
@@ -610,7 +611,7 @@ withTerminals("in a terminal, kernel prompts once for FFI, and accepts a refusal
 
 // ---- Node's permissions and warnings ----------------------------------------------------------------------------
 
-const inNode = test.if(runtime === "node", "needs Node");
+const NODE = { runtime: "node" } as const;
 const READ_ALL = ["--permission", "--allow-fs-read=*"];
 
 /** Runs a script and returns its JSON, and Node's standard error. */
@@ -620,18 +621,23 @@ async function runNode(...args: string[]) {
   return { ...JSON.parse(stdout), stderr };
 }
 
-inNode("with --permission and without --allow-ffi, auto silently uses userspace and kernel throws EACCES", async () => {
-  const auto = await runNode(...READ_ALL, child("no_permission"));
-  assertEquals([auto.engine, auto.output, auto.stderr], ["userspace", ZEROS, ""]);
-  assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
-  const kernel = await runNode(...READ_ALL, child("no_permission"), "kernel");
-  assertEquals([kernel.code, kernel.operation], ["EACCES", "dlopen"]);
-  assertStringIncludes(kernel.hint, "--allow-ffi");
-  assertStringIncludes(kernel.cause, "--allow-ffi");
-});
+test(
+  "with --permission and without --allow-ffi, auto silently uses userspace and kernel throws EACCES",
+  NODE,
+  async () => {
+    const auto = await runNode(...READ_ALL, child("no_permission"));
+    assertEquals([auto.engine, auto.output, auto.stderr], ["userspace", ZEROS, ""]);
+    assertEquals([auto.report.ffi, auto.report.ciphers.kernel], ["refused", []]);
+    const kernel = await runNode(...READ_ALL, child("no_permission"), "kernel");
+    assertEquals([kernel.code, kernel.operation], ["EACCES", "dlopen"]);
+    assertStringIncludes(kernel.hint, "--allow-ffi");
+    assertStringIncludes(kernel.cause, "--allow-ffi");
+  },
+);
 
-inNode(
+test(
   "with --permission and --allow-ffi the library loads, with and without access to the linker's cache",
+  NODE,
   async () => {
     const roots = [fileURLToPath(new URL("..", import.meta.url))];
     for (const read of [["*"], roots]) {
@@ -643,8 +649,9 @@ inNode(
   },
 );
 
-inNode(
+test(
   "with --no-experimental-ffi auto uses userspace, kernel throws ELIBACC, and hint and report explain it",
+  NODE,
   async () => {
     const flag = "--no-experimental-ffi";
     const auto = await runNode(flag, child("no_permission"));

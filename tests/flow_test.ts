@@ -52,7 +52,7 @@ const OP = "kcapi_cipher_stream_op";
 type StreamCallName = typeof UPDATE | typeof LAST | typeof OP;
 
 const keyOf = (algorithm: string) => bytes(algorithm === "chacha20" ? 32 : 16, 2);
-const onKernel = test.if(engine === "kernel", "a rule of the kernel engine's calls");
+const KERNEL = { engine: "kernel" } as const;
 
 /** Modes of each kind that takes more than one op. */
 const ALGORITHMS = ["ctr(aes)", "cbc(aes)", "chacha20"];
@@ -69,18 +69,17 @@ function expected(input: Bytes, algorithm = "ctr(aes)"): Bytes {
   return algorithm === "chacha20" ? chacha20(key, IV, input) : reference("encrypt", algorithm, { key, iv: IV }, input);
 }
 
-/** A test with the native calls under watch, where there are any. */
+/** A test that watches the native calls, on the kernel engine. */
 function watched(name: string, body: () => void | Promise<void>, algorithm = "ctr(aes)"): void {
-  test.if(opens(algorithm), `this system has no ${algorithm}`)(name, async () => {
+  test(name, { needs: { [algorithm]: opens(algorithm) } }, async () => {
     using _ = engine === "kernel" ? watchCalls() : undefined;
     await body();
   });
 }
 
-/** The same for a rule that only the kernel engine has. */
+/** A test of a rule that only the kernel engine has. */
 function watchedOnKernel(name: string, body: (watch: Watch) => void | Promise<void>, algorithm = "ctr(aes)"): void {
-  if (engine !== "kernel") return onKernel(name, () => {});
-  test.if(opens(algorithm), `this system has no ${algorithm}`)(name, async () => {
+  test(name, { ...KERNEL, needs: { [algorithm]: opens(algorithm) } }, async () => {
     using watch = watchCalls();
     await body(watch);
   });
@@ -282,8 +281,9 @@ for (
     [4_194_304, 4_194_304, WINDOW],
   ] as const
 ) {
-  test.if(ownsKernel, "changes net.core sysctls: only as root in a guest of its own")(
+  test(
     `F2 with socket buffers of ${send} and ${receive} bytes the window is ${window}, and the bytes are right`,
+    { needs: { "root in a guest": ownsKernel } },
     async () => {
       using _ = socketBuffers(send, receive);
       const actual = kernelWindow();
@@ -306,8 +306,9 @@ function kernelWindow(): number {
 }
 
 for (const algorithm of ALGORITHMS) {
-  test.if(ownsKernel, "changes net.core sysctls: only as root in a guest of its own")(
+  test(
     `F2 ${algorithm}: the window is that of the stream's socket, whatever the buffers are before and after`,
+    { needs: { "root in a guest": ownsKernel } },
     async () => {
       using _watch = watchCalls();
       const input = bytes(30_000);
@@ -374,7 +375,7 @@ async function assertOneOp(window: number): Promise<void> {
   }
 }
 
-onKernel("F2 with pages of 64 KiB the window is 196,608 bytes, and a page of it is left free", () => {
+test("F2 with pages of 64 KiB the window is 196,608 bytes, and a page of it is left free", KERNEL, () => {
   using _ = interpose(() => ({ getpagesize: () => 65_536 }));
   const kernel = openKernel(load(), parseAlgorithm("ctr(aes)"), Secret.from(keyOf("ctr(aes)")));
   assertEquals([0, 16, 65_536, 131_072, 196_608].map((queued) => kernel.capacity(queued)), [

@@ -784,8 +784,8 @@ const ABORTED: [algorithm: string, key: Bytes, iv: Bytes | undefined][] = [
 ];
 
 for (const [algorithm, key, iv] of ABORTED) {
-  const able = test.if(opens(algorithm), `this system has no ${algorithm}`);
-  able(`streamAbort() of ${algorithm} in every state: the next stream is as from a fresh handle`, async () => {
+  const NEEDS = { needs: { [algorithm]: opens(algorithm) } } as const;
+  test(`streamAbort() of ${algorithm} in every state: the next stream is as from a fresh handle`, NEEDS, async () => {
     const input = bytes(4_096);
     const whole = async (handle: CipherHandle, direction: Direction) => {
       init(handle, direction, iv);
@@ -1056,8 +1056,9 @@ test("reinit() works during a stream, and closing one handle does not affect the
 
 // ---- a failed init -----------------------------------------------------------------------------------------------
 
-test.if(engine === "kernel", "only the kernel's streams take descriptors")(
+test(
   "streamInitEnc() without a descriptor left is EMFILE, and the handle works when there are some again",
+  { engine: "kernel" },
   async () => {
     const child = fileURLToPath(new URL("./children/init_without_descriptors.ts", import.meta.url));
     const command = [...runtimeArgv, child].map((word) => `'${word}'`).join(" ");
@@ -1091,9 +1092,9 @@ function rfc3686(): { handle: CipherHandle; encrypted: (input: Bytes) => Bytes }
   };
 }
 
-const message = test.if(opens(RFC3686), `this system has no ${RFC3686}`);
+const MESSAGE = { needs: { [RFC3686]: opens(RFC3686) } } as const;
 
-message("a one-message mode has nothing ready before the last update", async () => {
+test("a one-message mode has nothing ready before the last update", MESSAGE, async () => {
   const { handle, encrypted } = rfc3686();
   using _ = handle;
   const input = bytes(5_003);
@@ -1104,7 +1105,7 @@ message("a one-message mode has nothing ready before the last update", async () 
   assertEquals((await next).value, encrypted(input));
 });
 
-message("a one-message mode's output is that of one op, however it is asked for", async () => {
+test("a one-message mode's output is that of one op, however it is asked for", MESSAGE, async () => {
   const input = bytes(5_003);
   const { handle, encrypted } = rfc3686();
   using _ = handle;
@@ -1124,8 +1125,9 @@ message("a one-message mode's output is that of one op, however it is asked for"
   assertEquals(whole, encrypted(input));
 });
 
-message(
+test(
   "a one-message mode accepts a full window, and rejects one more byte with EMSGSIZE before any output",
+  MESSAGE,
   async () => {
     const { handle, encrypted } = rfc3686();
     using _ = handle;
@@ -1158,8 +1160,9 @@ test("xts(aes) on a handle: a sector is a stream of its own, and cannot be recei
   }
 });
 
-test.if(opens("chacha20"), "this system has no chacha20")(
+test(
   "chacha20 on a handle continues with the counter, in chunks of any size",
+  { needs: { chacha20: opens("chacha20") } },
   async () => {
     const key = bytes(32, 42);
     const iv = bytes(16, 43);

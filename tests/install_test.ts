@@ -1,18 +1,15 @@
 /** Tests of tests/kernel/install that change nothing on the system. */
 import { fileURLToPath } from "node:url";
-import { assert, assertEquals, engine, runtime, spawn, test } from "./support/deps.ts";
+import { assert, assertEquals, spawn, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const hasDpkg = await spawn(["dpkg-query", "--version"]).then(({ code }) => code === 0, () => false);
-const once = test.if(
-  runtime === "bun" && engine === "userspace" && hasDpkg,
-  "runs on bun-userspace, and needs dpkg",
-);
+const ONCE = { engine: "userspace", runtime: "bun", needs: { dpkg: hasDpkg } } as const;
 
 const install = (...packages: string[]) =>
   spawn(["tests/kernel/install", "--no-kernel", ...packages], { cwd: root, env: { KCAPI_NO_INSTALL: "1" } });
 
-once("with KCAPI_NO_INSTALL, install lists what is missing and why, installs nothing, and fails", async () => {
+test("with KCAPI_NO_INSTALL, install lists what is missing and why, installs nothing, and fails", ONCE, async () => {
   const { code, stdout, stderr } = await install("kcapi-no-such-package", "kcapi-no-such-package");
   assertEquals([code, stdout], [1, ""]);
   const [first, ...lines] = stderr.trimEnd().split("\n");
@@ -22,7 +19,7 @@ once("with KCAPI_NO_INSTALL, install lists what is missing and why, installs not
   assert(!stderr.includes("E: "), stderr);
 });
 
-once("install does not name installed packages, and succeeds if nothing is missing", async () => {
+test("install does not name installed packages, and succeeds if nothing is missing", ONCE, async () => {
   const { code, stdout, stderr } = await install("bash");
   assert(!stderr.includes("by apt-get"), stderr);
   // The installed npm packages may be older than the lock file.

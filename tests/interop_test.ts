@@ -156,10 +156,10 @@ test("--position decrypts the rest of a file of openssl enc -aes-256-ctr", ENGIN
 
 // ---- kcapi-enc ----------------------------------------------------------------------------------------------------
 
-const withKcapiEnc = test.if(
-  engine === "kernel" && has("kcapi-enc", "--version"),
-  engine === "kernel" ? "no kcapi-enc here (package kcapi-tools)" : "kcapi-enc needs the kernel",
-);
+const KCAPI_ENC = {
+  engine: "kernel",
+  needs: { "kcapi-enc (package kcapi-tools)": engine === "kernel" && has("kcapi-enc", "--version") },
+} as const;
 
 /** Runs kcapi-enc on a file, with the key from a descriptor. -d without unpadding, which crashes on some kernels. */
 async function kcapiEnc(
@@ -185,8 +185,9 @@ for (
     ["ctr(aes)", 70_000, "none"],
   ] as const
 ) {
-  withKcapiEnc(
+  test(
     `kcapi-enc -c '${cipher}' of ${size} bytes and encrypt --padding ${padding} read each other`,
+    KCAPI_ENC,
     async () => {
       const directory = tempDir();
       const at = (name: string) => join(directory, name);
@@ -211,8 +212,9 @@ for (
 
 const hasLuks = has("qemu-img", "--version") && has("/usr/sbin/cryptsetup", "--version");
 
-test.if(hasLuks, "needs qemu-img and cryptsetup (packages qemu-utils, cryptsetup-bin)")(
+test(
   "xts(aes) with sectors reads the payload of a LUKS image of qemu-img (aes-xts-plain64) with its volume key",
+  { needs: { "qemu-img and cryptsetup (packages qemu-utils, cryptsetup-bin)": hasLuks } },
   async () => {
     const directory = tempDir();
     const at = (name: string) => join(directory, name);

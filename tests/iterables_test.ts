@@ -36,7 +36,7 @@ import {
   WINDOW,
 } from "./support/support.ts";
 
-const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
+const { test, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
 const KEY = bytes(32, 201);
 const IV = bytes(16, 202);
@@ -177,7 +177,9 @@ test("the output has chunks of at most a window", async () => {
   assertEquals(pieces.map(({ length }) => length), expected);
 });
 
-alone("memory is transferred to a Worker")("inPlace outputs in the memory of the source", async () => {
+test("inPlace outputs in the memory of the source", {
+  needs: { "one thread: a pool moves memory to a Worker": !pool },
+}, async () => {
   const chunk = bytes(4096);
   const [piece] = await Array.fromAsync(ctr([chunk], { inPlace: true }));
   assertStrictEquals(piece!.buffer, chunk.buffer);
@@ -232,26 +234,30 @@ for (const value of ["text", 7, null, [1, 2], new Uint8Array(new SharedArrayBuff
 
 // ---- Opening ----------------------------------------------------------------------------------------------------
 
-alone("a pool pulls ahead")("the first next() opens the cipher and the source", async () => {
-  const files = openFiles();
-  let [iterators, asked] = [0, 0];
-  const source: AsyncIterable<Bytes> = {
-    [Symbol.asyncIterator]() {
-      iterators++;
-      return { next: () => Promise.resolve({ done: asked++ === 2, value: bytes(LARGE) }) };
-    },
-  };
-  const iterable = ctr(source);
-  await turns(3);
-  assertEquals([iterators, asked, openFiles()], [0, 0, files]);
-  await iterable.next();
-  await turns(3);
-  assertEquals([iterators, asked], [1, 1]);
-  assertEquals(openFiles() > files, engine === "kernel");
-  await iterable.next();
-  assertEquals(await iterable.next(), end);
-  await assertReleased(files);
-});
+test(
+  "the first next() opens the cipher and the source",
+  { needs: { "one thread: a pool pulls ahead": !pool } },
+  async () => {
+    const files = openFiles();
+    let [iterators, asked] = [0, 0];
+    const source: AsyncIterable<Bytes> = {
+      [Symbol.asyncIterator]() {
+        iterators++;
+        return { next: () => Promise.resolve({ done: asked++ === 2, value: bytes(LARGE) }) };
+      },
+    };
+    const iterable = ctr(source);
+    await turns(3);
+    assertEquals([iterators, asked, openFiles()], [0, 0, files]);
+    await iterable.next();
+    await turns(3);
+    assertEquals([iterators, asked], [1, 1]);
+    assertEquals(openFiles() > files, engine === "kernel");
+    await iterable.next();
+    assertEquals(await iterable.next(), end);
+    await assertReleased(files);
+  },
+);
 
 test("engine opens the cipher and returns the engine", async () => {
   const files = openFiles();
@@ -424,8 +430,9 @@ test("await using releases the cipher and the source", async () => {
   await assertReleased(files);
 });
 
-alone("a pool does not wait for a source with a pending next()")(
+test(
   "break waits for the finally block of a generator",
+  { needs: { "one thread: a pool does not wait for a source with a pending next()": !pool } },
   async () => {
     let cleaned = false;
     async function* source(): AsyncGenerator<Bytes> {

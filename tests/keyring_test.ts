@@ -38,7 +38,6 @@ import {
   LIBRARY_FLAGS,
   openFiles,
   ownsKernel,
-  runtime,
   runtimeArgv,
   spawn,
   tempDir,
@@ -66,8 +65,8 @@ import { findInMemory } from "./support/process_memory.ts";
 import { filter, hasSeccomp, numbers, under } from "./support/seccomp.ts";
 import { type Bytes, bytes, collect, collectGarbage, cut, streamOf } from "./support/support.ts";
 
-const withKeys = test.if(hasKeys, NO_KEYS);
-const onKernel = test.if(hasCipher, "needs AF_ALG");
+const KEYS = { needs: { [NO_KEYS]: hasKeys } } as const;
+const AF_ALG = { needs: { AF_ALG: hasCipher } } as const;
 const SIZE = keySizeOf(ALGORITHM);
 /** Calls that fail, each of which must have its own errno. */
 const ERRORS = times(500, 2000);
@@ -159,8 +158,9 @@ test("sealed streams refuse a key of the kernel's, and say why", () => {
 // ---- no falling back ----
 
 for (const algorithm of [ALGORITHM, "ctr(aes)"]) {
-  test.if(!isServed(algorithm), `AF_ALG serves ${algorithm} here`)(
+  test(
     `without ${algorithm} in AF_ALG, auto with a key of the kernel's fails as the kernel engine does`,
+    { needs: { [`an AF_ALG without ${algorithm}`]: !isServed(algorithm) } },
     async () => {
       const key = bytes(keySizeOf(algorithm));
       const expected = assertThrows(() => CipherHandle.open(algorithm, { key, engine: "kernel" }), KcapiError);
@@ -173,8 +173,9 @@ for (const algorithm of [ALGORITHM, "ctr(aes)"]) {
   );
 }
 
-test.if(hasCipher && isOld, "needs AF_ALG before Linux 6.2")(
+test(
   "before Linux 6.2 a key of the kernel's is ENOPROTOOPT, whichever it is, and probe() says so, too",
+  { needs: { "AF_ALG before Linux 6.2": hasCipher && isOld } },
   async () => {
     for (const key of [{ serial: 1 }, { type: "user", description } as const]) {
       assertRefused(key, "ENOPROTOOPT", "older than Linux 6.2");
@@ -189,30 +190,34 @@ test.if(hasCipher && isOld, "needs AF_ALG before Linux 6.2")(
 
 // ---- faults that cannot be provoked ----
 
-onKernel("a libkcapi before 1.1.0, or a descriptor of something else, is EOPNOTSUPP: nothing is set by a guess", () => {
-  const set: unknown[] = [];
-  const SO_DOMAIN = 39;
-  const faults: Record<string, Parameters<typeof interpose>[0]> = {
-    "an old version": () => ({ kcapi_version: () => 1_000_200 }),
-    "a socket of another family": (real) => ({
-      getsockopt(socket, level, option, value, length) {
-        const result = real.getsockopt(socket, level, option, value, length);
-        if (option === SO_DOMAIN) value![0] = 2; // AF_INET
-        return result;
-      },
-    }),
-    "no socket": (real) => ({
-      getsockopt: (socket, level, option, value, length) =>
-        option === SO_DOMAIN ? -1 : real.getsockopt(socket, level, option, value, length),
-    }),
-  };
-  for (const [what, fault] of Object.entries(faults)) {
-    using _ = interpose((real) => ({ ...fault(real), setsockopt: (...args) => set.push(args) }));
-    const error = refusal({ serial: 1 });
-    assertEquals([error.code, set], ["EOPNOTSUPP", []], what);
-    assertStringIncludes(error.hint ?? "", "libkcapi 1.1.0");
-  }
-});
+test(
+  "a libkcapi before 1.1.0, or a descriptor of something else, is EOPNOTSUPP: nothing is set by a guess",
+  AF_ALG,
+  () => {
+    const set: unknown[] = [];
+    const SO_DOMAIN = 39;
+    const faults: Record<string, Parameters<typeof interpose>[0]> = {
+      "an old version": () => ({ kcapi_version: () => 1_000_200 }),
+      "a socket of another family": (real) => ({
+        getsockopt(socket, level, option, value, length) {
+          const result = real.getsockopt(socket, level, option, value, length);
+          if (option === SO_DOMAIN) value![0] = 2; // AF_INET
+          return result;
+        },
+      }),
+      "no socket": (real) => ({
+        getsockopt: (socket, level, option, value, length) =>
+          option === SO_DOMAIN ? -1 : real.getsockopt(socket, level, option, value, length),
+      }),
+    };
+    for (const [what, fault] of Object.entries(faults)) {
+      using _ = interpose((real) => ({ ...fault(real), setsockopt: (...args) => set.push(args) }));
+      const error = refusal({ serial: 1 });
+      assertEquals([error.code, set], ["EOPNOTSUPP", []], what);
+      assertStringIncludes(error.hint ?? "", "libkcapi 1.1.0");
+    }
+  },
+);
 
 const library = loadIfGranted();
 const hasLibrary = !(library instanceof KcapiError);
@@ -228,30 +233,35 @@ function searchAbsent(): string {
 }
 
 const canSearch = hasLibrary && searchAbsent() === "ENOKEY";
-const searching = test.if(canSearch, "needs libkcapi, and request_key(2), which containers refuse");
+const SEARCH = { needs: { "libkcapi, and request_key(2), which containers block": canSearch } } as const;
 
-searching("an errno is believed when it comes twice: what the runtime fails in meanwhile is not taken for it", () => {
-  assert(hasLibrary);
-  for (let disturbed = 0; disturbed < 4; disturbed++) {
-    let reads = 0;
-    let searches = 0;
-    using _ = interpose((real) => ({
-      syscall(...args) {
-        if (REQUEST_KEY.includes(Number(args[0]))) searches++; // other searches are in the session keyring
-        return real.syscall(...args);
-      },
-      memmove(to, from, length) {
-        const result = real.memmove(to, from, length);
-        if (Number(length) === 4 && reads++ < disturbed) to![0] = disturbed + reads; // another errno, and another
-        return result;
-      },
-    }));
-    assertEquals([searchAbsent(), searches], ["ENOKEY", disturbed + 2]);
-  }
-});
+test(
+  "an errno is believed when it comes twice: what the runtime fails in meanwhile is not taken for it",
+  SEARCH,
+  () => {
+    assert(hasLibrary);
+    for (let disturbed = 0; disturbed < 4; disturbed++) {
+      let reads = 0;
+      let searches = 0;
+      using _ = interpose((real) => ({
+        syscall(...args) {
+          if (REQUEST_KEY.includes(Number(args[0]))) searches++; // other searches are in the session keyring
+          return real.syscall(...args);
+        },
+        memmove(to, from, length) {
+          const result = real.memmove(to, from, length);
+          if (Number(length) === 4 && reads++ < disturbed) to![0] = disturbed + reads; // another errno, and another
+          return result;
+        },
+      }));
+      assertEquals([searchAbsent(), searches], ["ENOKEY", disturbed + 2]);
+    }
+  },
+);
 
-searching(
+test(
   `an errno is the right one ${ERRORS} times, while the runtime collects garbage, compiles and opens files`,
+  SEARCH,
   async () => {
     const garbage: unknown[] = [];
     for (let i = 0; i < ERRORS; i++) {
@@ -317,8 +327,9 @@ async function outputsOf(
 
 for (const [algorithm, kind, options, length] of MODES) {
   const what = [kind, options.padding, options.sectorSize && "in sectors"].filter(Boolean).join(", ");
-  test.if(hasKeys && isServed(algorithm), `${NO_KEYS}, and ${algorithm}`)(
+  test(
     `${algorithm} (${what}) gives the bytes that it gives with the same key in bytes, in every way there is`,
+    { needs: { [NO_KEYS]: hasKeys, [algorithm]: isServed(algorithm) } },
     async () => {
       const payload = newKey(keySizeOf(algorithm));
       await using key = await loadKey("logon", payload);
@@ -342,8 +353,9 @@ async function assertSameKey({ byName, bySerial }: { byName: KernelKey; bySerial
   assertEquals(await encrypted(bySerial), expected);
 }
 
-withKeys(
+test(
   "a key of the type user, and one of the type logon, which nobody can read, are the keys that were loaded",
+  KEYS,
   async () => {
     for (const type of ["user", "logon"] as const) {
       const payload = newKey();
@@ -355,16 +367,18 @@ withKeys(
   },
 );
 
-test.if(hasEncrypted, `${NO_KEYS}, with keys of the type encrypted`)(
+test(
   "a key of the type encrypted is what the kernel made, as its master key decrypts it",
+  { needs: { [`${NO_KEYS}, also of the type encrypted`]: hasEncrypted } },
   async () => {
     await using key = await makeEncryptedKey(SIZE);
     await assertSameKey(key, key.payload);
   },
 );
 
-test.if(hasTrusted, `${NO_KEYS}, with keys of the type trusted: a TPM or its like`)(
+test(
   "a key of the type trusted encrypts what it decrypts",
+  { needs: { [`${NO_KEYS}, also of the type trusted (a TPM)`]: hasTrusted } },
   async () => {
     const name = newDescription();
     const serial = Number(await keyctl(["add", "trusted", name, `new ${SIZE}`, "@u"]));
@@ -376,12 +390,12 @@ test.if(hasTrusted, `${NO_KEYS}, with keys of the type trusted: a TPM or its lik
   },
 );
 
-withKeys("resolveKernelKey() is the serial, by which another one finds the key", async () => {
+test("resolveKernelKey() is the serial, by which another one finds the key", KEYS, async () => {
   await using key = await loadKey("logon", newKey());
   assertEquals([resolveKernelKey(key.byName), resolveKernelKey(key.bySerial)], [key.serial, key.serial]);
 });
 
-withKeys("a description of 4,095 bytes, and one that is not ASCII, are found as they are", async () => {
+test("a description of 4,095 bytes, and one that is not ASCII, are found as they are", KEYS, async () => {
   for (const long of [`${newDescription()}${"\u20ac".repeat(1400)}`, `${newDescription()}\u20ac \ud83d\ude00`]) {
     const exact = Buffer.from(long).subarray(0, 4095).toString().replace(/\ufffd+$/, "");
     const name = exact + "x".repeat(long.length > 1000 ? 4095 - Buffer.byteLength(exact) : 0);
@@ -393,7 +407,7 @@ withKeys("a description of 4,095 bytes, and one that is not ASCII, are found as 
 
 // ---- each failure, for real ----
 
-withKeys("ENOKEY: no such key by name, by serial, and in a session that does not reach it", async () => {
+test("ENOKEY: no such key by name, by serial, and in a session that does not reach it", KEYS, async () => {
   await using key = await loadKey("logon", newKey());
   const { description } = key.byName as { description: string };
   assertRefused({ type: "logon", description: newDescription() }, "ENOKEY", "session keyring", "keyctl link @u @s");
@@ -407,7 +421,7 @@ withKeys("ENOKEY: no such key by name, by serial, and in a session that does not
   assertStringIncludes(hint ?? "", "keyctl link @u @s");
 });
 
-withKeys("EACCES: a key that does not let this process search it, by name and by serial", async () => {
+test("EACCES: a key that does not let this process search it, by name and by serial", KEYS, async () => {
   probe(); // gives the thread a keyring, which hides the reason from request_key(2)
   for (const type of ["user", "logon"] as const) {
     await using key = await loadKey(type, newKey());
@@ -418,8 +432,9 @@ withKeys("EACCES: a key that does not let this process search it, by name and by
   }
 });
 
-withKeys(
+test(
   "EKEYEXPIRED and EKEYREVOKED: a key that has expired is not found by name, one that was revoked is",
+  KEYS,
   async () => {
     await using expired = await loadKey("logon", newKey());
     await keyctl(["timeout", `${expired.serial}`, "1"]);
@@ -439,15 +454,16 @@ withKeys(
   },
 );
 
-withKeys(
+test(
   "EINVAL: a key of a wrong length is refused only when it is set, and the hint has the right lengths",
+  KEYS,
   async () => {
     await using key = await loadKey("logon", newKey(33));
     assertRefused(key.bySerial, "EINVAL", "this process cannot check that", "32 or 48 or 64 bytes");
   },
 );
 
-withKeys("ENOPROTOOPT: a keyring is no key, and the hint does not blame the kernel", async () => {
+test("ENOPROTOOPT: a keyring is no key, and the hint does not blame the kernel", KEYS, async () => {
   const serial = Number(await keyctl(["newring", newDescription(), "@u"]));
   const { code, hint = "" } = refusal({ serial });
   await keyctl(["unlink", `${serial}`, "@u"]);
@@ -467,8 +483,9 @@ async function outcome(launcher: string[], key: KernelKey): Promise<Outcome> {
 
 const ERRNO = { EPERM: 1, ENOSYS: 38 };
 
-test.if(hasKeys && hasSeccomp, `${NO_KEYS}, and seccomp`)(
+test(
   "EPERM and ENOSYS of request_key and add_key, as in containers: the hint names the filter, and a serial helps",
+  { needs: { [NO_KEYS]: hasKeys, seccomp: hasSeccomp } },
   async () => {
     await using key = await loadKey("logon", newKey());
     for (const [code, errno] of Object.entries(ERRNO)) {
@@ -493,8 +510,9 @@ async function until(condition: () => boolean): Promise<void> {
 
 // ---- what becomes of handles ----
 
-withKeys(
+test(
   "a key that is revoked and unlinked while streams run: they go on, and so do reinits; new ones fail",
+  KEYS,
   async () => {
     const payload = newKey();
     const key = await loadKey("logon", payload);
@@ -516,7 +534,7 @@ withKeys(
   },
 );
 
-withKeys("1,000 handles, and as many refusals, leave no descriptor behind", async () => {
+test("1,000 handles, and as many refusals, leave no descriptor behind", KEYS, async () => {
   await using key = await loadKey("logon", newKey());
   await using short = await loadKey("logon", newKey(3));
   CipherHandle.open(ALGORITHM, { key: key.byName }).close();
@@ -534,7 +552,7 @@ withKeys("1,000 handles, and as many refusals, leave no descriptor behind", asyn
   assert(openFiles() <= files); // fewer where the runtime closed its own of earlier
 });
 
-withKeys("a Worker encrypts with a key that it is told of by name, and by serial", async () => {
+test("a Worker encrypts with a key that it is told of by name, and by serial", KEYS, async () => {
   const payload = newKey();
   await using key = await loadKey("logon", payload);
   const input = bytes(100 * 512);
@@ -551,8 +569,9 @@ withKeys("a Worker encrypts with a key that it is told of by name, and by serial
   }
 });
 
-test.if(hasKeys && runtime === "deno", `${NO_KEYS}, and Deno`)(
+test(
   "with --allow-ffi=PATH and no other permission Deno finds keys, uses them and tries the keyring",
+  { runtime: "deno", needs: { [NO_KEYS]: hasKeys } },
   async () => {
     assert(hasLibrary);
     await using key = await loadKey("logon", newKey());
@@ -584,8 +603,9 @@ const SHARED: [algorithm: string, options: Options][] = [
 ];
 
 for (const [algorithm, options] of SHARED) {
-  test.if(hasKeys && isServed(algorithm), `${NO_KEYS}, and ${algorithm}`)(
+  test(
     `WorkerPool do ${algorithm} with a key of the kernel's, which this thread finds for them`,
+    { needs: { [NO_KEYS]: hasKeys, [algorithm]: isServed(algorithm) } },
     async () => {
       const payload = newKey(keySizeOf(algorithm));
       await using key = await loadKey("logon", payload);
@@ -608,7 +628,7 @@ for (const [algorithm, options] of SHARED) {
 
 // ---- probe() and the tool ----
 
-withKeys("probe() tries a key, finds that it works, and leaves none behind", async () => {
+test("probe() tries a key, finds that it works, and leaves none behind", KEYS, async () => {
   using spy = spyOnSyscalls();
   const report = probe();
   assertEquals([report.keyring, report.problems.filter(({ what }) => what.includes("keyring"))], ["works", []]);
@@ -625,7 +645,7 @@ function spyOnSyscalls(): { numbers: number[] } & Disposable {
   return { numbers, [Symbol.dispose]: () => library[Symbol.dispose]() };
 }
 
-withKeys("the tool encrypts by --kernel-key, decrypts by --key-serial, and as with the key in a file", async () => {
+test("the tool encrypts by --kernel-key, decrypts by --key-serial, and as with the key in a file", KEYS, async () => {
   const directory = tempDir();
   const payload = newKey();
   await using key = await loadKey("logon", payload);
@@ -696,8 +716,9 @@ async function searchChild(args: string[], needle: Uint8Array): Promise<{ found:
   }
 }
 
-withKeys(
+test(
   "a process that streams with a logon key has nothing of it in its memory; one with the bytes has",
+  KEYS,
   async () => {
     // Another process makes and loads the key. It is never in the process that is searched, nor in its parent.
     const file = join(tempDir(), "key");
@@ -722,8 +743,9 @@ withKeys(
 
 const EXAMPLE = fileURLToPath(new URL("../examples/keyring.ts", import.meta.url));
 
-withKeys(
+test(
   "examples/keyring.ts brings sectors back with a key that somebody loads, and says what to do without",
+  KEYS,
   async () => {
     await using key = await loadKey("logon", newKey());
     const { description } = key.byName as { description: string };
@@ -737,8 +759,9 @@ withKeys(
   },
 );
 
-withKeys(
+test(
   "with the permissions of docs/keyring.md a logon key can be used, and neither seen, changed nor revoked",
+  KEYS,
   async () => {
     await using key = await loadKey("logon", newKey());
     await keyctl(["setperm", `${key.serial}`, "0x08080000"]);
@@ -751,8 +774,9 @@ withKeys(
   },
 );
 
-test.if(hasKeys && ownsKernel, `${NO_KEYS}, as root in a guest of its own`)(
+test(
   "a service's user finds the key that root loads for him out of a file that he cannot read, as in docs/keyring.md",
+  { needs: { [NO_KEYS]: hasKeys, "root in a guest": ownsKernel } },
   async () => {
     const directory = tempDir();
     const file = join(directory, "backup.key");

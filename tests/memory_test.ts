@@ -7,7 +7,6 @@ import {
   assert,
   assertEquals,
   assertStringIncludes,
-  engine,
   runtime,
   runtimeArgv,
   spawn,
@@ -29,7 +28,7 @@ const SANITIZER = hasCompiler
   )
   : undefined;
 // Not on the kernel engine, where the same test would run again, only slower.
-const checked = test.if(hasCompiler && engine === "userspace", "needs a C compiler, and runs on the userspace engine");
+const COMPILED = { engine: "userspace", needs: { "a C compiler": hasCompiler } } as const;
 
 /** Compiles the library, once for each set of flags. */
 const libraries = new Map<string, Promise<string>>();
@@ -63,8 +62,9 @@ function assertClean({ code, stdout, stderr }: SpawnResult): void {
   assert(Number(stdout) > 1_000, `${stdout} calls were checked`);
 }
 
-checked(
+test(
   "every pointer refers to live memory of the caller that is long enough, even after garbage collection",
+  COMPILED,
   async () => {
     assertClean(await run());
   },
@@ -80,7 +80,7 @@ for (
     ["too long", "is not in what was announced"],
   ] as const
 ) {
-  checked(`the check finds a fault: ${fault}`, async () => {
+  test(`the check finds a fault: ${fault}`, COMPILED, async () => {
     const { code, stderr } = await run(fault);
     assertEquals(code, 86, stderr);
     assertStringIncludes(stderr, found);
@@ -88,14 +88,17 @@ for (
 }
 
 // AddressSanitizer checks memory of malloc(3). Deno allocates buffers with it, Bun has its own allocator.
-const sanitizable = hasCompiler && engine === "userspace" && runtime === "deno" && SANITIZER !== undefined;
-const sanitized = test.if(sanitizable, "needs Deno and AddressSanitizer, and runs on the userspace engine");
+const SANITIZED = {
+  engine: "userspace",
+  runtime: "deno",
+  needs: { "a C compiler": hasCompiler, AddressSanitizer: SANITIZER !== undefined },
+} as const;
 
-sanitized("AddressSanitizer finds nothing in the memory of Deno", async () => {
+test("AddressSanitizer finds nothing in the memory of Deno", SANITIZED, async () => {
   assertClean(await run("", { sanitized: true }));
 });
 
-sanitized("AddressSanitizer finds freed memory of Deno", async () => {
+test("AddressSanitizer finds freed memory of Deno", SANITIZED, async () => {
   const { code, stderr } = await run("freed", { sanitized: true });
   assert(code !== 0);
   assertStringIncludes(stderr, "heap-use-after-free");

@@ -7,17 +7,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { checkRuntime, OLDEST, type RuntimeGlobals } from "../src/runtime/mod.ts";
-import {
-  assert,
-  assertEquals,
-  assertStringIncludes,
-  assertThrows,
-  engine,
-  runtime,
-  spawn,
-  tempDir,
-  test,
-} from "./support/deps.ts";
+import { assert, assertEquals, assertStringIncludes, assertThrows, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const modules = join(root, "node_modules");
@@ -31,11 +21,8 @@ const programs = {
 const workerd = join(modules, `workerd-${platform}`, "bin/workerd");
 
 /** One runtime starts all others. The tests do not depend on it. */
-const isOnce = runtime === "bun" && engine === "userspace";
-const once = test.if(
-  isOnce && process.arch === "x64",
-  "runs only on bun-userspace on x86-64, which has the programs",
-);
+const ONCE = { engine: "userspace", runtime: "bun" } as const;
+const PROGRAMS = { ...ONCE, needs: { "x86-64, for which there are programs": process.arch === "x64" } } as const;
 
 /** The modules and a program, compiled to JavaScript for the oldest Node. */
 async function compile(directory: string): Promise<void> {
@@ -59,25 +46,29 @@ async function commands(): Promise<Record<keyof typeof OLDEST, (module: string) 
   };
 }
 
-once("the oldest releases run each part of the API with the same results as the current release", async () => {
-  const expected = JSON.parse((await spawn([process.execPath, join(root, "tests/children/minimum.ts")])).stdout);
-  for (const [name, command] of Object.entries(await commands())) {
-    const version = await spawn([programs[name as keyof typeof OLDEST], "--version"]);
-    assertStringIncludes(version.stdout, OLDEST[name as keyof typeof OLDEST]);
-    const { code, stdout, stderr } = await spawn(command("tests/children/minimum"), { env: { NO_COLOR: "1" } });
-    assertEquals(code, 0, `${name}: ${stderr}`);
-    assert(!stderr.includes("MaxListeners"), stderr);
-    const results = JSON.parse(stdout);
-    assertEquals(results.probe, name.toLowerCase());
-    for (const [what, result] of Object.entries(results)) {
-      if (what !== "probe") assertEquals(result, expected[what], `${name}: ${what}`);
+test(
+  "the oldest releases run each part of the API with the same results as the current release",
+  PROGRAMS,
+  async () => {
+    const expected = JSON.parse((await spawn([process.execPath, join(root, "tests/children/minimum.ts")])).stdout);
+    for (const [name, command] of Object.entries(await commands())) {
+      const version = await spawn([programs[name as keyof typeof OLDEST], "--version"]);
+      assertStringIncludes(version.stdout, OLDEST[name as keyof typeof OLDEST]);
+      const { code, stdout, stderr } = await spawn(command("tests/children/minimum"), { env: { NO_COLOR: "1" } });
+      assertEquals(code, 0, `${name}: ${stderr}`);
+      assert(!stderr.includes("MaxListeners"), stderr);
+      const results = JSON.parse(stdout);
+      assertEquals(results.probe, name.toLowerCase());
+      for (const [what, result] of Object.entries(results)) {
+        if (what !== "probe") assertEquals(result, expected[what], `${name}: ${what}`);
+      }
+      // The oldest releases lack some ciphers.
+      for (const what of Object.keys(expected)) assert(what in results || what.includes("xts"), `${name}: ${what}`);
     }
-    // The oldest releases lack some ciphers.
-    for (const what of Object.keys(expected)) assert(what in results || what.includes("xts"), `${name}: ${what}`);
-  }
-});
+  },
+);
 
-once("the oldest releases run the tool: seal a file, unseal it from a pipe, and read a range", async () => {
+test("the oldest releases run the tool: seal a file, unseal it from a pipe, and read a range", PROGRAMS, async () => {
   const directory = tempDir();
   const [input, key, sealed] = ["input", "key", "sealed"].map((name) => join(directory, name)) as [
     string,
@@ -120,9 +111,9 @@ const config :Workerd.Config = (services = [(name = "main", worker = (
 }
 
 const hasWorkerd = existsSync(workerd);
-const withWorkerd = test.if(isOnce && hasWorkerd, "needs workerd, and runs only on bun-userspace");
+const WORKERD = { ...ONCE, needs: { workerd: hasWorkerd } } as const;
 
-withWorkerd("workerd (Cloudflare Workers) with Node's modules runs the userspace engine", async () => {
+test("workerd (Cloudflare Workers) with Node's modules runs the userspace engine", WORKERD, async () => {
   const { code, output } = await inWorkerd("nodejs_compat");
   assertEquals(code, 0, output);
   const line = output.split("\n").find((line) => line.startsWith("{"))!;

@@ -19,7 +19,7 @@ import { fileURLToPath } from "node:url";
 import { absoluteLinks } from "../scripts/release.ts";
 import { OLDEST } from "../src/runtime/mod.ts";
 import { tool } from "./support/cli_support.ts";
-import { assert, assertEquals, assertStringIncludes, engine, runtime, spawn, tempDir, test } from "./support/deps.ts";
+import { assert, assertEquals, assertStringIncludes, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const bin = join(root, "node_modules/.bin");
@@ -114,8 +114,8 @@ function sources(): string[] {
 }
 
 // The tests do not depend on the engine, and the compilers are slow in a guest.
-const npm = test.if(runtime === "bun" && engine === "userspace", "runs only on bun-userspace");
-const jsr = test.if(runtime === "deno" && engine === "userspace", "runs only on deno-userspace");
+const NPM = { engine: "userspace", runtime: "bun" } as const;
+const JSR = { engine: "userspace", runtime: "deno" } as const;
 
 const USE = `
 import { type CipherStreamOptions, decrypt, DecryptionStream, EncryptionStream } from "@kcapi/streams";
@@ -211,8 +211,9 @@ async function pathWith(name: string, program: string): Promise<string> {
   return path;
 }
 
-npm(
+test(
   "npm pack includes the compiled modules, their types and the documents, and the package runs on all runtimes",
+  NPM,
   async () => {
     // Uses a copy, because packing compiles, and other processes may use the checkout.
     const checkout = join(tempDir(), "checkout");
@@ -362,7 +363,7 @@ npm(
   },
 );
 
-jsr("deno publish --dry-run succeeds, and publishes exactly the files of the package", async () => {
+test("deno publish --dry-run succeeds, and publishes exactly the files of the package", JSR, async () => {
   const output = await shell("deno publish --dry-run --allow-dirty", root);
   assertStringIncludes(output, `Simulating publish of @kcapi/streams@${json("deno.json").version} with files:`);
   assert(!/warning/i.test(output), output);
@@ -371,7 +372,7 @@ jsr("deno publish --dry-run succeeds, and publishes exactly the files of the pac
   assertEquals(files.sort(), [...documents, "mod.ts", ...sources()].sort());
 });
 
-jsr("Workers of a module from a server like JSR need only the permission to import from it", async () => {
+test("Workers of a module from a server like JSR need only the permission to import from it", JSR, async () => {
   const types = { "content-type": "application/typescript" };
   const server = createServer(({ url }, response) => {
     response.writeHead(200, types).end(readFileSync(join(root, url!)));
@@ -388,7 +389,7 @@ jsr("Workers of a module from a server like JSR need only the permission to impo
   }
 });
 
-jsr("the package imports only its own modules and built-in modules", async () => {
+test("the package imports only its own modules and built-in modules", JSR, async () => {
   const { modules } = JSON.parse(await shell("deno info --json src/cli.ts", root));
   const specifiers: string[] = modules.map(({ specifier }: { specifier: string }) => specifier);
   const isOwn = (specifier: string) => specifier.startsWith(new URL("..", import.meta.url).href);
@@ -400,11 +401,11 @@ jsr("the package imports only its own modules and built-in modules", async () =>
   assertEquals(peerDependenciesMeta, { jose: { optional: true } });
 });
 
-jsr("deno doc --lint finds documentation for all public symbols", async () => {
+test("deno doc --lint finds documentation for all public symbols", JSR, async () => {
   await shell("deno doc --lint mod.ts src/cli.ts src/workers/cipher_worker.ts", root);
 });
 
-jsr("deno test --doc runs every example of the doc comments", async () => {
+test("deno test --doc runs every example of the doc comments", JSR, async () => {
   // The import map replaces JSR, which not every machine can reach.
   const output = await shell("deno test --doc -A --import-map=tests/support/imports.json mod.ts src", root);
   const count = Number(/ok \| (\d+) passed/.exec(output)![1]);

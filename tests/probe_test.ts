@@ -21,7 +21,7 @@ import {
 } from "./support/deps.ts";
 import { cipherEntry, fakeSystem, PRIVILEGED, UNPRIVILEGED } from "./support/fake_system.ts";
 
-const onKernel = test.if(engine === "kernel", "needs AF_ALG");
+const KERNEL = { engine: "kernel" } as const;
 const MOD = fileURLToPath(new URL("../mod.ts", import.meta.url));
 
 /** Fakes a libkcapi whose kcapi_cipher_init returns the errors of `init`. */
@@ -246,7 +246,7 @@ test("probe() lists for each engine the ciphers that it opens", () => {
   }
 });
 
-onKernel("probe() finds the kernel engine, and listCiphers() its ciphers", () => {
+test("probe() finds the kernel engine, and listCiphers() its ciphers", KERNEL, () => {
   const { afAlg, netlinkCrypto, library, sendBuffer, window, ciphers } = probe();
   assertEquals([afAlg, netlinkCrypto], ["works", "works"]);
   assert(existsSync(library!.path), library!.path);
@@ -260,7 +260,7 @@ onKernel("probe() finds the kernel engine, and listCiphers() its ciphers", () =>
   }
 });
 
-onKernel("the hint for a misspelled algorithm names the correct one", () => {
+test("the hint for a misspelled algorithm names the correct one", KERNEL, () => {
   try {
     CipherHandle.open("cbc(ase)", { key: new Uint8Array(16), engine: "kernel" }).close();
   } catch (error) {
@@ -282,7 +282,7 @@ test("probe() and listCiphers() leave no descriptors open", () => {
 
 // ---- permissions ------------------------------------------------------------------------------------------------
 
-const onDeno = test.if(runtime === "deno", "is about Deno's permissions");
+const DENO = { runtime: "deno" } as const;
 const PRINT = `import { listCiphers, probe } from ${JSON.stringify(MOD)}; listCiphers(); ` +
   "console.log(JSON.stringify(probe()));";
 
@@ -298,29 +298,33 @@ function command(name: string, ...args: string[]): Deno.Command {
   return new Deno.Command(name, { args, stdin: "null", stdout: "piped", stderr: "inherit" });
 }
 
-onDeno("probe() without permissions reports that, and without --allow-all the files that it cannot read", async () => {
-  const file = program(PRINT);
-  async function probeWith(...flags: string[]): Promise<ProbeReport> {
-    const { stdout } = await command(process.execPath, "run", "--no-check", ...flags, file).output();
-    return JSON.parse(new TextDecoder().decode(stdout));
-  }
-  const without = await probeWith();
-  assertEquals([without.ffi, without.afAlg, without.kernel], ["refused", "EACCES", null]);
-  assertStringIncludes(without.problems[0]!.remedy, "--allow-ffi");
-  assertStringIncludes(without.problems[1]!.cause, "--allow-all");
-  assert(without.ciphers.userspace.includes("ctr(aes)"));
+test(
+  "probe() without permissions reports that, and without --allow-all the files that it cannot read",
+  DENO,
+  async () => {
+    const file = program(PRINT);
+    async function probeWith(...flags: string[]): Promise<ProbeReport> {
+      const { stdout } = await command(process.execPath, "run", "--no-check", ...flags, file).output();
+      return JSON.parse(new TextDecoder().decode(stdout));
+    }
+    const without = await probeWith();
+    assertEquals([without.ffi, without.afAlg, without.kernel], ["refused", "EACCES", null]);
+    assertStringIncludes(without.problems[0]!.remedy, "--allow-ffi");
+    assertStringIncludes(without.problems[1]!.cause, "--allow-all");
+    assert(without.ciphers.userspace.includes("ctr(aes)"));
 
-  const { library } = probe();
-  for (const flag of ["--allow-ffi", ...(library ? [`--allow-ffi=${library.path}`] : [])]) {
-    const partly = await probeWith(flag, ...LIBRARY_FLAGS);
-    assertEquals([partly.ffi, partly.kernel, partly.privileges], ["granted", null, null], flag);
-    assertEquals(partly.library, library, flag);
-    if (engine === "kernel") assert(partly.ciphers.kernel.includes("cbc(aes)"), flag);
-  }
-});
+    const { library } = probe();
+    for (const flag of ["--allow-ffi", ...(library ? [`--allow-ffi=${library.path}`] : [])]) {
+      const partly = await probeWith(flag, ...LIBRARY_FLAGS);
+      assertEquals([partly.ffi, partly.kernel, partly.privileges], ["granted", null, null], flag);
+      assertEquals(partly.library, library, flag);
+      if (engine === "kernel") assert(partly.ciphers.kernel.includes("cbc(aes)"), flag);
+    }
+  },
+);
 
 const terminals = runtime === "deno" && spawnSync("script", ["-qec", "true", "/dev/null"]).status === 0;
-test.if(terminals, "needs Deno and script(1) with a terminal")("probe() never prompts", async () => {
+test("probe() never prompts", { runtime: "deno", needs: { "script(1) with a terminal": terminals } }, async () => {
   async function outputOnTerminal(code: string): Promise<string> {
     const deno = `${process.execPath} run --no-check ${program(code)}`;
     const child = command("script", "-qc", deno, "/dev/null").spawn();

@@ -9,7 +9,6 @@ import {
   assert,
   assertEquals,
   assertStringIncludes,
-  engine,
   ownsKernel,
   runtimeArgv,
   spawn,
@@ -19,7 +18,7 @@ import {
 import { filter, hasSeccomp, numbers, under } from "./support/seccomp.ts";
 import { collectGarbage } from "./support/support.ts";
 
-const onKernel = test.if(engine === "kernel", "needs the kernel engine");
+const KERNEL = { engine: "kernel" } as const;
 
 const CHILD = [...runtimeArgv, fileURLToPath(new URL("./children/refused.ts", import.meta.url))];
 
@@ -49,10 +48,11 @@ function assertRefused(outcome: Outcome, code: string, hint: RegExp): void {
 const ERRNO = { EPERM: 1, EPROTONOSUPPORT: 93 };
 const [AF_NETLINK, AF_ALG, NETLINK_CRYPTO] = [16, 38, 21];
 
-const withSeccomp = test.if(engine === "kernel" && hasSeccomp, "needs the kernel engine and a kernel with seccomp");
+const SECCOMP = { engine: "kernel", needs: { seccomp: hasSeccomp } } as const;
 
-withSeccomp(
+test(
   "socket(AF_ALG) fails with EPERM: auto uses userspace, kernel gives the cause and the remedy",
+  SECCOMP,
   async () => {
     const { auto, kernel, userspace } = await outcomes(under(filter(numbers!.socket, ERRNO.EPERM, { first: AF_ALG })));
     assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
@@ -60,11 +60,11 @@ withSeccomp(
   },
 );
 
-withSeccomp("vmsplice fails with EPERM: everything works, because nothing uses it", async () => {
+test("vmsplice fails with EPERM: everything works, because nothing uses it", SECCOMP, async () => {
   assertEquals(await outcomes(under(filter(numbers!.vmsplice, ERRNO.EPERM))), WORKS);
 });
 
-withSeccomp("no NETLINK_CRYPTO, as without crypto_user: auto uses userspace, kernel names the module", async () => {
+test("no NETLINK_CRYPTO, as without crypto_user: auto uses userspace, kernel names the module", SECCOMP, async () => {
   const program = filter(numbers!.socket, ERRNO.EPROTONOSUPPORT, { first: AF_NETLINK, third: NETLINK_CRYPTO });
   const { auto, kernel, userspace } = await outcomes(under(program));
   assertEquals([auto, userspace], [ran("userspace"), ran("userspace")]);
@@ -73,7 +73,7 @@ withSeccomp("no NETLINK_CRYPTO, as without crypto_user: auto uses userspace, ker
 
 // ---- limits -----------------------------------------------------------------------------------------------------
 
-onKernel("a limit of 16 descriptors: kernel and auto throw EMFILE, userspace works", async () => {
+test("a limit of 16 descriptors: kernel and auto throw EMFILE, userspace works", KERNEL, async () => {
   const { auto, kernel, userspace } = await outcomes([], ["ctr(aes)", "limited"]);
   assertRefused(auto, "EMFILE", /limit/);
   assertRefused(kernel, "EMFILE", /limit/);
@@ -87,7 +87,7 @@ function dropPrivileges(): { launcher: string[]; env: Record<string, string> } {
   return { launcher, env: { HOME: directory, DENO_DIR: `${directory}/deno`, TMPDIR: directory } };
 }
 
-const inGuest = test.if(ownsKernel, "changes the system, and needs root in a guest");
+const GUEST = { needs: { "root in a guest": ownsKernel } } as const;
 
 /** Runs `action` with another value in a system file. */
 async function whileSet(path: string, value: string, action: () => Promise<void>): Promise<void> {
@@ -100,8 +100,9 @@ async function whileSet(path: string, value: string, action: () => Promise<void>
   }
 }
 
-inGuest(
+test(
   "an unprivileged user with pipe-user-pages-soft exhausted gets the right bytes",
+  GUEST,
   () =>
     whileSet("/proc/sys/fs/pipe-user-pages-soft", "1", async () => {
       const { launcher, env } = dropPrivileges();
@@ -110,7 +111,7 @@ inGuest(
     }),
 );
 
-inGuest("/proc/crypto and /proc/sys hidden: streams give the right bytes", async () => {
+test("/proc/crypto and /proc/sys hidden: streams give the right bytes", GUEST, async () => {
   // Not all of /proc, because no runtime starts without /proc/self.
   const hide = "mount --bind /dev/null /proc/crypto && mount -t tmpfs none /proc/sys";
   const launcher = ["unshare", "--mount", "sh", "-c", `${hide} && exec "$@"`, "sh"];
@@ -135,8 +136,9 @@ async function unload(module: string): Promise<void> {
   assert(!isLoaded(), `${module} is in use`);
 }
 
-inGuest(
+test(
   "algif_skcipher missing: auto uses userspace, kernel throws ENOENT and names the module",
+  GUEST,
   async () => {
     const restriction = existsSync(RESTRICTION) ? readFileSync(RESTRICTION) : undefined;
     await unload("algif_skcipher");
@@ -151,8 +153,9 @@ inGuest(
   },
 );
 
-inGuest(
+test(
   "modules cannot be loaded: a cipher in a module throws ENOENT with a remedy",
+  GUEST,
   async () => {
     await unload("anubis");
     await whileSet(MODPROBE, "/bin/false\n", async () => {

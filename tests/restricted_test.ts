@@ -17,7 +17,6 @@ import {
   assertInstanceOf,
   assertStringIncludes,
   LIBRARY_FLAGS,
-  runtime,
   spawn,
   tempDir,
   test,
@@ -102,9 +101,9 @@ const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(systemFile("/proc/self/status")
 const isPrivileged = effective !== undefined && (BigInt(`0x${effective}`) & CAPABILITIES) !== 0n &&
   /^0\s+0\s+4294967295$/.test(systemFile("/proc/self/uid_map") ?? "");
 
-const withPerl = test.if(bound !== undefined, "needs perl");
-const atOne = test.if(bound !== undefined && sysctl === "1", "needs crypto.af_alg_restrict = 1");
-const atTwo = test.if(bound !== undefined && sysctl === "2", "needs crypto.af_alg_restrict = 2");
+const PERL = { needs: { perl: bound !== undefined } } as const;
+const AT_ONE = { needs: { "perl, and crypto.af_alg_restrict = 1": bound !== undefined && sysctl === "1" } } as const;
+const AT_TWO = { needs: { "perl, and crypto.af_alg_restrict = 2": bound !== undefined && sysctl === "2" } } as const;
 
 const hasLibrary = !(loadIfGranted() instanceof KcapiError);
 
@@ -125,7 +124,7 @@ function open(name: string, engine: "auto" | "kernel"): string | KcapiError {
 
 // ---- the engine --------------------------------------------------------------------------------------------------
 
-withPerl("auto uses the kernel for the ciphers that AF_ALG allows this process, and userspace for the others", () => {
+test("auto uses the kernel for the ciphers that AF_ALG allows this process, and userspace for the others", PERL, () => {
   for (const name of NAMES) {
     const errno = bound!.get(name)!;
     const opened = open(name, "auto");
@@ -141,8 +140,9 @@ withPerl("auto uses the kernel for the ciphers that AF_ALG allows this process, 
   }
 });
 
-withPerl(
+test(
   "kernel opens the ciphers that AF_ALG allows this process, and fails with the kernel's errno for the others",
+  PERL,
   () => {
     for (const name of NAMES) {
       const errno = bound!.get(name)!;
@@ -157,7 +157,7 @@ withPerl(
   },
 );
 
-withPerl("auto gives the same bytes with each engine", async () => {
+test("auto gives the same bytes with each engine", PERL, async () => {
   const input = bytes(300_000);
   for (const algorithm of ["cbc(aes)", "ctr(aes)", "ecb(aes)", "xts(aes)"]) {
     const options = {
@@ -180,13 +180,17 @@ function isAllowed(served: Served): boolean {
   return served === "everyone" || (served === "privileged" && isPrivileged);
 }
 
-atOne(`at 1 the kernel allows a ${isPrivileged ? "privileged" : "common"} process the ciphers of its allowlist`, () => {
-  for (const served of ["everyone", "privileged", "nobody"] as const) {
-    for (const name of ALLOWLIST[served]) assertEquals(bound!.get(name), isAllowed(served) ? 0 : 2, name);
-  }
-});
+test(
+  `at 1 the kernel allows a ${isPrivileged ? "privileged" : "common"} process the ciphers of its allowlist`,
+  AT_ONE,
+  () => {
+    for (const served of ["everyone", "privileged", "nobody"] as const) {
+      for (const name of ALLOWLIST[served]) assertEquals(bound!.get(name), isAllowed(served) ? 0 : 2, name);
+    }
+  },
+);
 
-atOne("at 1 hints name the allowlist and the required privileges", () => {
+test("at 1 hints name the allowlist and the required privileges", AT_ONE, () => {
   for (const served of ["privileged", "nobody"] as const) {
     if (isAllowed(served)) continue;
     for (const name of ALLOWLIST[served]) {
@@ -202,7 +206,7 @@ atOne("at 1 hints name the allowlist and the required privileges", () => {
   }
 });
 
-atTwo("at 2 the kernel allows no cipher, and hints name the sysctl", () => {
+test("at 2 the kernel allows no cipher, and hints name the sysctl", AT_TWO, () => {
   for (const name of NAMES) {
     assertEquals(errorCode(bound!.get(name)!), "EAFNOSUPPORT", name);
     const { hint = "" } = open(name, "kernel") as KcapiError;
@@ -211,7 +215,7 @@ atTwo("at 2 the kernel allows no cipher, and hints name the sysctl", () => {
   }
 });
 
-withPerl("probe() returns the actual sysctl, privileges and kernel ciphers", () => {
+test("probe() returns the actual sysctl, privileges and kernel ciphers", PERL, () => {
   const { afAlgRestrict, privileges, ciphers } = probe();
   assertEquals(afAlgRestrict, sysctl === undefined ? null : Number(sysctl));
   assertEquals(privileges?.uid, process.geteuid!());
@@ -224,7 +228,7 @@ withPerl("probe() returns the actual sysctl, privileges and kernel ciphers", () 
   }
 });
 
-atOne("at 1 probe() names the allowlist as the cause, and the ciphers that it denies to this process", () => {
+test("at 1 probe() names the allowlist as the cause, and the ciphers that it denies to this process", AT_ONE, () => {
   const { afAlg, problems } = probe();
   assertEquals(afAlg, "works");
   const problem = problems.find(({ what }) => what.includes("chacha20"));
@@ -235,15 +239,16 @@ atOne("at 1 probe() names the allowlist as the cause, and the ciphers that it de
   assert(!problems.some(({ what }) => what.includes("xts(aes)")));
 });
 
-atTwo("at 2 probe() names the sysctl as the cause", () => {
+test("at 2 probe() names the sysctl as the cause", AT_TWO, () => {
   const { afAlg, ciphers, problems } = probe();
   assertEquals([afAlg, ciphers.kernel], ["EAFNOSUPPORT", []]);
   assertStringIncludes(problems[0]!.cause, "crypto.af_alg_restrict is 2");
   assertStringIncludes(problems[0]!.remedy, "crypto.af_alg_restrict=1");
 });
 
-test.if(runtime === "deno" && hasLibrary && sysctl === "1", "needs Deno and crypto.af_alg_restrict = 1")(
+test(
   "at 1 the hint names the allowlist as one of several causes if Deno may not read the sysctl",
+  { runtime: "deno", needs: { libkcapi: hasLibrary, "crypto.af_alg_restrict = 1": sysctl === "1" } },
   async () => {
     const mod = fileURLToPath(new URL("../mod.ts", import.meta.url));
     const program = join(tempDir(), "main.ts"); // A file, because a data: URL may not import a file.

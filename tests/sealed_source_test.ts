@@ -12,8 +12,8 @@ const key = bytes(32, 1);
 const options = { key, engine, format: "AES128_CTR_HMAC_SHA256_4KB" } as const;
 const plaintext = bytes(10_000);
 const sealed = await collect(seal(options, plaintext));
-const inBun = test.if(runtime === "bun", "needs Bun");
-const inNode = test.if(runtime === "node", "needs Node");
+const BUN = { runtime: "bun" } as const;
+const NODE = { runtime: "node" } as const;
 
 function fileOf(content: Uint8Array): string {
   const path = join(tempDir(), "file");
@@ -56,7 +56,7 @@ test("an empty source is told as that, and none that is damaged", async () => {
   }
 });
 
-inBun("Bun: a file that is missing is ENOENT, also as a slice", async () => {
+test("Bun: a file that is missing is ENOENT, also as a slice", BUN, async () => {
   const path = join(tempDir(), "missing");
   for (const source of [bunFile(path), bunFile(path).slice(16)]) {
     const error = await assertRejects(() => openSealed(source, options)) as Error & { code?: string };
@@ -64,7 +64,7 @@ inBun("Bun: a file that is missing is ENOENT, also as a slice", async () => {
   }
 });
 
-inBun("Bun: a slice of a file whose size was not read is refused, and says what to do", async () => {
+test("Bun: a slice of a file whose size was not read is refused, and says what to do", BUN, async () => {
   const path = fileOf(new Uint8Array([...bytes(16), ...sealed]));
   const error = await assertRejects(() => openSealed(bunFile(path).slice(16), options), TypeError);
   assertStringIncludes(error.message, '"source" expected a size that is known');
@@ -75,7 +75,7 @@ inBun("Bun: a slice of a file whose size was not read is refused, and says what 
   assertEquals(await reader.bytes(), plaintext);
 });
 
-inNode("Node: a Blob of a file of 4 GiB or more has a wrong size, which the hint says", async () => {
+test("Node: a Blob of a file of 4 GiB or more has a wrong size, which the hint says", NODE, async () => {
   const path = fileOf(sealed);
   truncateSync(path, 2 ** 32 + sealed.length - 1); // sparse; a Blob says that it has one byte less than `sealed`
   const blob = await openAsBlob(path);

@@ -57,7 +57,7 @@ import {
 } from "./support/sealed_support.ts";
 import { segmentsOf as referenceSegments } from "./support/webcrypto_reference.ts";
 
-const { test, once, alone, pool, engine, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
+const { test, once, pool, engine, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
 const RUNS = pool ? runs(20, 50) : runs(60, 200);
 console.log(`sealed_test: seed ${seed}`);
@@ -370,8 +370,9 @@ test("a full non-final segment before an empty final one is accepted: Tink accep
 
 // ---- Memory, backpressure, ways to end --------------------------------------------------------------------------
 
-alone("a pool reads ahead")(
+test(
   "a stream buffers at most two segments beyond its queues, and those under way",
+  { needs: { "one thread: a pool reads ahead": !pool } },
   async () => {
     const most = (2 + (engine === "webcrypto" ? MOST_IN_FLIGHT : 0)) * 65_536 + 20_000 + 100;
     for (const Stream of [SealStream, UnsealStream]) {
@@ -402,8 +403,9 @@ alone("a pool reads ahead")(
   },
 );
 
-alone("a pool outputs batches of segments")(
+test(
   "one chunk of many segments is output segment by segment, at each read",
+  { needs: { "one thread: a pool outputs batches of segments": !pool } },
   async () => {
     const file = await sealed(bytes(10 * STRIDE));
     for (const stream of [new SealStream(optionsOf()), new UnsealStream(optionsOf())]) {

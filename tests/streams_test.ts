@@ -41,7 +41,7 @@ import {
   WINDOW,
 } from "./support/support.ts";
 
-const { test, alone, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
+const { test, pool, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
 
 const KEY = bytes(32, 101);
 const IV = bytes(16, 102);
@@ -222,8 +222,9 @@ test("key and IV are copied by the constructor", async () => {
   assertEquals(await through(stream, [bytes(100)]), ctrOf(bytes(100)));
 });
 
-alone("a handle belongs to its thread")(
+test(
   "streams from a handle use its key, and do not affect the handle or the handle's own stream",
+  { needs: { "one thread: a handle belongs to its thread": !pool } },
   async () => {
     const files = openFiles();
     const handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
@@ -290,8 +291,9 @@ for (const size of [1000, 16_384, 65_536, 200_000]) {
   });
 }
 
-alone("Workers get batches before a reader asks")(
+test(
   "one chunk of 8 MiB is output in windows, each computed when the reader asks for it",
+  { needs: { "one thread: a pool gets batches before a reader asks": !pool } },
   async () => {
     const [chunk, zeros] = [new Uint8Array(8 << 20), new Uint8Array(8 << 20)];
     const stream = ctr({ inPlace: true }); // so that the memory of the chunk shows what was processed
@@ -316,8 +318,9 @@ alone("Workers get batches before a reader asks")(
   },
 );
 
-alone("Workers get batches before a reader asks")(
+test(
   "one large chunk fulfills all pending reads, and no more is processed",
+  { needs: { "one thread: a pool gets batches before a reader asks": !pool } },
   async () => {
     const stream = ctr();
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -392,8 +395,9 @@ for (const [name, { open, input }] of Object.entries(FED)) {
   });
 }
 
-alone("workers_test.ts tests this with a pool")(
+test(
   "a stream that waits for a reader or a writer does not keep the process alive",
+  { needs: { "one thread: workers_test.ts tests this with a pool": !pool } },
   async () => {
     const child = fileURLToPath(new URL("./children/unread.ts", import.meta.url));
     const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);
@@ -519,8 +523,9 @@ test("a partial block, the last block with PKCS#7 and a partial sector wait for 
   }
 });
 
-alone("Workers get batches before a reader asks")(
+test(
   "without a reader, a stream buffers 64 KiB of small writes, and the next write waits",
+  { needs: { "one thread: a pool gets batches before a reader asks": !pool } },
   async () => {
     const stream = ctr();
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -628,8 +633,9 @@ for (
   ] as const
 ) {
   const title = algorithm === "xts(aes)" ? `${algorithm}, sectors of ${unit} bytes` : algorithm;
-  alone("memory is transferred to a Worker")(
+  test(
     `inPlace, ${title}: output is in the memory of the chunks, in order, and bytes around them do not change`,
+    { needs: { "one thread: a pool moves memory to a Worker": !pool } },
     async () => {
       const plaintext = bytes((unit === 512 ? 1 : 2) * WINDOW + 16 * unit); // each sector is a round of its own
       const ciphertext = reference("encrypt", algorithm, { key: KEY, ...options }, plaintext);
@@ -686,8 +692,9 @@ test("inPlace, without a reader: small chunks are buffered by reference and give
   assertFrames();
 });
 
-alone("memory is transferred to a Worker")(
+test(
   "inPlace: a large chunk that is detached before it is read fails both sides",
+  { needs: { "one thread: a pool moves memory to a Worker": !pool } },
   async () => {
     const stream = ctr({ inPlace: true });
     const [writer, reader] = [stream.writable.getWriter(), stream.readable.getReader()];
@@ -964,8 +971,9 @@ for (const [way, leave] of Object.entries(WAYS)) {
   });
 }
 
-alone("a pool gets the end before the last chunk is read")(
+test(
   "an end after the last chunk was read does not reject close()",
+  { needs: { "one thread: a pool gets the end before the last chunk is read": !pool } },
   async () => {
     for (const way of ["writer.abort()", "reader.cancel()"]) {
       const files = openFiles();
@@ -1076,8 +1084,9 @@ test("a stream that ended releases its cipher before its last output is read", a
   assertEquals(await collect(stream.readable), ctrOf(bytes(100)));
 });
 
-alone("a Worker may block its thread")(
+test(
   "each output has at most 64 small sectors, so that none blocks the thread for long",
+  { needs: { "one thread: a Worker may block its own thread": !pool } },
   async () => {
     const options = { key: XTS_KEY, sectorSize: 16 };
     for (const [sizes, inPlace] of [[[100_000], false], [[100_000], true], [[1000], false], [[1000], true]] as const) {
@@ -1095,32 +1104,36 @@ alone("a Worker may block its thread")(
 );
 
 for (const way of ["structuredClone()", "postMessage()"]) {
-  test.unsanitized(`${way} of a stream gives one that encrypts, or throws: it never passes plaintext`, async () => {
-    const { port1, port2 } = new MessageChannel();
-    const arrived = new Promise<TransformStream<Bytes, Bytes>>((resolve) =>
-      port2.onmessage = ({ data }) => resolve(data as TransformStream<Bytes, Bytes>)
-    );
-    try {
-      const stream = ctr();
-      const transfer = [stream as unknown as Transferable];
-      let clone: TransformStream<Bytes, Bytes>;
+  test(
+    `${way} of a stream gives one that encrypts, or throws: it never passes plaintext`,
+    { sanitize: false },
+    async () => {
+      const { port1, port2 } = new MessageChannel();
+      const arrived = new Promise<TransformStream<Bytes, Bytes>>((resolve) =>
+        port2.onmessage = ({ data }) => resolve(data as TransformStream<Bytes, Bytes>)
+      );
       try {
-        if (way === "postMessage()") port1.postMessage(stream, transfer);
-        clone = way === "postMessage()" ? await arrived : structuredClone(stream, { transfer }) as typeof clone;
-      } catch (error) {
-        assert(error instanceof DOMException || error instanceof TypeError, `${error}`);
-        return;
+        const stream = ctr();
+        const transfer = [stream as unknown as Transferable];
+        let clone: TransformStream<Bytes, Bytes>;
+        try {
+          if (way === "postMessage()") port1.postMessage(stream, transfer);
+          clone = way === "postMessage()" ? await arrived : structuredClone(stream, { transfer }) as typeof clone;
+        } catch (error) {
+          assert(error instanceof DOMException || error instanceof TypeError, `${error}`);
+          return;
+        }
+        const input = bytes(4096);
+        const writer = clone.writable.getWriter();
+        void writer.write(input.slice()).catch(() => {});
+        const { value } = await clone.readable.getReader().read();
+        assertEquals(value, ctrOf(input));
+      } finally {
+        port1.close();
+        port2.close();
       }
-      const input = bytes(4096);
-      const writer = clone.writable.getWriter();
-      void writer.write(input.slice()).catch(() => {});
-      const { value } = await clone.readable.getReader().read();
-      assertEquals(value, ctrOf(input));
-    } finally {
-      port1.close();
-      port2.close();
-    }
-  });
+    },
+  );
 }
 
 const members = Object.getOwnPropertyDescriptors(TransformStream.prototype);

@@ -64,8 +64,9 @@ test("terminating a Worker during a stream does not affect another Worker or the
 
 const hasLibrary = !(loadIfGranted() instanceof KcapiError);
 
-test.if(hasLibrary, "needs libkcapi")(
+test(
   `${THREADS} Workers load the library at the same time, as the first in their process`,
+  { needs: { libkcapi: hasLibrary } },
   async () => {
     const child = fileURLToPath(new URL("./children/first_load.ts", import.meta.url));
     const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child]);

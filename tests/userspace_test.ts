@@ -10,19 +10,11 @@ import type { Engine } from "../src/engines/engine.ts";
 import { inputMemory, maskMemory } from "../src/engines/scratch.ts";
 import { openUserspace, userspaceHas, userspaceNames } from "../src/engines/userspace.ts";
 import { KcapiError } from "../src/errors.ts";
-import {
-  assert,
-  assertEquals,
-  assertStrictEquals,
-  assertThrows,
-  engine as leg,
-  runtime,
-  test as register,
-} from "./support/deps.ts";
+import { assert, assertEquals, assertStrictEquals, assertThrows, test } from "./support/deps.ts";
 import { type Bytes, bytes, concat, cut, type Direction, fromHex, reference, WINDOW } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
-const test = register.if(leg === "userspace", "it is of the other engine");
+const USERSPACE = { engine: "userspace" } as const;
 
 function withEngine<T>(name: string, key: Bytes, use: (engine: Engine) => T): T {
   const engine = openUserspace(parseAlgorithm(name), Secret.from(key));
@@ -84,7 +76,7 @@ const KERNEL: Readonly<Record<string, string>> = {
 const UNRECORDED = /\((?:aria|sm4)\)/;
 
 for (const name of userspaceNames().filter((name) => !UNRECORDED.test(name))) {
-  test(`${name} gives what the kernel gave, in all lengths to 48 bytes and in a window`, () => {
+  test(`${name} gives what the kernel gave, in all lengths to 48 bytes and in a window`, USERSPACE, () => {
     const { blockSize = 1, shortestSector, keySizes } = parseAlgorithm(name);
     const lengths = Array.from({ length: 48 }, (_, i) => i + 1).concat(WINDOW)
       .filter((length) => length % blockSize === 0 && length >= shortestSector);
@@ -134,11 +126,9 @@ for (
   ] as const
 ) {
   const name = `ecb(${cipher})`;
-  register.if(
-    leg === "userspace" && userspaceNames().includes(name),
-    "needs the userspace engine, and a runtime with this cipher",
-  )(
+  test(
     `${name} gives the vector of ${source}`,
+    { ...USERSPACE, needs: { [name]: userspaceNames().includes(name) } },
     () => {
       const run = (direction: "encrypt" | "decrypt", block: string) =>
         withEngine(name, fromHex(key), (engine) => inOneOp(engine, direction, null, fromHex(block)));
@@ -151,25 +141,22 @@ for (
 // Ciphers with recordings are among them: what is expected is right for these, and the others have the same modes.
 for (const name of userspaceNames().filter((name) => /\((?:aes|aria|camellia|sm4)\)/.test(name))) {
   const { cipher = "", keySizes } = parseAlgorithm(name);
-  register.if(
-    leg === "userspace" && userspaceNames().includes(`ecb(${cipher})`),
-    "needs the userspace engine, and a runtime with this cipher",
-  )(
-    `${name} is the mode over the blocks of ecb(${cipher})`,
-    () => {
-      for (const size of keySizes!) {
-        const key = bytes(size, 7);
-        for (const length of [16, 48, 160]) {
-          withEngine(name, key, (engine) => {
-            const iv = ivOf(engine);
-            const ciphertext = inOneOp(engine, "encrypt", iv, bytes(length));
-            assertEquals(ciphertext, overBlocks(name, cipher, key, iv, bytes(length)));
-            assertEquals(inOneOp(engine, "decrypt", iv, ciphertext), bytes(length));
-          });
-        }
+  test(`${name} is the mode over the blocks of ecb(${cipher})`, {
+    ...USERSPACE,
+    needs: { [`ecb(${cipher})`]: userspaceNames().includes(`ecb(${cipher})`) },
+  }, () => {
+    for (const size of keySizes!) {
+      const key = bytes(size, 7);
+      for (const length of [16, 48, 160]) {
+        withEngine(name, key, (engine) => {
+          const iv = ivOf(engine);
+          const ciphertext = inOneOp(engine, "encrypt", iv, bytes(length));
+          assertEquals(ciphertext, overBlocks(name, cipher, key, iv, bytes(length)));
+          assertEquals(inOneOp(engine, "decrypt", iv, ciphertext), bytes(length));
+        });
       }
-    },
-  );
+    }
+  });
 }
 
 /** An encryption of whole blocks, one by one. */
@@ -211,12 +198,12 @@ function doubled(tweak: Bytes): Bytes {
   return tweak.map((byte, i) => (byte << 1) ^ (i === 0 ? 0x87 * carry : tweak[i - 1]! >> 7));
 }
 
-test("the modes that every runtime can have are there", () => {
+test("the modes that every runtime can have are there", USERSPACE, () => {
   const aes = ["cbc(aes)", "cfb(aes)", "ctr(aes)", "ecb(aes)", "ofb(aes)", "rfc3686(ctr(aes))", "xts(aes)"];
   assertEquals(aes.filter((name) => !userspaceHas(parseAlgorithm(name))), []);
 });
 
-test("cfb and ofb of aes give the vectors of SP 800-38A, F.3.17 and F.4.5", () => {
+test("cfb and ofb of aes give the vectors of SP 800-38A, F.3.17 and F.4.5", USERSPACE, () => {
   const key = fromHex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
   const iv = fromHex("000102030405060708090a0b0c0d0e0f");
   const input = fromHex("6bc1bee22e409f96e93d7e117393172a ae2d8a571e03ac9c9eb76fac45af8e51");
@@ -231,7 +218,7 @@ test("cfb and ofb of aes give the vectors of SP 800-38A, F.3.17 and F.4.5", () =
   }
 });
 
-test("rfc3686 gives vectors 1, 5 and 9 of RFC 3686", () => {
+test("rfc3686 gives vectors 1, 5 and 9 of RFC 3686", USERSPACE, () => {
   const ramp = bytes(36).map((_, i) => i);
   for (
     const [key, iv, input, output] of [
@@ -263,7 +250,7 @@ test("rfc3686 gives vectors 1, 5 and 9 of RFC 3686", () => {
 });
 
 for (const bits of [32, 64, 128]) {
-  test(`ctr's counter carries over at 2^${bits}, as ECB of the counter blocks says`, () => {
+  test(`ctr's counter carries over at 2^${bits}, as ECB of the counter blocks says`, USERSPACE, () => {
     const first = (1n << BigInt(bits)) - 2n;
     const counters = Array.from({ length: 5 }, (_, i) => {
       const counter = ((bits < 128 ? 0xabn << 120n : 0n) + first + BigInt(i)) % (1n << 128n);
@@ -302,7 +289,7 @@ function* sent(engine: Engine, name: string, input: Bytes): Generator<number> {
   }
 }
 
-test("every algorithm gives the bytes of one op, however its input is cut and its output received", () => {
+test("every algorithm gives the bytes of one op, however its input is cut and its output received", USERSPACE, () => {
   for (const { name, key } of EVERYTHING) {
     for (const direction of ["encrypt", "decrypt"] as const) {
       withEngine(name, key, (engine) => {
@@ -331,7 +318,7 @@ test("every algorithm gives the bytes of one op, however its input is cut and it
   }
 });
 
-test("op() fills the very memory that was sent, at an odd address as well", () => {
+test("op() fills the very memory that was sent, at an odd address as well", USERSPACE, () => {
   for (const { name, key } of EVERYTHING) {
     for (const direction of ["encrypt", "decrypt"] as const) {
       withEngine(name, key, (engine) => {
@@ -347,7 +334,7 @@ test("op() fills the very memory that was sent, at an odd address as well", () =
   }
 });
 
-test("take() of what is as long as an update's output, but in two of them", () => {
+test("take() of what is as long as an update's output, but in two of them", USERSPACE, () => {
   withEngine("ecb(aes)", bytes(16), (engine) => {
     const expected = inOneOp(engine, "encrypt", null, bytes(64));
     engine.init("encrypt", null);
@@ -356,46 +343,56 @@ test("take() of what is as long as an update's output, but in two of them", () =
   });
 });
 
-test("pass() gives what update() and op() give: in the very memory that was sent, or in some of its own", () => {
-  for (const { name, key } of EVERYTHING) {
-    for (const inPlace of [true, false]) {
+test(
+  "pass() gives what update() and op() give: in the very memory that was sent, or in some of its own",
+  USERSPACE,
+  () => {
+    for (const { name, key } of EVERYTHING) {
+      for (const inPlace of [true, false]) {
+        withEngine(name, key, (engine) => {
+          const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(4096));
+          const memory = new Uint8Array(4097).subarray(1);
+          memory.set(bytes(4096));
+          engine.init("encrypt", ivOf(engine));
+          const output = engine.pass(memory, inPlace);
+          assertEquals(output === memory, inPlace);
+          assertEquals(output, expected, name);
+          if (!inPlace) assertEquals(memory, bytes(4096));
+        });
+      }
+    }
+  },
+);
+
+test(
+  "take() and pass() give plain arrays, of memory that is nobody else's, with nothing left in it from before",
+  USERSPACE,
+  () => {
+    for (const { name, key } of EVERYTHING) {
       withEngine(name, key, (engine) => {
-        const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(4096));
-        const memory = new Uint8Array(4097).subarray(1);
-        memory.set(bytes(4096));
-        engine.init("encrypt", ivOf(engine));
-        const output = engine.pass(memory, inPlace);
-        assertEquals(output === memory, inPlace);
-        assertEquals(output, expected, name);
-        if (!inPlace) assertEquals(memory, bytes(4096));
+        const outputs = [16, 64, 1024, 65536].flatMap((length) =>
+          Array.from({ length: 8 }, (_, i) => {
+            if (i % 2 > 0) return inOneOp(engine, "decrypt", ivOf(engine), bytes(length));
+            engine.init("decrypt", ivOf(engine));
+            return engine.pass(bytes(length), false);
+          })
+        );
+        for (const { buffer, byteOffset, length, constructor } of outputs) {
+          assertStrictEquals(constructor, Uint8Array);
+          assertEquals(byteOffset, 0);
+          assert(buffer.byteLength - length <= 16, `${name}: ${buffer.byteLength} bytes for ${length}`);
+          assertEquals(new Uint8Array(buffer, length), new Uint8Array(buffer.byteLength - length));
+        }
+        assertEquals(new Set(outputs.map(({ buffer }) => buffer)).size, outputs.length);
       });
     }
-  }
-});
+  },
+);
 
-test("take() and pass() give plain arrays, of memory that is nobody else's, with nothing left in it from before", () => {
-  for (const { name, key } of EVERYTHING) {
-    withEngine(name, key, (engine) => {
-      const outputs = [16, 64, 1024, 65536].flatMap((length) =>
-        Array.from({ length: 8 }, (_, i) => {
-          if (i % 2 > 0) return inOneOp(engine, "decrypt", ivOf(engine), bytes(length));
-          engine.init("decrypt", ivOf(engine));
-          return engine.pass(bytes(length), false);
-        })
-      );
-      for (const { buffer, byteOffset, length, constructor } of outputs) {
-        assertStrictEquals(constructor, Uint8Array);
-        assertEquals(byteOffset, 0);
-        assert(buffer.byteLength - length <= 16, `${name}: ${buffer.byteLength} bytes for ${length}`);
-        assertEquals(new Uint8Array(buffer, length), new Uint8Array(buffer.byteLength - length));
-      }
-      assertEquals(new Set(outputs.map(({ buffer }) => buffer)).size, outputs.length);
-    });
-  }
-});
-
-(runtime === "deno" ? test : register.if(false, "needs a runtime that tells at once what it has freed"))(
-  "memory of the runtime's cipher is freed once its bytes are copied, and not left to the garbage collector",
+// Only Deno shows at once that memory was freed.
+test(
+  "memory of the runtime's cipher is freed when its bytes are copied, not by the garbage collector",
+  { ...USERSPACE, runtime: "deno" },
   () => {
     // A cipher that is the runtime's own: below what is built over ECB, the runtime copies its input.
     withEngine("chacha20", bytes(32), (engine) => {
@@ -421,7 +418,7 @@ test("take() and pass() give plain arrays, of memory that is nobody else's, with
   },
 );
 
-test("a new stream begins without what the last one left", () => {
+test("a new stream begins without what the last one left", USERSPACE, () => {
   withEngine("cbc(aes)", bytes(16), (engine) => {
     const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(64));
     engine.init("decrypt", bytes(16, 9));
@@ -445,7 +442,7 @@ function watchClones(): { copies: Bytes[] } & Disposable {
   return { copies, [Symbol.dispose]: () => void (Secret.prototype.clone = clone) };
 }
 
-test("each engine zeroes its own copy of the key when it is closed, and the others still work", () => {
+test("each engine zeroes its own copy of the key when it is closed, and the others still work", USERSPACE, () => {
   for (const { name, key } of EVERYTHING) {
     using clones = watchClones();
     const { copies } = clones;
@@ -466,7 +463,7 @@ test("each engine zeroes its own copy of the key when it is closed, and the othe
   }
 });
 
-test("engines that share a key keep their streams apart", () => {
+test("engines that share a key keep their streams apart", USERSPACE, () => {
   withEngine("cbc(aes)", bytes(24), (one) => {
     const other = one.reinit();
     const expected = inOneOp(one, "encrypt", bytes(16), bytes(4096));
@@ -483,7 +480,7 @@ test("engines that share a key keep their streams apart", () => {
   });
 });
 
-test("nothing of the key, the IV and the data shows in an engine that is printed", () => {
+test("nothing of the key, the IV and the data shows in an engine that is printed", USERSPACE, () => {
   const engine = openUserspace(parseAlgorithm("xts(aes)"), Secret.from(new Uint8Array(32).fill(0xc3)));
   engine.init("encrypt", new Uint8Array(16).fill(0xc3));
   engine.update([new Uint8Array(32).fill(0xc3)], true);
@@ -502,7 +499,7 @@ function refusal(name: string, key: Bytes): KcapiError {
   return error;
 }
 
-test("what this runtime lacks is ENOENT, and the message says what it has", () => {
+test("what this runtime lacks is ENOENT, and the message says what it has", USERSPACE, () => {
   // Drivers are the kernel's; of the other algorithms no runtime has any.
   for (
     const name of ["cbc-aes-aesni", "xts(ecb(aes-generic))", "cryptd(__cbc-aes-aesni)", "cbc(serpent)", "lrw(aes)"]
@@ -514,13 +511,13 @@ test("what this runtime lacks is ENOENT, and the message says what it has", () =
   }
 });
 
-test("a key of a length that the cipher does not take is EINVAL", () => {
+test("a key of a length that the cipher does not take is EINVAL", USERSPACE, () => {
   const { code, operation, message } = refusal("cbc(aes)", bytes(17));
   assertEquals([code, operation], ["EINVAL", "setkey"]);
   assert(message.includes("16 or 24 or 32 bytes, got 17"), message);
 });
 
-test("a length that the mode does not take is EINVAL, and the engine goes on", () => {
+test("a length that the mode does not take is EINVAL, and the engine goes on", USERSPACE, () => {
   for (const [name, length] of [["xts(aes)", 15], ["cbc(aes)", 17], ["ecb(aes)", 8]] as const) {
     withEngine(name, bytes(32), (engine) => {
       const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(32));
@@ -531,7 +528,7 @@ test("a length that the mode does not take is EINVAL, and the engine goes on", (
   }
 });
 
-test("ctr counts over the ends of each word of its counter, in pieces of any size", () => {
+test("ctr counts over the ends of each word of its counter, in pieces of any size", USERSPACE, () => {
   const key = bytes(32, 9);
   for (
     const digits of [
@@ -562,7 +559,7 @@ test("ctr counts over the ends of each word of its counter, in pieces of any siz
   }
 });
 
-test("nothing of a stream is left in the memory that ciphers share when it has ended", () => {
+test("nothing of a stream is left in the memory that ciphers share when it has ended", USERSPACE, () => {
   const input = bytes(100_000, 4).subarray(3);
   for (const name of ["ctr(aes)", "cbc(aes)", "ofb(aes)", "cfb(aes)", "xts(aes)"]) {
     if (!userspaceNames().includes(name)) continue;

@@ -75,7 +75,7 @@ const ctrOf = (input: Bytes) => reference("encrypt", "ctr(aes)", { key: KEY, iv:
 const optionsWith = (pool: WorkerPool) => ({ key: KEY, iv: IV, engine, pool }) as const;
 
 /** Without the resource check of Deno: a Worker is a resource that outlives its test until it ends or is collected. */
-const check = test.unsanitized;
+const WORKERS = { sanitize: false } as const;
 
 /** Counts sockets only: kernel ciphers are sockets, and runtimes keep other descriptors of a Worker after its end. */
 function openSockets(): number {
@@ -89,9 +89,7 @@ function openSockets(): number {
 }
 
 /** For tests that do not depend on the engine: on the test kernel, with its one processor, they are slow. */
-const once = engine === "userspace"
-  ? check
-  : test.if(false, "does not depend on the engine, and runs on the userspace engine");
+const ONCE = { ...WORKERS, engine: "userspace" } as const;
 
 /** For all tests that leave its Workers intact. */
 const pair = await warm(2);
@@ -207,8 +205,9 @@ for (const seed of SEEDS) {
       numRuns: 1,
     })[0]!
   ) {
-    check(
+    test(
       `random ciphers, sealed formats, chunk sizes and ends give the bytes of one thread (${size} Workers, seed ${seed})`,
+      WORKERS,
       async () => {
         using pool = new WorkerPool(size);
         const streams = [
@@ -227,25 +226,29 @@ for (const seed of SEEDS) {
   }
 }
 
-check("with inPlace a chunk that is a whole ArrayBuffer is transferred, and other chunks do not change", async () => {
-  const input = bytes(UNIT + 50_000);
-  for (const way of ["stream", "iterable"]) {
-    const whole = input.slice(0, UNIT);
-    const memory = new Uint8Array(60_000).fill(0xa5);
-    const view = memory.subarray(5_000, 55_000);
-    view.set(input.subarray(UNIT));
-    const before = memory.slice();
-    const options = { ...optionsWith(pair), inPlace: true };
-    const output = way === "stream"
-      ? streamOf([whole, view]).pipeThrough(new EncryptionStream("ctr(aes)", options))
-      : encrypt("ctr(aes)", options, [whole, view]);
-    assertEquals(await collect(output), ctrOf(input));
-    assertEquals([whole.length, memory.length], [0, 60_000]);
-    assertEquals(memory, before);
-  }
-});
+test(
+  "with inPlace a chunk that is a whole ArrayBuffer is transferred, and other chunks do not change",
+  WORKERS,
+  async () => {
+    const input = bytes(UNIT + 50_000);
+    for (const way of ["stream", "iterable"]) {
+      const whole = input.slice(0, UNIT);
+      const memory = new Uint8Array(60_000).fill(0xa5);
+      const view = memory.subarray(5_000, 55_000);
+      view.set(input.subarray(UNIT));
+      const before = memory.slice();
+      const options = { ...optionsWith(pair), inPlace: true };
+      const output = way === "stream"
+        ? streamOf([whole, view]).pipeThrough(new EncryptionStream("ctr(aes)", options))
+        : encrypt("ctr(aes)", options, [whole, view]);
+      assertEquals(await collect(output), ctrOf(input));
+      assertEquals([whole.length, memory.length], [0, 60_000]);
+      assertEquals(memory, before);
+    }
+  },
+);
 
-check("with inPlace, memory that cannot be transferred is copied", async () => {
+test("with inPlace, memory that cannot be transferred is copied", WORKERS, async () => {
   const immovable = {
     "marked as untransferable": () => {
       const chunk = bytes(65_536);
@@ -263,7 +266,7 @@ check("with inPlace, memory that cannot be transferred is copied", async () => {
   }
 });
 
-check("with inPlace, a chunk that is written twice fails both sides, and the pool continues", async () => {
+test("with inPlace, a chunk that is written twice fails both sides, and the pool continues", WORKERS, async () => {
   for (const size of [16 * 1024, 20_000]) { // smaller ones are copied
     const stream = new EncryptionStream("ctr(aes)", { ...optionsWith(pair), inPlace: true });
     const writer = stream.writable.getWriter();
@@ -276,7 +279,7 @@ check("with inPlace, a chunk that is written twice fails both sides, and the poo
   }
 });
 
-check("each output has its own memory: at most a window, or a batch of a sealed stream", async () => {
+test("each output has its own memory: at most a window, or a batch of a sealed stream", WORKERS, async () => {
   const input = bytes(2 * UNIT + 1000);
   const options = optionsWith(pair);
   const sealing = { key: KEY, engine, pool: pair } as const;
@@ -296,7 +299,7 @@ check("each output has its own memory: at most a window, or a batch of a sealed 
   }
 });
 
-check("memory that is shared with Workers is not output, and is zeroed when no stream is left", async () => {
+test("memory that is shared with Workers is not output, and is zeroed when no stream is left", WORKERS, async () => {
   const blocks = new Set<ArrayBuffer>();
   hooks.change = (_, __, message) => {
     for (const block of (message as { buffers?: readonly ArrayBuffer[] }).buffers ?? []) blocks.add(block);
@@ -336,7 +339,7 @@ check("memory that is shared with Workers is not output, and is zeroed when no s
   assert(blocks.size > 0, "Workers got no shared memory");
 });
 
-check("the memory of an output contains nothing else, also for small chunks", async () => {
+test("the memory of an output contains nothing else, also for small chunks", WORKERS, async () => {
   const input = new Uint8Array(300_000).fill(0x5a);
   for (
     const make of [
@@ -364,7 +367,7 @@ check("the memory of an output contains nothing else, also for small chunks", as
 
 const MANY = times(250, 1000);
 
-check(`${MANY} streams share a pool, and each gets its own bytes`, async () => {
+test(`${MANY} streams share a pool, and each gets its own bytes`, WORKERS, async () => {
   const sockets = openSockets();
   using pool = await warm(2);
   const warmed = openSockets();
@@ -379,7 +382,7 @@ check(`${MANY} streams share a pool, and each gets its own bytes`, async () => {
   await assertReleased(sockets);
 });
 
-check("streams of different ciphers and sealed streams share a pool", async () => {
+test("streams of different ciphers and sealed streams share a pool", WORKERS, async () => {
   const input = bytes(2 * UNIT);
   const key = { key: KEY, iv: IV };
   const tests = [
@@ -406,7 +409,7 @@ check("streams of different ciphers and sealed streams share a pool", async () =
 
 // ---- Scheduling -------------------------------------------------------------------------------------------------
 
-once("a stream with a large backlog does not block a small one", async () => {
+test("a stream with a large backlog does not block a small one", ONCE, async () => {
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     using pool = await warm(1);
     const ends: string[] = [];
@@ -419,7 +422,7 @@ once("a stream with a large backlog does not block a small one", async () => {
   }
 });
 
-once("a stream without a reader does not block others", async () => {
+test("a stream without a reader does not block others", ONCE, async () => {
   using pool = await warm(1);
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     const stuck = new EncryptionStream(algorithm, optionsWith(pool));
@@ -447,7 +450,7 @@ async function assertTakesAhead(pool: WorkerPool, most: number): Promise<void> {
   assertEquals(await output, ctrOf(input));
 }
 
-once("a failed stream that is abandoned occupies no Worker", async () => {
+test("a failed stream that is abandoned occupies no Worker", ONCE, async () => {
   using pool = await warm(2);
   const damaged = await collect(seal({ key: KEY, engine }, bytes(2 * UNIT)));
   damaged[500_000]! ^= 1;
@@ -469,7 +472,7 @@ once("a failed stream that is abandoned occupies no Worker", async () => {
   reader.releaseLock();
 });
 
-once("streams without an active reader take no Worker from one with a reader", async () => {
+test("streams without an active reader take no Worker from one with a reader", ONCE, async () => {
   using pool = await warm(4);
   const stalled = Array.from({ length: 8 }, () => new EncryptionStream("ctr(aes)", optionsWith(pool)));
   await Promise.all(stalled.map(async ({ readable, writable }) => {
@@ -482,7 +485,7 @@ once("streams without an active reader take no Worker from one with a reader", a
   await assertTakesAhead(pool, 8);
 });
 
-once("Workers start on demand, one in each turn of the event loop", async () => {
+test("Workers start on demand, one in each turn of the event loop", ONCE, async () => {
   const before = started.length;
   using pool = new WorkerPool(4);
   const output = collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(16 * UNIT)));
@@ -498,7 +501,7 @@ once("Workers start on demand, one in each turn of the event loop", async () => 
   assertEquals(started.length, count + 1);
 });
 
-once("ready() starts all Workers, and rejects if one cannot start or the pool is closed", async () => {
+test("ready() starts all Workers, and rejects if one cannot start or the pool is closed", ONCE, async () => {
   const before = started.length;
   const pool = new WorkerPool(3);
   await Promise.all([pool.ready(), pool.ready()]);
@@ -517,7 +520,7 @@ once("ready() starts all Workers, and rejects if one cannot start or the pool is
   await killed.ready();
 });
 
-check("with inPlace small chunks are sent together, not one by one", async () => {
+test("with inPlace small chunks are sent together, not one by one", WORKERS, async () => {
   let pieces = 0;
   hooks.change = (kind, _, message) => {
     if (kind === "batch") pieces += (message as { pieces: readonly unknown[] }).pieces.length;
@@ -530,7 +533,7 @@ check("with inPlace small chunks are sent together, not one by one", async () =>
   assert(pieces < 500, `${pieces} pieces of memory`);
 });
 
-check("a kernel key that cannot be used gives the same error with a pool and without one", async () => {
+test("a kernel key that cannot be used gives the same error with a pool and without one", WORKERS, async () => {
   const key = { type: "logon", description: "kcapi-streams: no such key" } as const;
   const failures = await Promise.all(
     [undefined, pair].map((pool) => caught(collect(encrypt("ctr(aes)", { key, iv: IV, pool }, bytes(5))))),
@@ -540,7 +543,7 @@ check("a kernel key that cannot be used gives the same error with a pool and wit
   assertEquals([pooled.code, pooled.message], [alone.code, alone.message]);
 });
 
-once("unfinished iterables that were collected occupy no Worker", async () => {
+test("unfinished iterables that were collected occupy no Worker", ONCE, async () => {
   using pool = await warm(2);
   let collected = 0;
   const registry = new FinalizationRegistry(() => collected++);
@@ -557,7 +560,7 @@ once("unfinished iterables that were collected occupy no Worker", async () => {
   await assertTakesAhead(pool, 4);
 });
 
-check("a write that waits for busy Workers settles, though its output comes at the end", async () => {
+test("a write that waits for busy Workers settles, though its output comes at the end", WORKERS, async () => {
   using pool = await warm(1);
   const busy = [1, 2].map(() => collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(4 * UNIT))));
   const options = { key: bytes(20), iv: bytes(8), engine };
@@ -583,7 +586,7 @@ for (
     ["a sealed stream", 2, (pool) => new SealStream({ key: KEY, engine, pool })],
   ] as [what: string, size: number, make: (pool: WorkerPool) => EncryptionStream | SealStream][]
 ) {
-  once(`without a reader, ${what} accepts two batches for each of ${size} Workers, and a chunk`, async () => {
+  test(`without a reader, ${what} accepts two batches for each of ${size} Workers, and a chunk`, ONCE, async () => {
     using pool = await warm(size);
     const chunk = 100_000;
     let taken = 0;
@@ -607,7 +610,7 @@ for (
   });
 }
 
-once("while a batch is slow, a stream accepts two batches for each Worker, and a chunk", async () => {
+test("while a batch is slow, a stream accepts two batches for each Worker, and a chunk", ONCE, async () => {
   let late: (() => void) | undefined;
   hooks.deliver = (kind, deliver) => {
     if (kind === "batch" && !late) late = deliver;
@@ -643,7 +646,7 @@ once("while a batch is slow, a stream accepts two batches for each Worker, and a
   assertEquals(await output, ctrOf(input));
 });
 
-once("single bytes give the right output", async () => {
+test("single bytes give the right output", ONCE, async () => {
   const input = bytes(3_000);
   for (const waits of [true, false]) {
     const stream = new EncryptionStream("cbc(aes)", optionsWith(pair));
@@ -694,7 +697,7 @@ const STEPS: Record<string, [kind: string, count: number, isWarm: boolean]> = {
 
 for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
   for (const [step, [kind, count, isWarm]] of Object.entries(STEPS)) {
-    check(`a Worker that ${fault} ${step}: both sides get one error, and the pool continues`, async () => {
+    test(`a Worker that ${fault} ${step}: both sides get one error, and the pool continues`, WORKERS, async () => {
       using pool = isWarm ? await warm(2) : new WorkerPool(2);
       for (const algorithm of isSlow ? ["cbc(aes)"] : ["ctr(aes)", "cbc(aes)"]) {
         let seen = 0;
@@ -721,7 +724,7 @@ for (const [fault, [when, fail]] of Object.entries(FAULTS)) {
   }
 }
 
-once("an idle Worker that is killed is replaced without an error", async () => {
+test("an idle Worker that is killed is replaced without an error", ONCE, async () => {
   const before = started.length;
   using pool = await warm(2);
   const idle = started.slice(before);
@@ -732,7 +735,7 @@ once("an idle Worker that is killed is replaced without an error", async () => {
   assert(started.length > before + 2);
 });
 
-check("a Worker that is killed between two batches of a chained stream fails that stream only", async () => {
+test("a Worker that is killed between two batches of a chained stream fails that stream only", WORKERS, async () => {
   const before = started.length;
   using pool = await warm(2);
   const [one, other] = [
@@ -771,7 +774,7 @@ check("a Worker that is killed between two batches of a chained stream fails tha
   assertEquals(started.length - before, 2);
 });
 
-once("a stream whose Worker is killed fails at once while others keep the pool busy", async () => {
+test("a stream whose Worker is killed fails at once while others keep the pool busy", ONCE, async () => {
   using pool = await warm(2);
   const input = bytes(4 * UNIT);
   const expected = reference("encrypt", "cbc(aes)", { key: KEY, iv: IV, padding: "pkcs7" }, input);
@@ -794,7 +797,7 @@ once("a stream whose Worker is killed fails at once while others keep the pool b
   assertEquals([...touched], ["EIO"]);
 });
 
-check("a key that only the Worker rejects: both sides get its error, and the pool continues", async () => {
+test("a key that only the Worker rejects: both sides get its error, and the pool continues", WORKERS, async () => {
   using pool = await warm(1);
   const sockets = openSockets();
   // A simulated fault: the message to the Worker has a truncated key.
@@ -810,7 +813,7 @@ check("a key that only the Worker rejects: both sides get its error, and the poo
   await assertReleased(sockets);
 });
 
-check("damaged data fails with a pool as in one thread, after the output before it", async () => {
+test("damaged data fails with a pool as in one thread, after the output before it", WORKERS, async () => {
   const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_64KB" } as const;
   const input = bytes(3 * UNIT);
   const file = await collect(seal(options, input));
@@ -828,8 +831,9 @@ check("damaged data fails with a pool as in one thread, after the output before 
   );
 });
 
-check(
+test(
   "an UnsealStream outputs the verified segments before the damage, even after its writer has closed",
+  WORKERS,
   async () => {
     const input = bytes(4 * UNIT);
     const file = await collect(seal({ key: KEY, engine }, input));
@@ -854,8 +858,9 @@ check(
   },
 );
 
-check(
+test(
   "openSealed() with a pool reads the same ranges, several batches at once, and the verified bytes before damage",
+  WORKERS,
   async () => {
     using pool = await warm(2);
     const options = { key: KEY, engine, pool };
@@ -898,20 +903,24 @@ check(
   },
 );
 
-check("data that is truncated at the end of a segment is output, and then fails, as in one thread", async () => {
-  const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_4KB" } as const;
-  const input = bytes(3 * UNIT);
-  const file = await collect(seal(options, input));
-  for (const segments of [1, 2, 300]) {
-    const pieces: Bytes[] = [];
-    const error = await assertRejects(async () => {
-      const cutOff = file.slice(0, segments * 4096);
-      for await (const piece of unseal({ ...options, pool: pair }, cutOff)) pieces.push(piece);
-    }, KcapiError);
-    assertEquals(error.code, "EBADMSG");
-    assertEquals(concat(pieces), input.slice(0, segments * (4096 - 32) - 40), `${segments}`);
-  }
-});
+test(
+  "data that is truncated at the end of a segment is output, and then fails, as in one thread",
+  WORKERS,
+  async () => {
+    const options = { key: KEY, engine, format: "AES256_CTR_HMAC_SHA256_4KB" } as const;
+    const input = bytes(3 * UNIT);
+    const file = await collect(seal(options, input));
+    for (const segments of [1, 2, 300]) {
+      const pieces: Bytes[] = [];
+      const error = await assertRejects(async () => {
+        const cutOff = file.slice(0, segments * 4096);
+        for await (const piece of unseal({ ...options, pool: pair }, cutOff)) pieces.push(piece);
+      }, KcapiError);
+      assertEquals(error.code, "EBADMSG");
+      assertEquals(concat(pieces), input.slice(0, segments * (4096 - 32) - 40), `${segments}`);
+    }
+  },
+);
 
 // ---- Every way to end -------------------------------------------------------------------------------------------
 
@@ -959,7 +968,7 @@ function live(pool: WorkerPool, algorithm: string): Life {
 }
 
 for (const [way, leave] of Object.entries(WAYS)) {
-  check(`${way} at each microtask and each turn of a stream ends it and releases everything`, async () => {
+  test(`${way} at each microtask and each turn of a stream ends it and releases everything`, WORKERS, async () => {
     const sockets = openSockets();
     for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
       for (const moment of MOMENTS) {
@@ -979,7 +988,7 @@ for (const [way, leave] of Object.entries(WAYS)) {
   });
 }
 
-check("return() and break at each microtask and each turn end an iterable and release everything", async () => {
+test("return() and break at each microtask and each turn end an iterable and release everything", WORKERS, async () => {
   const sockets = openSockets();
   for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
     for (const moment of MOMENTS) {
@@ -1004,7 +1013,7 @@ check("return() and break at each microtask and each turn end an iterable and re
   await assertReleased(sockets);
 });
 
-check("close() of the pool at each microtask and each turn ends its streams with ECANCELED", async () => {
+test("close() of the pool at each microtask and each turn ends its streams with ECANCELED", WORKERS, async () => {
   const sockets = openSockets();
   const before = started.length;
   for (const moment of MOMENTS.filter((_, i) => i % 4 === 0)) { // each starts a Worker
@@ -1024,7 +1033,7 @@ check("close() of the pool at each microtask and each turn ends its streams with
   await assertReleased(sockets);
 });
 
-check("after close() and dispose, pending and later streams fail with ECANCELED", async () => {
+test("after close() and dispose, pending and later streams fail with ECANCELED", WORKERS, async () => {
   for (
     const end of [(pool: WorkerPool) => pool.close(), (pool: WorkerPool) => pool[Symbol.dispose]()]
   ) {
@@ -1054,7 +1063,7 @@ check("after close() and dispose, pending and later streams fail with ECANCELED"
   }
 });
 
-once("an unreferenced pool is collected, and its Workers end", async () => {
+test("an unreferenced pool is collected, and its Workers end", ONCE, async () => {
   const before = started.length;
   await (async () => {
     const pool = await warm(2);
@@ -1065,7 +1074,7 @@ once("an unreferenced pool is collected, and its Workers end", async () => {
   assert(isOver());
 });
 
-once("a stream keeps its pool alive", async () => {
+test("a stream keeps its pool alive", ONCE, async () => {
   const stream = await (async () => new EncryptionStream("ctr(aes)", optionsWith(await warm(1))))();
   await collectGarbage();
   const output = collect(stream.readable);
@@ -1076,8 +1085,9 @@ once("a stream keeps its pool alive", async () => {
   assertEquals(await output, ctrOf(bytes(100_000)));
 });
 
-test.if(opens("chacha20"), "this system has no chacha20")(
+test(
   "the counter is used up to its last block, and the next block is EOVERFLOW after all output",
+  { needs: { chacha20: opens("chacha20") } },
   async () => {
     using pool = await warm(2);
     const iv = bytes(16, 3);
@@ -1196,18 +1206,19 @@ test("a value that is not a WorkerPool is a TypeError, and so is a pool with a h
 
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
-once("a process ends though its pool is open and streams are pending", async () => {
+test("a process ends though its pool is open and streams are pending", ONCE, async () => {
   const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child("unread"), "workers"]);
   assertEquals([code, signal, stdout], [0, null, "ended\n"], stderr);
 });
 
-once("a process that only waits for Workers does not end before they answer", async () => {
+test("a process that only waits for Workers does not end before they answer", ONCE, async () => {
   const { code, stdout, stderr } = await spawn([...runtimeArgv, child("pooled")]);
   assertEquals([code, JSON.parse(stdout)], [0, { engine, length: 3_000_000 }], stderr);
 });
 
-test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
+test(
   "in Node a pool works if the program is not a file",
+  { engine: "userspace", runtime: "node" },
   async () => {
     const program = `
     const { WorkerPool, encrypt } = await import(${JSON.stringify(new URL("../mod.ts", import.meta.url).href)});
@@ -1220,8 +1231,9 @@ test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
   },
 );
 
-test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
+test(
   "in Node the default size needs no navigator, and many streams cause no MaxListenersExceededWarning",
+  { engine: "userspace", runtime: "node" },
   async () => {
     const program = `
     const { EncryptionStream, WorkerPool } = await import(${
@@ -1238,7 +1250,7 @@ test.if(runtime === "node" && !isSlow, "flags of Node, on the userspace leg")(
   },
 );
 
-once("with too few descriptors no Worker starts, and the error is EMFILE", async () => {
+test("with too few descriptors no Worker starts, and the error is EMFILE", ONCE, async () => {
   const command = [...runtimeArgv, child("short_of_descriptors")];
   for (const free of [0, 3, 12]) {
     const { code, stdout, stderr } = await spawn([
@@ -1267,8 +1279,9 @@ async function permitted(flags: readonly string[]): Promise<Record<string, strin
 
 const library = engine === "kernel" ? [`--allow-ffi=${load().path}`, ...LIBRARY_FLAGS] : [];
 
-test.if(runtime === "deno", "permissions of Deno")(
+test(
   "in Deno a pool needs to read the module, and for the kernel libkcapi; otherwise EACCES names the flag",
+  { runtime: "deno" },
   async () => {
     assertEquals(
       await permitted([`--allow-read=${root}src,${root}ffi`, ...library]),
@@ -1280,8 +1293,9 @@ test.if(runtime === "deno", "permissions of Deno")(
   },
 );
 
-test.if(runtime === "node", "permissions of Node")(
+test(
   "in Node a pool needs --allow-worker; otherwise EACCES names the flag",
+  { runtime: "node" },
   async () => {
     const ffi = engine === "kernel" ? ["--allow-ffi"] : [];
     assertEquals(await permitted(["--allow-worker", ...ffi]), { engine, length: 3_000_000 } as never);

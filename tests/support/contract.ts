@@ -17,8 +17,6 @@ export interface Contract {
   readonly test: typeof test;
   /** Registers a test only in runs without Workers, because it does not use streams. */
   readonly once: Register;
-  /** Skips a test in the run with Workers, with a reason: its expectation holds only for one thread. */
-  readonly alone: (reason: string) => Register;
   /** The option for all streams. */
   readonly pool: WorkerPool | undefined;
   /** The option of sealed streams. */
@@ -35,7 +33,6 @@ export function plainContract(): Contract {
   return {
     test,
     once: test,
-    alone: () => test,
     pool: undefined,
     engine,
     turns,
@@ -51,7 +48,6 @@ export function webCryptoContract(prefix: string): Contract {
     ...plainContract(),
     test: prefixed,
     once: prefixed,
-    alone: () => prefixed,
     engine: "webcrypto",
     ...turnsBeside(callsUnderWay, callsEnded),
   };
@@ -63,16 +59,11 @@ export function webCryptoContract(prefix: string): Contract {
  * @param isTaken Called for each test: whether this leg runs it. Otherwise another runtime's leg does.
  */
 export function testWith(prefix: string, added: Requirements, isTaken: () => boolean = () => true): typeof test {
-  const run = (name: string, ...rest: [TestBody] | [Requirements, TestBody]) => {
+  return (name: string, ...rest: [TestBody] | [Requirements, TestBody]) => {
     const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
     const needs = { ...requirements.needs, "the kernel leg of another runtime": isTaken() };
     test(prefix + name, { ...requirements, needs, ...added }, body);
   };
-  return Object.assign(run, {
-    unsanitized: run,
-    skip: (name: string, reason: string) => test.skip(prefix + name, reason),
-    if: (condition: boolean, reason: string) => condition ? run : (name: string) => test.skip(prefix + name, reason),
-  });
 }
 
 /**

@@ -167,22 +167,8 @@ function register(name: string, ...rest: [TestBody] | [Requirements, TestBody]):
  * Registers a test with the runtime: `test(name, body)` or `test(name, { engine, runtime, needs }, body)`.
  *
  * Deno fails a test that leaves timers, operations or resources behind, unless it has `sanitize: false`.
- *
- * The other ways are older; new tests state their requirements as above:
- * - `test.unsanitized(name, body)` is `sanitize: false`.
- * - `test.skip(name, reason)` registers one that is not run, and says why.
- * - `test.if(condition, reason)(name, body)` runs it where the condition holds, and skips it for that reason elsewhere.
  */
-export const test: typeof register & {
-  unsanitized: Register;
-  skip: (name: string, reason: string) => void;
-  if: (condition: boolean, reason: string) => Register;
-} = Object.assign(register, {
-  unsanitized,
-  skip: (name: string, reason: string) => ignore(`${name} # ${reason}`, () => {}),
-  if: (condition: boolean, reason: string): Register => (name, body) =>
-    condition ? run(name, body) : ignore(`${name} # ${reason}`, body),
-});
+export const test = register;
 
 // ---- helpers ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import process from "node:process";
 import type { Worker } from "node:worker_threads";
 import { encrypt, WorkerPool } from "../../mod.ts";
 import { type Contract, plainContract, testWith, turnsBeside, webCryptoContract } from "./contract.ts";
-import { assert, assertEquals, openFiles, takes, test } from "./deps.ts";
+import { assert, assertEquals, openFiles, takes } from "./deps.ts";
 import { bytes, collect, collectGarbage } from "./support.ts";
 
 // ---- every Worker -----------------------------------------------------------------------------------------------
@@ -127,7 +127,6 @@ async function poolContract(): Promise<Contract> {
     ...plainContract(),
     test: testWith("pool: ", { sanitize: false }, () => takes(count++)),
     once() {},
-    alone: (reason) => (name) => test.skip(`pool: ${name}`, reason),
     pool: await poolOfContract(),
     ...turnsBeside(underWay, () => until(() => underWay() === 0, "Workers have done all")),
     assertReleased: (files, message = "") =>

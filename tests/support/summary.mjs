@@ -51,7 +51,7 @@ function defect(code, count, library, expected) {
   return undefined;
 }
 
-/** A skipped test has the name "name # reason" (see `test.if()` in deps.ts). */
+/** A skipped test has the name "name # reason" (see deps.ts). */
 function noteSkipped(testName, leg) {
   const [, name, reason] = testName.match(/^(.*) # (.*)$/s) ?? [, testName, "no reason given"];
   const names = skipped.get(reason) ?? new Map();
