@@ -210,8 +210,10 @@ function descriptorError(code: "EMFILE" | "ENFILE", cause: unknown): KcapiError 
 
 /** The URL of the module that Workers run. In a bundle, the module is beside the bundle. */
 function moduleURL(): URL {
-  const [, extension] = /\/executors\/pool_worker\.(ts|js)$/.exec(import.meta.url) ?? [];
-  return new URL(extension ? `../workers/cipher_worker.${extension}` : "./cipher_worker.js", import.meta.url);
+  // Not as the argument of new URL(), from which webpack would take that it has to bundle the module.
+  const own = import.meta.url;
+  const [, extension] = /\/executors\/pool_worker\.(ts|js)$/.exec(own) ?? [];
+  return new URL(extension ? `../workers/cipher_worker.${extension}` : "./cipher_worker.js", own);
 }
 
 /**
