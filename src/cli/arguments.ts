@@ -51,6 +51,11 @@ export class Arguments {
     this.operands = operands;
   }
 
+  /** The names of the options that are given. */
+  get names(): readonly string[] {
+    return [...this.#values.keys()];
+  }
+
   has(name: string): boolean {
     return this.#values.has(name);
   }

@@ -56,6 +56,16 @@ const ENGINE: Option = {
   text: "kernel, userspace, or auto: the kernel if it has the cipher (default: auto)",
 };
 
+const ASSOCIATED_DATA: readonly Option[] = [
+  {
+    name: "associated-data",
+    value: "TEXT",
+    text: "authenticated with the data, such as its name; not stored",
+    otherBytes: ": give other bytes by --associated-data-file",
+  },
+  { name: "associated-data-file", value: "FILE", text: "the same: all bytes of FILE, as they are" },
+];
+
 const CRYPT_OPTIONS: readonly Option[] = [
   IN,
   OUT,
@@ -64,7 +74,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
     name: "cipher",
     short: "c",
     value: "NAME",
-    choices: USUAL_CIPHERS,
+    choices: [...USUAL_CIPHERS, "gcm(aes)"],
     text: `the name of the cipher in the kernel or in OpenSSL, such as aes-128-ctr (default: ${DEFAULT_CIPHER})`,
   },
   KEY_FILE,
@@ -116,6 +126,19 @@ const CRYPT_OPTIONS: readonly Option[] = [
   },
   { name: "sector", value: "N", text: "the number of the first sector, in units of 512 bytes (default: 0)" },
   { name: "iv-large-sectors", text: "count sectors, not units of 512 bytes (dm-crypt's iv_large_sectors)" },
+  ...ASSOCIATED_DATA.map((option) => ({ ...option, text: `gcm(aes): ${option.text}` })),
+  {
+    name: "tag",
+    value: "PLACE",
+    text: "gcm(aes): where the tag is: end, or start (behind the IV of --iv-prefix); decryption also takes the tag " +
+      "itself in hexadecimal digits, if it is stored apart (default: end)",
+  },
+  { name: "tag-size", value: "N", text: "gcm(aes): bytes of the tag: 4, 8 or 12 to 16 (default: 16)" },
+  {
+    name: "max-size",
+    value: "N",
+    text: "gcm(aes): the most bytes to hold in memory until a message is verified (default: 67108864)",
+  },
   ENGINE,
   QUIET,
   HELP,
@@ -156,13 +179,7 @@ const SEAL_OPTIONS: readonly Option[] = [
   { ...KEY_FILE, many: true, text: `${KEY_FILE.text}; may be repeated: seal uses the first, unseal tries each` },
   KEY_FD,
   { name: "keyset", value: "FILE", text: "the keys: the Tink keyset in FILE (JSON), with their formats" },
-  {
-    name: "associated-data",
-    value: "TEXT",
-    text: "authenticated with the data, such as its name; not stored",
-    otherBytes: ": give other bytes by --associated-data-file",
-  },
-  { name: "associated-data-file", value: "FILE", text: "the same: all bytes of FILE, as they are" },
+  ...ASSOCIATED_DATA,
   {
     ...FORMAT,
     text: `the name of the format in Tink (default: ${DEFAULT_FORMAT}, for recipients ${DEFAULT_ENVELOPE_FORMAT}); ` +
@@ -294,8 +311,16 @@ const COMMANDS: readonly Command[] = [
     name: "decrypt",
     summary: "decrypts a file or standard input",
     text: `${SECRETS_TEXT} decrypt does not authenticate: output before an error is unverified, and only padding can ` +
-      "show that a key is wrong.",
-    options: CRYPT_OPTIONS,
+      "show that a key is wrong. With gcm(aes), nothing comes out before all is verified: --in FILE is read twice, " +
+      "--out FILE appears at the end, and from a pipe to a pipe up to --max-size bytes are held.",
+    options: [
+      ...CRYPT_OPTIONS.slice(0, -1),
+      {
+        name: "release-unverified",
+        text: "gcm(aes): write bytes before they are verified; they may be forged unless the tool ends with 0",
+      },
+      HELP,
+    ],
     run: (args) => crypt("decrypt", args),
   },
   {

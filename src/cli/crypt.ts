@@ -9,6 +9,7 @@ import type { Bytes } from "../bytes.ts";
 import { base64Decoder, base64Encoder, codecIterable } from "../openssl/base64.ts";
 import { type Arguments, fromHex } from "./arguments.ts";
 import { Failure, failureOf, wrongUsage } from "./failures.ts";
+import { cryptGcm, isGcm, refuseGcmOptions } from "./gcm.ts";
 import { chunksOf, type Input, openInput } from "./input.ts";
 import { formatOf, keyFor, newSalt, openFile, type OpenSSLFormat, otherWays, PASSPHRASE_OPTIONS } from "./openssl.ts";
 import { openOutput, refuseTerminal } from "./output.ts";
@@ -19,6 +20,8 @@ import { kernelKeyOf, readSecret } from "./secrets.ts";
 type CryptDirection = "encrypt" | "decrypt";
 
 export async function crypt(direction: CryptDirection, args: Arguments): Promise<number> {
+  if (isGcm(args)) return await cryptGcm(direction, args);
+  refuseGcmOptions(args);
   const plan = planOf(args);
   const base64 = args.has("base64") || args.has("one-line");
   if (direction === "encrypt" && !base64) refuseTerminal(args);

@@ -5,6 +5,7 @@
  */
 
 import * as fs from "node:fs";
+import { promisify } from "node:util";
 import type { Bytes } from "../bytes.ts";
 import { fill, isSameFile, openFile } from "./descriptors.ts";
 import { Failure, fileFailure } from "./failures.ts";
@@ -74,4 +75,35 @@ export async function* chunksOf(input: Input, free: (memory: ArrayBuffer) => Pro
     next = read(buffers[turn]!);
     yield chunk;
   }
+}
+
+/** What follows the first `offset` bytes of a file, as a source of ranges. */
+export function rangesOf(input: Input, offset = 0) {
+  return {
+    size: input.size! - offset,
+    read: (start: number, end: number) => readRange(input, offset + start, offset + end),
+  };
+}
+
+const readAt = promisify(fs.read) as (
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+) => Promise<{ bytesRead: number }>;
+
+async function readRange({ fd, name }: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(end - start);
+  let length = 0;
+  try {
+    while (length < bytes.length) {
+      const { bytesRead } = await readAt(fd, bytes, length, bytes.length - length, start + length);
+      if (bytesRead === 0) throw new Failure(3, `${name} became shorter while it was read`);
+      length += bytesRead;
+    }
+  } catch (error) {
+    throw error instanceof Failure ? error : fileFailure(`cannot read ${name}`, error);
+  }
+  return bytes;
 }

@@ -18,6 +18,8 @@ import { atEnd, atEndOrSignal, procFile } from "./signals.ts";
 
 /** The output. The next piece is processed during a write. */
 export interface Output {
+  /** It has its name only when it is finished: nobody sees it before. */
+  readonly appearsAtEnd: boolean;
   write(bytes: Bytes): Promise<void>;
   /** Resolves when no write from `memory` is pending. */
   free(memory: ArrayBuffer): Promise<void>;
@@ -25,7 +27,7 @@ export interface Output {
   finish(): Promise<void>;
 }
 
-function outputTo(fd: number, name: string, publish: () => Promise<void> | void = () => {}): Output {
+function outputTo(fd: number, name: string, publish?: () => Promise<void>): Output {
   let writing: Promise<void> = Promise.resolve();
   let memory: ArrayBuffer | undefined;
   const nonblocking = isNonblocking(fd);
@@ -37,6 +39,7 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
     }
   };
   return {
+    appearsAtEnd: publish !== undefined,
     async write(bytes) {
       await settle();
       memory = bytes.buffer;
@@ -49,7 +52,7 @@ function outputTo(fd: number, name: string, publish: () => Promise<void> | void 
     async finish() {
       await settle();
       try {
-        await publish();
+        await publish?.();
       } catch (error) {
         throw error instanceof Failure ? error : fileFailure(`cannot write ${name}`, error);
       }

@@ -65,7 +65,7 @@ export function optionsOf(
 /** The kernel's name of a cipher. OpenSSL's names, such as aes-256-ctr or des3, also imply the key's length. */
 export function cipherOf(name: string): { cipher: string; keySize?: number } {
   if (isAEAD(name)) {
-    throw wrongUsage(`${name} is an AEAD, which also authenticates: use ${NAME} seal and unseal`);
+    throw wrongUsage(`${name} is an AEAD, which also authenticates: use ${NAME} seal and unseal, or -c gcm(aes)`);
   }
   const { algorithm = name, keySize } = namedCipher(name) ?? {};
   return { cipher: algorithm, ...keySize && algorithm !== name && { keySize } };

@@ -4,8 +4,6 @@
  * @module
  */
 
-import * as fs from "node:fs";
-import { promisify } from "node:util";
 import {
   type EngineChoice,
   type KeysetSealOptions,
@@ -22,8 +20,8 @@ import { checkSealOptions } from "../sealed/options.ts";
 import { NAME } from "./about.ts";
 import type { Arguments } from "./arguments.ts";
 import { readHeader, unwrap, wrapNewKey } from "./envelope.ts";
-import { codeOf, Failure, fileFailure, wrongUsage } from "./failures.ts";
-import { chunksOf, type Input, openInput } from "./input.ts";
+import { codeOf, Failure, wrongUsage } from "./failures.ts";
+import { chunksOf, type Input, openInput, rangesOf } from "./input.ts";
 import { openOutput, type Output, refuseTerminal } from "./output.ts";
 import { asUsage } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
@@ -169,37 +167,10 @@ async function unsealRange(
   output: Output,
   args: Arguments,
 ): Promise<number> {
-  const source = {
-    size: input.size! - offset,
-    read: (start: number, end: number) => readRange(input, offset + start, offset + end),
-  };
-  using file = await openSealed(source, options);
+  using file = await openSealed(rangesOf(input, offset), options);
   const isNone = first === undefined ? last === 0 || file.size === 0 : first >= file.size;
   if (isNone) throw wrongUsage(`--range is outside the ${file.size} bytes of the plaintext`);
   const [start, end] = first === undefined ? [-last!] : [first, last === undefined ? undefined : last + 1];
   await pump(file.stream({ start, end }), output, new Progress("unseal", file, undefined, args));
   return 0;
-}
-
-const readAt = promisify(fs.read) as (
-  fd: number,
-  buffer: Uint8Array,
-  offset: number,
-  length: number,
-  position: number,
-) => Promise<{ bytesRead: number }>;
-
-async function readRange({ fd, name }: Input, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(end - start);
-  let length = 0;
-  try {
-    while (length < bytes.length) {
-      const { bytesRead } = await readAt(fd, bytes, length, bytes.length - length, start + length);
-      if (bytesRead === 0) throw new Failure(3, `${name} became shorter while it was read`);
-      length += bytesRead;
-    }
-  } catch (error) {
-    throw error instanceof Failure ? error : fileFailure(`cannot read ${name}`, error);
-  }
-  return bytes;
 }
