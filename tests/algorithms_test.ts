@@ -30,7 +30,7 @@ import {
 import { bytes, collect, concat, cut, opens, plain64, streamOf, WINDOW } from "./support/support.ts";
 import { Secret } from "../src/secret.ts";
 
-test("chooseEngine() names the engine that openEngine() takes, and throws its error", () => {
+test("chooseEngine() returns the engine that openEngine() uses, and throws its error", () => {
   const algorithm = parseAlgorithm("ctr(aes)");
   for (const choice of [engine, "auto", "userspace"] as const) {
     const opened = openEngine(algorithm, Secret.alloc(16), choice);
@@ -73,7 +73,7 @@ const KINDS: Readonly<Record<Kind, readonly string[]>> = {
 };
 
 for (const [kind, names] of Object.entries(KINDS)) {
-  test(`parseAlgorithm() takes ${names.length} names, such as ${names[0]}, for the kind "${kind}"`, () => {
+  test(`parseAlgorithm() gives ${names.length} names, such as ${names[0]}, the kind "${kind}"`, () => {
     for (const name of names) assertEquals([name, parseAlgorithm(name).kind], [name, kind]);
   });
 }
@@ -209,7 +209,7 @@ function registered(): Entry[] {
 
 const KERNEL = { engine: "kernel" } as const;
 
-test("the kernel's algorithms were found: each kind, and each mode that every kernel has", KERNEL, async () => {
+test("the search finds algorithms of each kind, and each mode that every kernel has", KERNEL, async () => {
   const found = await algorithms();
   for (
     const name of [
@@ -221,7 +221,7 @@ test("the kernel's algorithms were found: each kind, and each mode that every ke
   assertEquals([...kinds].sort(), Object.keys(KINDS).sort());
 });
 
-test("parseAlgorithm() takes each driver of this kernel for what its algorithm is", KERNEL, async () => {
+test("parseAlgorithm() gives each driver of this kernel the properties of its algorithm", KERNEL, async () => {
   await algorithms();
   const ciphers = registered().filter(({ type }) => /^l?skcipher$/.test(type));
   assert(ciphers.length > 20);
@@ -284,7 +284,7 @@ async function assertOutcome(what: string, actual: Promise<Bytes>, expected: Byt
 
 const cutsOfAnySize = fc.array(fc.integer({ min: 1, max: 150 }), { minLength: 1, maxLength: 8 });
 
-test("every algorithm there is gives the bytes of one op, or an error, however its input is cut", async () => {
+test("every algorithm gives the bytes of one op, or an error, for any split of its input", async () => {
   for (const [i, [name, key]] of [...await algorithms()].entries()) {
     if (!takes(i)) continue;
     for (const direction of ["encrypt", "decrypt"] as const) {
@@ -367,7 +367,7 @@ function naively(name: string, key: Bytes, iv: Bytes | null, input: Bytes): Byte
 const NAIVE = ["chacha20", "xchacha20", "rfc3686(ctr(aes))", "xts(aes)", "essiv(cbc(aes),sha256)", "cts(cbc(aes))"];
 
 for (const name of NAIVE) {
-  test(`${name} taken for one that carries on would give other bytes than in one op`, KERNEL, async () => {
+  test(`${name} with the wrong kind (stream) gives other bytes than one op`, KERNEL, async () => {
     const key = (await algorithms()).get(name)!;
     const one = openEngine(parseAlgorithm(name), Secret.from(key), engine);
     const iv = bytes(one.ivSize, 3);
@@ -382,13 +382,13 @@ for (const name of NAIVE) {
   });
 }
 
-test("chacha20 taken for one that carries on would use its keystream twice", KERNEL, async () => {
+test("chacha20 with the wrong kind (stream) uses its keystream twice", KERNEL, async () => {
   const key = (await algorithms()).get("chacha20")!;
   const keystream = naively("chacha20", key, bytes(16, 3), new Uint8Array(128));
   assertEquals(keystream.slice(0, 64), keystream.slice(64));
 });
 
-test("each algorithm that is cut by our rules needs them: taken for one that carries on it fails", KERNEL, async () => {
+test("each algorithm that is not of the kind stream fails with that kind", KERNEL, async () => {
   for (const [name, key] of await algorithms()) {
     // Unknown, and so unsafe until proven: no rule says that it needs this.
     if (parseAlgorithm(name).kind === "stream" || name.includes("cipher_null")) continue;
@@ -406,21 +406,25 @@ test("each algorithm that is cut by our rules needs them: taken for one that car
   }
 });
 
-test("one message longer than the window is EMSGSIZE before any byte, and says what to use", KERNEL, async () => {
-  const names = ["xts(aes)", "essiv(cbc(aes),sha256)", "rfc3686(ctr(aes))", "cts(cbc(aes))"];
-  if ((await algorithms()).has("kw(aes)")) names.push("kw(aes)"); // newer kernels lack it
-  for (const name of names) {
-    const key = (await algorithms()).get(name)!;
-    using handle = CipherHandle.open(name, { key, engine });
-    handle.streamInitEnc(bytes(handle.ivSize));
-    const received = collect(handle.streamOp());
-    const refusal = received.catch((error) => error);
-    const error = await assertRejects(() => handle.streamUpdate(new Uint8Array(WINDOW + 64)), KcapiError);
-    assertEquals(error.code, "EMSGSIZE");
-    assert(error.hint?.includes(parseAlgorithm(name).kind === "sector" ? "sectorSize" : "ctr(aes)"), `${error.hint}`);
-    assertEquals(await refusal, error);
-  }
-});
+test(
+  "a message longer than the window fails with EMSGSIZE before any output, and the hint names an alternative",
+  KERNEL,
+  async () => {
+    const names = ["xts(aes)", "essiv(cbc(aes),sha256)", "rfc3686(ctr(aes))", "cts(cbc(aes))"];
+    if ((await algorithms()).has("kw(aes)")) names.push("kw(aes)"); // newer kernels lack it
+    for (const name of names) {
+      const key = (await algorithms()).get(name)!;
+      using handle = CipherHandle.open(name, { key, engine });
+      handle.streamInitEnc(bytes(handle.ivSize));
+      const received = collect(handle.streamOp());
+      const refusal = received.catch((error) => error);
+      const error = await assertRejects(() => handle.streamUpdate(new Uint8Array(WINDOW + 64)), KcapiError);
+      assertEquals(error.code, "EMSGSIZE");
+      assert(error.hint?.includes(parseAlgorithm(name).kind === "sector" ? "sectorSize" : "ctr(aes)"), `${error.hint}`);
+      assertEquals(await refusal, error);
+    }
+  },
+);
 
 // ---- the counter ------------------------------------------------------------------------------------------------
 
@@ -436,7 +440,7 @@ function ivAt(name: string, counter: number): Bytes {
 }
 
 if (COUNTERS.includes("chacha20")) {
-  test("chacha20's counter is advanced over three windows, to the bytes of the openssl command", async () => {
+  test("chacha20 over three windows gives the bytes of the openssl command", async () => {
     const key = bytes(32, 7);
     const iv = ivAt("chacha20", 0xfffe);
     const input = bytes(3 * WINDOW + 1000);
@@ -452,7 +456,7 @@ if (COUNTERS.includes("chacha20")) {
 }
 
 for (const name of COUNTERS) {
-  test(`${name} uses its counter up to the last block, and past it EOVERFLOW comes before any wrong byte`, async () => {
+  test(`${name} uses its counter up to the last block, and then fails with EOVERFLOW without a wrong byte`, async () => {
     const key = bytes(32, 7);
     const iv = ivAt(name, 2 ** 32 - 3);
     const input = bytes(192);
@@ -488,7 +492,7 @@ async function collectOnce(handle: CipherHandle): Promise<Bytes> {
 
 // ---- one key, several streams -----------------------------------------------------------------------------------
 
-test("a second stream on a handle, and one on its reinit(), give the first one's bytes, or an error", async () => {
+test("a second stream of a handle, and one of its reinit(), give the bytes of the first, or an error", async () => {
   for (const [name, key] of await algorithms()) {
     using handle = CipherHandle.open(name, { key, engine });
     const iv = handle.ivSize > 0 ? bytes(handle.ivSize, 3) : undefined;
@@ -513,7 +517,7 @@ test("a second stream on a handle, and one on its reinit(), give the first one's
 
 const ARC4 = { engine: "kernel", needs: { "ecb(arc4)": opens("ecb(arc4)") } } as const;
 
-test("ecb(arc4) gives the bytes of the openssl command, and streams from one handle are refused", ARC4, async () => {
+test("ecb(arc4) gives the bytes of the openssl command, and a second stream of a handle is refused", ARC4, async () => {
   const key = bytes(16, 7);
   const input = bytes(100);
   const task = { name: "ecb(arc4)", key, direction: "encrypt", iv: undefined, input, cuts: [7] } as const;
@@ -526,14 +530,14 @@ test("ecb(arc4) gives the bytes of the openssl command, and streams from one han
   assertThrows(() => new EncryptionStream(handle, { padding: "none" }), KcapiError, "arc4");
 });
 
-test("parseAlgorithm() is what refuses, before any engine: unknown characters, AEADs, hashes and bare ciphers", () => {
+test("parseAlgorithm() refuses unknown characters, AEADs, hashes and block ciphers without a mode", () => {
   for (const name of ["", " cbc(aes)", "cbc(aes)\0", "gcm(aes)", "sha256", "hmac(sha1)", "aes"]) {
     const error = assertThrows(() => parseAlgorithm(name));
     assert(error instanceof TypeError || error instanceof RangeError, `${JSON.stringify(name)}: ${error}`);
   }
 });
 
-test("parseAlgorithm() tells the kernel's name and the key's length for OpenSSL's and WebCrypto's names", () => {
+test("parseAlgorithm() refuses OpenSSL's and WebCrypto's names with the kernel's name and the key's length", () => {
   const meant: Record<string, string> = {
     "aes-256-ctr": '"ctr(aes)", with a key of 32 bytes',
     "aes256": '"cbc(aes)", with a key of 32 bytes',
@@ -555,7 +559,7 @@ test("parseAlgorithm() tells the kernel's name and the key's length for OpenSSL'
   }
 });
 
-test("the names of node:crypto's ciphers stand for ciphers of the kernel with the same sizes", () => {
+test("the names of node:crypto's ciphers map to kernel ciphers with the same sizes", () => {
   for (const name of getCiphers()) {
     const { algorithm, keySize } = namedCipher(name) ?? {};
     if (algorithm === undefined) continue;
@@ -567,7 +571,7 @@ test("the names of node:crypto's ciphers stand for ciphers of the kernel with th
   }
 });
 
-test("the names that OpenSSL is said to have for a cipher are names of OpenSSL", {
+test("the names in the table of OpenSSL's names are names of OpenSSL", {
   engine: "userspace",
 }, async () => {
   const command = ["openssl", "list", "-cipher-algorithms", "-provider", "default", "-provider", "legacy"];
@@ -582,7 +586,7 @@ test("the names that OpenSSL is said to have for a cipher are names of OpenSSL",
   }
 });
 
-test("drivers of the kernel keep their names, also where they look like another library's", () => {
+test("names of drivers are accepted, also if they look like another library's", () => {
   for (const name of ["cbc-aes-aesni", "adiantum(xchacha12-generic,aes-generic,nhpoly1305-neon)", "xts-aes-ce"]) {
     assertEquals(parseAlgorithm(name).name, name);
   }

@@ -270,7 +270,7 @@ function caughtNow(action: () => unknown): unknown {
   return undefined;
 }
 
-test("options that are no object are a TypeError, before any native call", () =>
+test("options that are not an object are a TypeError before any native call", () =>
   without(() => {
     for (const options of [null, undefined, "options", 5] as unknown as CipherStreamOptions[]) {
       for (const [entry, open] of Object.entries(STREAMS)) {
@@ -280,7 +280,7 @@ test("options that are no object are a TypeError, before any native call", () =>
     }
   }));
 
-test("what the border refuses is just past what it takes", async () => {
+test("the largest accepted values are accepted, and the next ones are refused", async () => {
   const good: [algorithm: string, options: Partial<CipherStreamOptions>][] = [
     ["cbc(aes)", { iv: IV }],
     ["cbc(aes)", { iv: new DataView(IV.buffer), key: KEY.buffer, padding: "none", inPlace: true }],
@@ -302,7 +302,7 @@ test("what the border refuses is just past what it takes", async () => {
   assertEquals(openFiles(), before);
 });
 
-test("a sectorSize past the window is a RangeError, with nothing left open", async () => {
+test("a sectorSize beyond the window is a RangeError, and nothing stays open", async () => {
   const before = openFiles();
   for (const sectorSize of [WINDOW + 16, 2 ** 30]) {
     const options = { key: bytes(32), sectorSize, engine };
@@ -314,7 +314,7 @@ test("a sectorSize past the window is a RangeError, with nothing left open", asy
   assertEquals(openFiles(), before);
 });
 
-test("an algorithm that no engine has is a KcapiError, with nothing left open", async () => {
+test("an algorithm that no engine has is a KcapiError, and nothing stays open", async () => {
   const before = openFiles();
   // Few of them: the kernel starts modprobe for each.
   for (const algorithm of ["cbc(nope)", "newmode(aes)"]) {
@@ -335,7 +335,7 @@ test("an algorithm that no engine has is a KcapiError, with nothing left open", 
 });
 
 test(
-  "a key whose length only the kernel knows is a KcapiError from setkey, with nothing left open",
+  "a key whose length only the kernel can check is a KcapiError of setkey, and nothing stays open",
   { engine: "kernel", needs: { "cbc(serpent)": opens("cbc(serpent)") } },
   () => {
     using watch = watchCalls();
@@ -349,7 +349,7 @@ test(
 
 // ---- streams over a handle ---------------------------------------------------------------------------------------
 
-test("a stream over a CipherHandle refuses a key and an engine of its own, and a closed handle", () => {
+test("a stream over a CipherHandle refuses the options key and engine, and a closed handle", () => {
   const handle = CipherHandle.open("cbc(aes)", { key: KEY, engine });
   const before = openFiles();
   for (const extra of [{ key: KEY }, { engine }, { engine: "auto" as const }]) {
@@ -371,7 +371,7 @@ test("a stream over a CipherHandle refuses a key and an engine of its own, and a
 // ---- a handle's methods ------------------------------------------------------------------------------------------
 
 for (const method of ["streamInitEnc", "streamInitDec"] as const) {
-  test(`${method}() refuses a bad IV before any native call, and starts nothing`, async () => {
+  test(`${method}() refuses a bad IV before any native call, and starts no stream`, async () => {
     using handle = CipherHandle.open("cbc(aes)", { key: KEY, engine });
     using noIV = CipherHandle.open("ecb(aes)", { key: KEY, engine });
     await without(async () => {
@@ -394,7 +394,7 @@ for (const method of ["streamInitEnc", "streamInitDec"] as const) {
 }
 
 for (const method of ["streamUpdate", "streamUpdateLast", "streamOpInto"] as const) {
-  test(`${method}() refuses what is no BufferSource before any native call, and the stream goes on unchanged`, async () => {
+  test(`${method}() refuses other values than a BufferSource before any native call, and the stream is unchanged`, async () => {
     using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
     handle.streamInitEnc(IV);
     await handle.streamUpdate(bytes(40).subarray(0, 20));
@@ -414,7 +414,7 @@ for (const method of ["streamUpdate", "streamUpdateLast", "streamOpInto"] as con
   });
 }
 
-test("streamOp() refuses bad options before any native call, and the stream goes on unchanged", async () => {
+test("streamOp() refuses bad options before any native call, and the stream is unchanged", async () => {
   using handle = CipherHandle.open("ctr(aes)", { key: KEY, engine });
   handle.streamInitEnc(IV);
   await handle.streamUpdateLast(bytes(40));
@@ -444,7 +444,7 @@ test("streamOp() refuses bad options before any native call, and the stream goes
 // ---- sources and chunks ------------------------------------------------------------------------------------------
 
 for (const [entry, call] of [["encrypt()", encrypt], ["decrypt()", decrypt]] as const) {
-  test(`${entry} refuses a source that is none, at the call and before any native call`, () =>
+  test(`${entry} refuses an invalid source at the call, before any native call`, () =>
     without(() => {
       const locked = streamOf([KEY]);
       locked.getReader();
@@ -492,7 +492,7 @@ function sourcesWith(value: unknown): Record<string, { source: ByteSource; ended
 }
 
 for (const [what, make] of Object.entries({ undefined: () => undefined, ...NO_BYTES })) {
-  test(`a source that gives ${what} midway is a TypeError; the cipher is released, and the source told`, async () => {
+  test(`a source that yields ${what} is a TypeError, and the cipher and the source are released`, async () => {
     const before = openFiles();
     for (const [kind, { source, ended }] of Object.entries(sourcesWith(make()))) {
       const output = encrypt("ctr(aes)", { key: KEY, iv: IV, engine }, source);
@@ -523,7 +523,7 @@ for (const [what, make] of Object.entries({ undefined: () => undefined, ...NO_BY
   });
 }
 
-test("iv: null is refused by name where the IV's length is not known beforehand, too", () => {
+test("iv: null is refused by name, also if the IV's length is not known before the cipher opens", () => {
   for (const algorithm of ["ctr(aes)", "unheard-of(aes)"]) {
     const options = { key: KEY, iv: null as unknown as Bytes, engine };
     for (const open of [() => new EncryptionStream(algorithm, options), () => encrypt(algorithm, options, KEY)]) {
@@ -532,7 +532,7 @@ test("iv: null is refused by name where the IV's length is not known beforehand,
   }
 });
 
-test("a getter of an option that closes the handle makes the stream an EBADF: it never runs under a key of zeros", async () => {
+test("a getter of an option that closes the handle causes EBADF, and the stream never uses a key of zeros", async () => {
   const options = [
     "iv",
     "padding",

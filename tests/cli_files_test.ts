@@ -32,7 +32,7 @@ import { assert, assertEquals, assertStringIncludes, engine, spawn, tempDir, tes
 import { bytes } from "./support/support.ts";
 
 test(
-  "new ciphertext has the permissions of the umask, new plaintext is readable for the user alone",
+  "new ciphertext has the permissions of the umask, and only the user can read new plaintext",
   { engine: "userspace" },
   async () => {
     const { at } = await workspace(16);
@@ -49,7 +49,7 @@ test(
 );
 
 test(
-  "a file that is replaced keeps its permissions, a symbolic link to it stays one",
+  "a replaced file keeps its permissions, and a symbolic link to it stays a link",
   { engine: "userspace" },
   async () => {
     const { at, plain } = await workspace(1000);
@@ -64,7 +64,7 @@ test(
 );
 
 test(
-  "a run that is refused or fails says why in one line, and leaves every file as it was",
+  "a run that fails prints the reason in one line, and changes no file",
   { engine: "userspace" },
   async () => {
     const { at, names } = await workspace();
@@ -295,7 +295,7 @@ test(
   },
 );
 
-test("a file that may not be written is not replaced", { engine: "userspace" }, async () => {
+test("a file without write permission is not replaced", { engine: "userspace" }, async () => {
   const { at, names } = await workspace(16);
   const before = names();
   chmodSync(at("cbc"), 0o444);
@@ -319,7 +319,7 @@ test("a file that may not be written is not replaced", { engine: "userspace" }, 
   assertEquals(names(), before);
 });
 
-test("a directory that may not be written is named as the cause", { engine: "userspace" }, async () => {
+test("the error names a directory without write permission", { engine: "userspace" }, async () => {
   const { at, names } = await workspace(16);
   mkdirSync(at("closed"), 0o555);
   const before = names();
@@ -356,7 +356,7 @@ test("--no-clobber does not replace a file that appears while the tool works", {
   assertEquals([readFileSync(at("new"), "utf8"), temporaryOf(names())], ["new", undefined]);
 });
 
-test("a file that is replaced keeps its owner and group", {
+test("a replaced file keeps its owner and group", {
   engine: "userspace",
   needs: { root: process.getuid!() === 0 },
 }, async () => {
@@ -379,7 +379,7 @@ test("a file that is replaced keeps its owner and group", {
 
 const canUnshare = spawnSync("unshare", ["--mount", "true"]).status === 0;
 
-test("an output on which something is mounted is refused before the work", {
+test("an output that is a mount point is refused before any work", {
   engine: "userspace",
   needs: { "a mount namespace": canUnshare },
 }, async () => {
@@ -409,7 +409,7 @@ const onSmallDisk = [
 const canMount = spawnSync(onSmallDisk[0]!, [...onSmallDisk.slice(1), tempDir(), "true"]).status === 0;
 
 test(
-  "a full disk fails the run and leaves no half file",
+  "with a full disk, the run fails and leaves no partial file",
   { needs: { "the right to mount a tmpfs": canMount } },
   async () => {
     const { at } = await workspace(3_000_000);

@@ -32,7 +32,7 @@ async function files(): Promise<(name: string) => string> {
   return path;
 }
 
-test("seal and unseal: a file and back, which the API opens, too", async () => {
+test("seal and unseal: a file, which the API also opens", async () => {
   const path = await files();
   await run("unseal", "--engine", engine, "--key-file", path("key"), "-i", path("sealed"), "-o", path("out"));
   assertEquals(bytesOf(path("out")), INPUT);
@@ -56,7 +56,7 @@ test("seal and unseal: pipes, a format by name, associated data", { engine: "use
   }
 });
 
-test("what does not verify ends with 3, and no file appears", { engine: "userspace" }, async () => {
+test("data that cannot be verified ends with 3, and no file appears", { engine: "userspace" }, async () => {
   const path = await files();
   const sealed = bytesOf(path("sealed"));
   writeFileSync(path("cut"), sealed.subarray(0, -1));
@@ -84,7 +84,7 @@ test("what does not verify ends with 3, and no file appears", { engine: "userspa
   assertEquals(new Uint8Array(output), INPUT.subarray(0, output.length));
 });
 
-test("unseal --range gives the bytes of a range, as HTTP counts", { engine: "userspace" }, async () => {
+test("unseal --range writes the bytes of a range, counted as in HTTP", { engine: "userspace" }, async () => {
   const path = await files();
   const ranges: Record<string, [number, number]> = {
     "0-0": [0, 1],
@@ -115,7 +115,7 @@ test("unseal --range gives the bytes of a range, as HTTP counts", { engine: "use
 });
 
 test(
-  "keygen makes a new key each time, readable for the user alone, and replaces no file",
+  "keygen makes a new key each time, which only the user can read, and replaces no file",
   { engine: "userspace" },
   async () => {
     const path = await files();
@@ -136,7 +136,7 @@ test(
   },
 );
 
-test("what was never sealed, and a format with another key length, are told apart by the first byte", {
+test("the first byte distinguishes data that was never sealed from a format with another key length", {
   engine: "userspace",
 }, async () => {
   const path = await files();
@@ -190,7 +190,7 @@ test(
   },
 );
 
-test("descriptors that the tool was not started with are refused as a key, whatever they are of", {
+test("descriptors that the tool was not started with are refused as a key, of any kind", {
   engine: "userspace",
 }, async () => {
   const path = await files();
@@ -239,7 +239,7 @@ test(
   },
 );
 
-test("seal refuses what it cannot use: no key, a short one, the input as output, an unknown format", {
+test("seal refuses no key, a short key, the input as output and an unknown format", {
   engine: "userspace",
 }, async () => {
   const path = await files();

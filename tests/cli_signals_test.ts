@@ -51,7 +51,7 @@ function linkOf(path: string): string | undefined {
   }
 }
 
-test("a signal ends the tool where it waits for the other end of a named pipe", { engine: "userspace" }, async () => {
+test("a signal ends the tool while it waits for the other end of a named pipe", { engine: "userspace" }, async () => {
   const { at } = await workspace(16);
   const { pid, closed } = await waitingTool(at, "");
   process.kill(pid, "SIGTERM");

@@ -21,7 +21,7 @@ import {
 } from "./support/deps.ts";
 import { bytes, concat } from "./support/support.ts";
 
-test("encrypt and decrypt give any file back, with each kind of secret and IV", async () => {
+test("encrypt and decrypt give back the same file, with each kind of secret and IV", async () => {
   const { at } = await workspace();
   const key = ["--key-file", at("key")];
   const forms = [
@@ -46,7 +46,7 @@ test("encrypt and decrypt give any file back, with each kind of secret and IV", 
   }
 });
 
-test("--key-bits chooses the length of the key that a passphrase gives, OpenSSL's names the same", {
+test("--key-bits chooses the length of the key of a passphrase, as OpenSSL's names do", {
   engine: "userspace",
 }, async () => {
   const { at, plain } = await workspace(1000);
@@ -81,7 +81,7 @@ test(
 );
 
 test(
-  "data goes from standard input to standard output, secrets come from descriptors",
+  "data goes from standard input to standard output, and secrets come from descriptors",
   { engine: "userspace" },
   async () => {
     const { at, plain } = await workspace(300_001);
@@ -96,7 +96,7 @@ test(
   },
 );
 
-test("OpenSSL's and WebCrypto's names of ciphers are those of the kernel, with the length of the key", {
+test("OpenSSL's and WebCrypto's names of ciphers are accepted, with their key length", {
   engine: "userspace",
 }, async () => {
   const { at } = await workspace(96);
@@ -110,7 +110,7 @@ test("OpenSSL's and WebCrypto's names of ciphers are those of the kernel, with t
 });
 
 test(
-  "what openssl enc made in another way is refused with the options to add",
+  "a file that openssl enc made with other options is refused, and the error names the options",
   { engine: "userspace" },
   async () => {
     const { at, names } = await workspace(1000);
@@ -195,7 +195,7 @@ test("encrypt takes the names that ciphers shows as node:crypto does, with a key
   assertStringIncludes(conflict!.stderr, "aes-256-cbc takes a key of 256 bits, not of --key-bits 128");
 });
 
-test("data goes through descriptors that do not block", { engine: "userspace" }, async () => {
+test("the tool works with non-blocking descriptors", { engine: "userspace" }, async () => {
   const { at, plain } = await workspace(500_000);
   // Sets O_NONBLOCK on both ends, then is the tool; the neighbours are slow.
   const nonblocking =
@@ -214,7 +214,7 @@ test("data goes through descriptors that do not block", { engine: "userspace" },
 });
 
 test(
-  "a slow reader gets what it would have got at once, in whatever drops the input comes",
+  "a slow reader and a slow writer give the same output",
   { engine: "userspace" },
   async () => {
     const { at } = await workspace(16);
@@ -259,7 +259,7 @@ test("memory does not grow with the input", { engine: "userspace" }, async () =>
   assert(growth < 64 << 20, `20 times the input took ${growth} bytes more`);
 });
 
-test("ciphers lists what the engines have: as a table, and as JSON", async () => {
+test("ciphers lists the ciphers of the engines, as a table and as JSON", async () => {
   const [table, json] = await runEach([["ciphers"], ["ciphers", "--json"]], tempDir());
   assertEquals([table!.code, json!.code], [0, 0]);
   probe(); // has the kernel load the usual modules here, too
@@ -275,7 +275,7 @@ test("ciphers lists what the engines have: as a table, and as JSON", async () =>
   assertEquals(engines.slice(0, 2), [engine === "kernel" ? "yes" : engines[0], "yes"]);
 });
 
-test("doctor says what works and why the rest does not, and exits with 1 without the kernel engine", async () => {
+test("doctor reports what works and the causes of problems, and exits with 1 without the kernel engine", async () => {
   const [text, json] = await runEach([["doctor"], ["doctor", "--json"]], tempDir());
   const report = probe();
   const isUsable = report.ciphers.kernel.length > 0;
@@ -290,7 +290,7 @@ test("doctor says what works and why the rest does not, and exits with 1 without
   }
 });
 
-test("doctor exits with 1 where FFI is not permitted", { runtime: ["deno", "node"] }, async () => {
+test("doctor exits with 1 if FFI is not permitted", { runtime: ["deno", "node"] }, async () => {
   const flags = runtime === "deno" ? ["run", "--no-prompt"] : ["--permission", "--allow-fs-read=*"];
   // By exec, or Deno's child_process would find the Deno in it and hand its permissions down.
   const { code, stdout } = await spawn(["sh", "-c", `exec '${tool[0]}' ${flags.join(" ")} '${tool.at(-1)}' doctor`]);
@@ -321,7 +321,7 @@ test("speed measures both engines, and draws a chart", async () => {
 });
 
 test(
-  "each command has help, which names all its options; the manual has them all",
+  "the help of each command and the manual name all its options",
   { engine: "userspace" },
   async () => {
     const commands = [
@@ -371,7 +371,7 @@ test(
 const hasGroff = spawnSync("groff", ["--version"]).status === 0;
 
 test(
-  "the manual is a page that groff sets without a warning",
+  "groff formats the manual without a warning",
   { engine: "userspace", needs: { groff: hasGroff } },
   async () => {
     const [manual] = await runEach([["man"]], tempDir());

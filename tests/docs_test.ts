@@ -70,7 +70,7 @@ function commandFor(language: string, code: string, directory: string): string[]
   return [...runtimeArgv, ...config, script];
 }
 
-test("every page marks its snippets so that this suite runs or skips them by name", { engine: "userspace" }, () => {
+test("every snippet is marked to run, or to be skipped by name", { engine: "userspace" }, () => {
   const known = ["deno", "bun", "node", "no-run"];
   assertEquals(snippets.flatMap(({ marks }) => marks).filter((mark) => !known.includes(mark)), []);
   assert(snippets.length > 10, `${snippets.length} snippets`);

@@ -98,7 +98,7 @@ function withHeader(
 }
 
 for (const [name, { recipient, identity, algorithm }] of Object.entries(KINDS)) {
-  test(`what is sealed for ${name} is opened by it, as a stream and by ranges`, async () => {
+  test(`${name} opens what is sealed for it, as a stream and by ranges`, async () => {
     const file = await sealedFor([recipient]);
     assertEquals(await unsealedBy([identity], file), DATA);
     using reader = await openEnvelope(new Blob([file]), { identities: [identity] });
@@ -119,7 +119,7 @@ test("any one of several recipients opens the file", async () => {
   assertEquals(found[1]!.curve, "X25519");
 });
 
-test("identities that do not fit are passed over", async () => {
+test("identities that do not fit are skipped", async () => {
   const strangers = await Promise.all([pairOf("ECDH-ES+A256KW", "X25519"), pairOf("RSA-OAEP-256")]);
   const identities = [symmetricKey(), ...strangers.map(({ identity }) => identity), X25519.identity] as Identity[];
   assertEquals(await unsealedBy(identities, await sealedFor([X25519.recipient as Recipient])), DATA);
@@ -133,7 +133,7 @@ test("keys that no script can read open a file", async () => {
   assertEquals(await unsealedBy([aes], file), DATA);
 });
 
-test("a name of a key is stored with its recipient, and a private part is not", async () => {
+test("the name of a key is stored with its recipient, and the private part is not", async () => {
   const file = await sealedFor([{ ...X25519.identity, kid: "backup-2026" } as Recipient]);
   assert(!headerOf(file).line.includes(X25519.identity.d!), "the header has the private key");
   assertEquals((await envelopeRecipients(new Blob([file])))[0]!.kid, "backup-2026");
@@ -168,7 +168,7 @@ test("the associated data is that of the sealed stream", async () => {
   assertEquals(error.code, "EBADMSG");
 });
 
-test("chunks may be cut anywhere, and an empty file is a file", async () => {
+test("chunks of any size, and an empty file, give the same file back", async () => {
   for (const data of [new Uint8Array(0), bytes(1), bytes(3000)]) {
     const file = await sealedFor([AES as Recipient], data);
     for (const size of [1, 14, 15, 16, file.length]) {
@@ -177,7 +177,7 @@ test("chunks may be cut anywhere, and an empty file is a file", async () => {
   }
 });
 
-test("rewrapping changes the header alone: the old recipients are out, the data is the same", async () => {
+test("rewrapping changes only the header: the old recipients are removed, and the data is the same", async () => {
   const file = await sealedFor([X25519.recipient as Recipient, PASSPHRASE]);
   const options = { identities: [X25519.identity as Identity], recipients: [AES as Recipient] };
   for (const size of [1000, 65_536]) {
@@ -196,7 +196,7 @@ test("rewrapping changes the header alone: the old recipients are out, the data 
   assertEquals(reason, error, "the source is cancelled");
 });
 
-test("where no identity fits, the error names the kinds of recipients, and not which was close", async () => {
+test("if no identity fits, the error names the kinds of recipients only", async () => {
   const file = await sealedFor([PASSPHRASE, X25519.recipient as Recipient, RSA.recipient as Recipient]);
   const strangers = [{ passphrase: "corrêct hors" }, P256.identity, symmetricKey()] as Identity[];
   const messages = await Promise.all(strangers.map(async (identity) => {
@@ -228,7 +228,7 @@ anyTest("Debian's jose unwraps the key of a file for P-256", {
   assertEquals(await bytesOf(stream), DATA);
 });
 
-anyTest("a file whose header Debian's jose made is opened", {
+anyTest("a file with a header from Debian's jose opens", {
   engine: "userspace",
   needs: { "the program jose": hasJose },
 }, async () => {
@@ -251,7 +251,7 @@ anyTest("a file whose header Debian's jose made is opened", {
 const python = "/usr/bin/python3";
 const hasPython = spawnSync(python, ["-c", "import cryptography"]).status === 0;
 
-anyTest("a reader in Python opens a file by its passphrase, from docs/envelope.md alone", {
+anyTest("a Python reader, written from docs/envelope.md, opens a file by its passphrase", {
   engine: "userspace",
   needs: { "Python's cryptography": hasPython },
 }, async () => {
@@ -339,7 +339,7 @@ for (const [name, file] of Object.entries(HOSTILE)) {
   });
 }
 
-test("many recipients that each ask for many iterations cost no more than the limit", async () => {
+test("the limit of iterations holds for all recipients together", async () => {
   const recipient = {
     header: { alg: "PBES2-HS512+A256KW", p2s: "AAAAAAAAAAAAAAAAAAAAAA", p2c: 9_999_999 },
     encrypted_key: HEADER.recipients[0].encrypted_key,
@@ -353,7 +353,7 @@ test("many recipients that each ask for many iterations cost no more than the li
   assertEquals(error.code, "EBADMSG");
 });
 
-test("a recipient of an unknown algorithm is passed over, and named", async () => {
+test("a recipient with an unknown algorithm is skipped and named", async () => {
   const unknown = { header: { alg: "ECDH-1PU" }, encrypted_key: "AAAA" };
   const file = withHeader(ORDINARY, changed({ recipients: [unknown, ...HEADER.recipients] }));
   assertEquals(await unsealedBy([AES as Identity], file), DATA);
@@ -361,7 +361,7 @@ test("a recipient of an unknown algorithm is passed over, and named", async () =
   await assertRejects(() => unsealedBy([AES as Identity], only), KcapiError, "unknown kind");
 });
 
-test("a key of another size is no key", async () => {
+test("a key of another size is refused", async () => {
   const jwe = new GeneralEncrypt(new Uint8Array(16)).setProtectedHeader({
     enc: "A256GCM",
     format: "AES128_GCM_HKDF_4KB",
@@ -371,7 +371,7 @@ test("a key of another size is no key", async () => {
   await assertRejects(() => unsealedBy([AES as Identity], file), KcapiError, "no identity");
 });
 
-test("a header that is cut anywhere is EBADMSG, and so is damage behind it", async () => {
+test("a header that is truncated anywhere is EBADMSG, and so is damage after it", async () => {
   const { end } = headerOf(ORDINARY);
   for (const length of [0, 1, 14, 15, 16, end - 2, end - 1]) {
     for (
@@ -445,7 +445,7 @@ test("a key that cannot be used errors the stream, and names the entry", async (
   await assertRejects(() => unsealedBy([X25519.recipient as Identity], ORDINARY), TypeError, "private key");
 });
 
-test("the signal ends a stream whose header has not come, and an opening that waits for its source", async () => {
+test("the signal ends a stream that waits for its header, and an opening that waits for its source", async () => {
   const controller = new AbortController();
   const { signal } = controller;
   const seal = new EnvelopeSealStream({ recipients: [AES as Recipient], signal });

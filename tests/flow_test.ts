@@ -93,7 +93,7 @@ function atPageOffset(size: number, offset: number): Bytes {
 }
 
 watchedOnKernel(
-  "a stream that unseals opens no cipher to tell its engine, after the first in a process",
+  "an UnsealStream opens no cipher to find its engine, after the first one of the process",
   async ({ names }) => {
     const options = { key: bytes(32), engine };
     await new UnsealStream(options).writable.abort();
@@ -156,7 +156,7 @@ for (const algorithm of ALGORITHMS) {
   }, algorithm);
 }
 
-watched("F1 after the last update exactly the remainder is asked for", async () => {
+watched("F1 after the last update, an op requests exactly the remainder", async () => {
   for (const length of [1, 16, 17, 100, 4_097]) {
     using handle = started();
     await handle.streamUpdateLast(bytes(length));
@@ -169,7 +169,7 @@ watched("F1 after the last update exactly the remainder is asked for", async () 
 
 // ---- F2: send only what fits -------------------------------------------------------------------------------------
 
-watched("F2 an update of a whole window goes through at once, and one byte more waits in JavaScript", async () => {
+watched("F2 an update of a whole window is sent at once, and one byte more waits in JavaScript", async () => {
   using handle = started();
   const input = bytes(WINDOW + 1);
   assert(!await isPending(handle.streamUpdate(input.subarray(0, WINDOW))), "the window is less than the send buffer");
@@ -183,7 +183,7 @@ watched("F2 an update of a whole window goes through at once, and one byte more 
 // a last page that is begun there is room for its rest; after an op that page may be full.
 for (const queued of [16, PAGE, WINDOW - 2 * PAGE, WINDOW - PAGE - 16, WINDOW - PAGE, WINDOW - 2_048, WINDOW - 16]) {
   for (const received of [0, WINDOW - queued]) {
-    watched(`F2 with ${queued} bytes queued, after an op of ${received}, no send sleeps`, async () => {
+    watched(`F2 with ${queued} bytes queued, after an op of ${received}, no update sleeps`, async () => {
       for (const length of [16, 1_008, 1_024, 2_048, PAGE - 16, PAGE, PAGE + 16, 2 * PAGE, WINDOW]) {
         using handle = started();
         const input = bytes(received + queued + length);
@@ -203,7 +203,7 @@ for (const queued of [16, PAGE, WINDOW - 2 * PAGE, WINDOW - PAGE - 16, WINDOW - 
   }
 }
 
-watched("F2 small sends and small ops by turns never fill the buffer", async () => {
+watched("F2 alternating small updates and small ops never fill the buffer", async () => {
   using handle = started();
   const input = bytes(3 * WINDOW);
   const sent = background((async () => {
@@ -242,7 +242,7 @@ for (
     [208_912, 4_080],
   ]
 ) {
-  watched(`F2 a gather list of ${shown(lengths)} is filled without a gap`, async () => {
+  watched(`F2 output buffers of ${shown(lengths)} are filled without a gap`, async () => {
     const input = bytes(lengths.reduce((a, b) => a + b));
     for (const offset of [0, 1, 4_095]) {
       using handle = started();
@@ -307,7 +307,7 @@ function kernelWindow(): number {
 
 for (const algorithm of ALGORITHMS) {
   test(
-    `F2 ${algorithm}: the window is that of the stream's socket, whatever the buffers are before and after`,
+    `F2 ${algorithm}: the window is that of the stream's socket, also if the sysctls change before and after`,
     { needs: { "root in a guest": ownsKernel } },
     async () => {
       using _watch = watchCalls();
@@ -375,7 +375,7 @@ async function assertOneOp(window: number): Promise<void> {
   }
 }
 
-test("F2 with pages of 64 KiB the window is 196,608 bytes, and a page of it is left free", KERNEL, () => {
+test("F2 with pages of 64 KiB the window is 196,608 bytes, and a page stays free", KERNEL, () => {
   using _ = interpose(() => ({ getpagesize: () => 65_536 }));
   const kernel = openKernel(load(), parseAlgorithm("ctr(aes)"), Secret.from(keyOf("ctr(aes)")));
   assertEquals([0, 16, 65_536, 131_072, 196_608].map((queued) => kernel.capacity(queued)), [
@@ -418,7 +418,7 @@ for (const algorithm of ALGORITHMS) {
 }
 
 watchedOnKernel(
-  "F3 the tail goes in front of the next buffer by scatter list, from where the buffer is",
+  "F3 the tail is sent before the next buffer in one list, without a copy of the buffer",
   async (watch) => {
     using handle = started();
     const input = bytes(100_000);
@@ -448,7 +448,7 @@ function flowWithTails(algorithm: string, key: Bytes): { flow: EngineStream; tai
   return { flow: new EngineStream(real, parsed), tails };
 }
 
-test("input bytes kept back for the next unit are zeroed when the flow is closed, and where they need more room", () => {
+test("the tail is zeroed when the stream is closed, and when it moves to a larger buffer", () => {
   const sectors = { direction: "encrypt", iv: null, sectors: { sectorSize: 512, sector: 0n, ivStep: 1n } } as const;
   const { flow, tails } = flowWithTails("xts(aes)", bytes(64, 2));
   flow.start(sectors);
@@ -471,7 +471,7 @@ test("input bytes kept back for the next unit are zeroed when the flow is closed
 
 // Through the pipe an entry holds as many pages as it touches, and past 32 of them data is lost: -EFAULT.
 for (const offset of [0, 1, 15, 16, 2_048, 4_080, 4_095]) {
-  watchedOnKernel(`F4 buffers of 131,071 bytes at offset ${offset} of a page go through whole`, async () => {
+  watchedOnKernel(`F4 buffers of 131,071 bytes at offset ${offset} of a page are processed completely`, async () => {
     using handle = started("cbc(aes)");
     const input = bytes(131_071 * 2);
     const output: Bytes[] = [];
@@ -489,20 +489,23 @@ for (const offset of [0, 1, 15, 16, 2_048, 4_080, 4_095]) {
 }
 
 for (const call of ["streamUpdate", "streamUpdateLast"] as const) {
-  watchedOnKernel(`F4 ${call}() of 12 entries of 4,098 bytes over three pages each goes through whole`, async () => {
-    using handle = started();
-    const list = Array.from({ length: 12 }, (_, i) => {
-      const entry = atPageOffset(4_098, 4_095);
-      entry.set(bytes(4_098, i + 1));
-      return entry;
-    });
-    assertEquals(await handle[call](...list), 12 * 4_098);
-    if (call === "streamUpdate") await handle.streamUpdateLast();
-    assertEquals(await collect(handle.streamOp()), expected(concat(list)));
-  });
+  watchedOnKernel(
+    `F4 ${call}() of 12 buffers of 4,098 bytes over three pages each is processed completely`,
+    async () => {
+      using handle = started();
+      const list = Array.from({ length: 12 }, (_, i) => {
+        const entry = atPageOffset(4_098, 4_095);
+        entry.set(bytes(4_098, i + 1));
+        return entry;
+      });
+      assertEquals(await handle[call](...list), 12 * 4_098);
+      if (call === "streamUpdate") await handle.streamUpdateLast();
+      assertEquals(await collect(handle.streamOp()), expected(concat(list)));
+    },
+  );
 }
 
-watchedOnKernel("F4 every update takes sendmsg: its list has more than 16 entries", async (watch) => {
+watchedOnKernel("F4 every update uses sendmsg: its list has more than 16 entries", async (watch) => {
   const counts: number[] = [];
   using _ = interpose((real) => {
     const noted = (name: StreamCallName) => ({
@@ -587,7 +590,7 @@ for (
     [OP, "short counts over and over", [{ first: 16 }, { first: 16 }, { first: 80 }, EINTR, { first: 16 }]],
   ] as const
 ) {
-  watchedOnKernel(`F6 ${name} interrupted by ${what} is continued, and the bytes are right`, async () => {
+  watchedOnKernel(`F6 ${name} interrupted by ${what} is continued, and gives the right bytes`, async () => {
     const input = bytes(5_024);
     for (const algorithm of ["ctr(aes)", "cbc(aes)"]) {
       const left = [...faults];
@@ -606,7 +609,7 @@ for (
   ] as const
 ) {
   watchedOnKernel(
-    `F6 ${name} interrupted is continued where output goes in place, and the bytes are right`,
+    `F6 ${name} interrupted with output in place is continued, and gives the right bytes`,
     async () => {
       const input = bytes(64 * 1024);
       for (const size of [input.length, 4_096]) { // a chunk of its own, and gathered ones that take two ops
@@ -664,7 +667,7 @@ for (
     [OP, -1_000, "E1000"],
   ] as const
 ) {
-  watchedOnKernel(`F6 ${name} that gives ${fault} fails the stream with ${code}, all that is pending too`, async () => {
+  watchedOnKernel(`F6 ${name} that returns ${fault} fails the stream and all pending calls with ${code}`, async () => {
     const handle = started();
     using _ = { [Symbol.dispose]: () => handle.close() };
     await handle.streamUpdate(bytes(WINDOW));
@@ -769,7 +772,7 @@ const USES: Record<string, () => () => unknown> = {
 };
 
 for (const [what, use] of Object.entries(USES)) {
-  watchedOnKernel(`F7 ${what} closed at whatever moment is destroyed once, and no call follows`, async (watch) => {
+  watchedOnKernel(`F7 ${what} closed at any moment is destroyed once, and no call follows`, async (watch) => {
     for (let moment = 0; moment < 24; moment++) {
       const close = use();
       for (let i = 0; i < moment; i++) await undefined;
@@ -806,7 +809,7 @@ for (
   });
 }
 
-watchedOnKernel("F7 reinit() that fails throws, leaves no handle behind, and the handle goes on", async (watch) => {
+watchedOnKernel("F7 reinit() that fails throws and leaves no handle, and the first handle continues", async (watch) => {
   using parent = (() => {
     using _ = interpose(() => ({ kcapi_handle_reinit: () => -24 }));
     return started();

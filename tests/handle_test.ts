@@ -623,7 +623,7 @@ test("a signal that a timer aborts ends a streamOp() over memory without an end"
   assertCode(await sent, "ECANCELED");
 });
 
-test("close() and return() while a receiver has given up its turn: no freed memory, no lost bytes", async () => {
+test("close() and return() while a receiver waits for a turn: no freed memory, no lost bytes", async () => {
   for (const way of ["close", "return"]) {
     const handle = started();
     const input = new Uint8Array(WINDOW);
@@ -747,7 +747,7 @@ for (const algorithm of ALGORITHMS) {
   });
 }
 
-test("an iterator ends with its own stream, and yields nothing of the next", async () => {
+test("an iterator ends with its own stream, and yields no bytes of the next one", async () => {
   using handle = started();
   const old = handle.streamOp();
   await handle.streamUpdateLast(bytes(16));
@@ -785,7 +785,7 @@ const ABORTED: [algorithm: string, key: Bytes, iv: Bytes | undefined][] = [
 
 for (const [algorithm, key, iv] of ABORTED) {
   const NEEDS = { needs: { [algorithm]: opens(algorithm) } } as const;
-  test(`streamAbort() of ${algorithm} in every state: the next stream is as from a fresh handle`, NEEDS, async () => {
+  test(`streamAbort() of ${algorithm} in every state: the next stream is like one of a new handle`, NEEDS, async () => {
     const input = bytes(4_096);
     const whole = async (handle: CipherHandle, direction: Direction) => {
       init(handle, direction, iv);
@@ -850,7 +850,7 @@ test("streamAbort() rejects pending and later updates and receivers with its rea
   }
 });
 
-test("streamAbort() and the next stream in one tick: receivers of the first reject, and never look ended", async () => {
+test("streamAbort() and the next stream in one tick: receivers of the first stream reject, and never end", async () => {
   using handle = started();
   const reason = new Error("the source failed");
   const used = handle.streamOp();
@@ -870,7 +870,7 @@ test("streamAbort() and the next stream in one tick: receivers of the first reje
   assertEquals(await collect(handle.streamOp()), expected(bytes(40)));
 });
 
-test("streamAbort() does nothing where no stream is in progress, and gives ECANCELED without a reason", async () => {
+test("streamAbort() does nothing if no stream is in progress, and without a reason rejects with ECANCELED", async () => {
   const handle = open();
   handle.streamAbort(new Error("none was started"));
   init(handle);
@@ -1105,7 +1105,7 @@ test("a one-message mode has nothing ready before the last update", MESSAGE, asy
   assertEquals((await next).value, encrypted(input));
 });
 
-test("a one-message mode's output is that of one op, however it is asked for", MESSAGE, async () => {
+test("a one-message mode gives the output of one op, for any requests", MESSAGE, async () => {
   const input = bytes(5_003);
   const { handle, encrypted } = rfc3686();
   using _ = handle;

@@ -59,7 +59,7 @@ for (const [i, { mode, bits }] of FORMS.entries()) {
   );
 
   test(
-    `openssl enc -${name} -pbkdf2 and the tool read each other's files under a passphrase`,
+    `openssl enc -${name} -pbkdf2 and the tool read each other's files with a passphrase`,
     ENGINE_INDEPENDENT,
     async () => {
       const directory = tempDir();

@@ -137,7 +137,7 @@ const openable = Object.keys(KEY_SIZES).filter((algorithm) => {
   }
 });
 
-test("the algorithms of this file are there", () => {
+test("each algorithm of this file opens", () => {
   console.log(`iv_prefix_test: ${openable.join(", ")}`);
   for (const name of ["cbc(aes)", "ctr(aes)", "xts(aes)"]) assert(openable.includes(name), name);
   assert(engine === "userspace" || openable.length >= 8, `${openable}`);
@@ -190,7 +190,7 @@ const CASE: fc.Arbitrary<Case> = fc.record({
 });
 
 test(
-  "random algorithms, lengths and cuts: the bytes of a run with the IV from the front",
+  "random algorithms, lengths and splits: the bytes are those of a stream with the IV from the front",
   { sanitize: false },
   () =>
     fc.assert(
@@ -233,7 +233,7 @@ for (const [way, run] of Object.entries(WAYS)) {
     parameters: { ivPrefix: true },
   });
 
-  test(`${way}: each algorithm with an IV gives the plaintext back, from pieces of a byte`, {
+  test(`${way}: each algorithm with an IV gives back the plaintext, in chunks of one byte`, {
     sanitize: false,
   }, async () => {
     const plaintext = bytes(128);
@@ -245,7 +245,7 @@ for (const [way, run] of Object.entries(WAYS)) {
     }
   });
 
-  test(`${way}: of an empty input the IV comes out, and what pads it`, { sanitize: false }, async () => {
+  test(`${way}: an empty input gives the IV and the padding`, { sanitize: false }, async () => {
     for (const chunks of [[], [none]]) {
       const encrypted = await collect(run(ctr("encrypt"), chunks));
       assertEquals(encrypted.length, 16);
@@ -257,7 +257,7 @@ for (const [way, run] of Object.entries(WAYS)) {
     }
   });
 
-  test(`${way}: an input that ends within the IV is EBADMSG, as any damage is`, { sanitize: false }, async () => {
+  test(`${way}: an input that ends within the IV is EBADMSG, like any damage`, { sanitize: false }, async () => {
     const padded: Task = { ...ctr("decrypt"), algorithm: "cbc(aes)" };
     const damage = await assertRejects(() => collect(run(padded, [bytes(35)])), KcapiError);
     for (const task of [ctr("decrypt"), padded]) {
@@ -276,7 +276,7 @@ for (const [way, run] of Object.entries(WAYS)) {
 }
 
 test(
-  "a random IV has a block counter of 0, which no stream can bring to its end, and another nonce each time",
+  "a random IV has a block counter of 0 and another nonce each time",
   { needs: { chacha20: openable.some((name) => parseAlgorithm(name).kind === "counter") } },
   async () => {
     for (const algorithm of openable.filter((name) => parseAlgorithm(name).kind === "counter")) {
@@ -307,7 +307,7 @@ test("a handle serves many streams at once, each with its own IV", async () => {
 
 // ---- refusals ---------------------------------------------------------------------------------------------------
 
-test("what ivPrefix does not go with is refused before anything is opened", () => {
+test("options that exclude ivPrefix are refused before anything is opened", () => {
   const iv = bytes(16);
   const cases: [string, object, string][] = [
     ["ctr(aes)", { ivPrefix: true, iv }, '"ivPrefix" and "iv" exclude each other'],
@@ -339,7 +339,7 @@ test("what ivPrefix does not go with is refused before anything is opened", () =
   assertThrows(() => new EncryptionStream(handle, { ivPrefix: true }), TypeError, "has no IV");
 });
 
-test("ivPrefix that is false or undefined is as if it were not there", async () => {
+test("ivPrefix: false and undefined have no effect", async () => {
   const options = { key: bytes(16), engine, iv: bytes(16) };
   const expected = await collect(encrypt("ctr(aes)", options, bytes(100)));
   for (const ivPrefix of [false, undefined]) {
@@ -352,7 +352,7 @@ test("ivPrefix that is false or undefined is as if it were not there", async () 
 });
 
 // A stand-in for a cipher: each kernel algorithm without an IV has a name that tells it.
-test("a cipher that turns out to have no IV is closed, and refused with EINVAL", () => {
+test("a cipher without an IV is closed, and refused with EINVAL", () => {
   let closed = 0;
   const cipher = { engine, ivSize: 0, start: () => assert(false) as never, close: () => void closed++ };
   const plan = { algorithm: parseAlgorithm("newmode(aes)") } as CipherPlan;
@@ -361,7 +361,7 @@ test("a cipher that turns out to have no IV is closed, and refused with EINVAL",
   assertStringIncludes(error.message, "newmode(aes) has no IV");
 });
 
-test("a wrong key, and a missing algorithm, are errors of the constructor, which tells the engine but no IV", async () => {
+test("a wrong key and a missing algorithm are errors of the constructor, which does not need an IV to find the engine", async () => {
   for (const Stream of [EncryptionStream, DecryptionStream]) {
     for (const options of [{}, { pool }]) {
       const files = openFiles();
@@ -435,7 +435,7 @@ const READERS = engine === "kernel" ? 8 : 50;
 for (const direction of ["encrypt", "decrypt"] as const) {
   for (const [what, open] of Object.entries(OUTPUTS)) {
     for (const [when, leave] of Object.entries(CLIENTS)) {
-      test(`${direction}, ${what}: ${READERS} readers that leave ${when} leave no source and no descriptor open`, {
+      test(`${direction}, ${what}: ${READERS} readers that cancel ${when} leave no source and no descriptor open`, {
         sanitize: false,
       }, async () => {
         const counts = { open: 0 };
@@ -452,7 +452,7 @@ for (const direction of ["encrypt", "decrypt"] as const) {
 }
 
 for (const direction of ["encrypt", "decrypt"] as const) {
-  test(`${direction}: a signal ends the stream before the IV, within it and behind it`, async () => {
+  test(`${direction}: a signal ends the stream before, within and after the IV`, async () => {
     for (const written of [0, 7, 48]) {
       const controller = new AbortController();
       const parameters = { ivPrefix: true, signal: controller.signal };
@@ -471,7 +471,7 @@ for (const direction of ["encrypt", "decrypt"] as const) {
   });
 }
 
-test("an error of the source comes out behind the IV, and a source that fails within the IV gives only its error", async () => {
+test("an error of the source follows the IV, and a source that fails within the IV gives only its error", async () => {
   const failure = new Error("of the source");
   async function* failing(chunk: Bytes) {
     yield await Promise.resolve(chunk);
@@ -486,7 +486,7 @@ test("an error of the source comes out behind the IV, and a source that fails wi
   assertStrictEquals(await assertRejects(() => decrypted.next()), failure);
 });
 
-test("a chunk that is detached before the IV was read from it fails the stream, which closes the cipher", async () => {
+test("a chunk that is detached before the IV was read fails the stream and closes the cipher", async () => {
   const files = openFiles();
   const stream = new DecryptionStream("ctr(aes)", { key: bytes(16), engine, ivPrefix: true });
   const writer = stream.writable.getWriter();
@@ -499,7 +499,7 @@ test("a chunk that is detached before the IV was read from it fails the stream, 
   assertEquals(openFiles(), files);
 });
 
-test("small writes settle before anyone reads, with the IV not read either", async () => {
+test("small writes settle without a reader, also before the IV was read", async () => {
   for (const Stream of [EncryptionStream, DecryptionStream]) {
     const stream = new Stream("ctr(aes)", { key: bytes(16), engine, ivPrefix: true });
     const writer = stream.writable.getWriter();
@@ -513,7 +513,7 @@ test("small writes settle before anyone reads, with the IV not read either", asy
 });
 
 test(
-  "streams that nobody holds, and that got no IV, are released by garbage collection",
+  "dropped streams that got no IV are released by garbage collection",
   { engine: "kernel" },
   async () => {
     const files = openFiles();

@@ -123,7 +123,7 @@ const BAD: [key: unknown, error: typeof TypeError, message: string][] = [
 ];
 
 for (const [way, open] of Object.entries(WAYS)) {
-  test(`${way} refuses what cannot be a key of the kernel's, and the userspace engine for one that can`, () => {
+  test(`${way} refuses invalid kernel keys, and the userspace engine for valid ones`, () => {
     for (const [key, type, message] of BAD) {
       const error = assertThrows(() => open(key), type, message);
       assert(!error.message.includes(description), error.message);
@@ -138,7 +138,7 @@ for (const [way, open] of Object.entries(WAYS)) {
   });
 }
 
-test("bytes are bytes whatever they are called, and each part of a key is asked for once", () => {
+test("bytes with properties of a kernel key are bytes, and each property of a key is read once", () => {
   const named = Object.assign(bytes(SIZE), { serial: 1, type: "user", description });
   using handle = CipherHandle.open(ALGORITHM, { key: named, engine: "userspace" });
   assertEquals(handle.engine, "userspace");
@@ -150,7 +150,7 @@ test("bytes are bytes whatever they are called, and each part of a key is asked 
   assertEquals(asked.sort(), ["description", "serial", "type"]);
 });
 
-test("sealed streams refuse a key of the kernel's, and say why", () => {
+test("sealed streams refuse a kernel key with the reason", () => {
   const key = { serial: 1 } as unknown as Bytes;
   assertThrows(() => seal({ key }, bytes(1)), TypeError, "sealed streams derive their keys in this process");
 });
@@ -159,7 +159,7 @@ test("sealed streams refuse a key of the kernel's, and say why", () => {
 
 for (const algorithm of [ALGORITHM, "ctr(aes)"]) {
   test(
-    `without ${algorithm} in AF_ALG, auto with a key of the kernel's fails as the kernel engine does`,
+    `without ${algorithm} in AF_ALG, auto with a kernel key fails like the kernel engine`,
     { needs: { [`an AF_ALG without ${algorithm}`]: !isServed(algorithm) } },
     async () => {
       const key = bytes(keySizeOf(algorithm));
@@ -174,7 +174,7 @@ for (const algorithm of [ALGORITHM, "ctr(aes)"]) {
 }
 
 test(
-  "before Linux 6.2 a key of the kernel's is ENOPROTOOPT, whichever it is, and probe() says so, too",
+  "before Linux 6.2 any kernel key is ENOPROTOOPT, and probe() reports that",
   { needs: { "AF_ALG before Linux 6.2": hasCipher && isOld } },
   async () => {
     for (const key of [{ serial: 1 }, { type: "user", description } as const]) {
@@ -191,7 +191,7 @@ test(
 // ---- faults that cannot be provoked ----
 
 test(
-  "a libkcapi before 1.1.0, or a descriptor of something else, is EOPNOTSUPP: nothing is set by a guess",
+  "a libkcapi before 1.1.0, or an unexpected descriptor, is EOPNOTSUPP, and no key is set",
   AF_ALG,
   () => {
     const set: unknown[] = [];
@@ -236,7 +236,7 @@ const canSearch = hasLibrary && searchAbsent() === "ENOKEY";
 const SEARCH = { needs: { "libkcapi, and request_key(2), which containers block": canSearch } } as const;
 
 test(
-  "an errno is believed when it comes twice: what the runtime fails in meanwhile is not taken for it",
+  "an errno counts if it comes twice, so that an errno of the runtime is not used",
   SEARCH,
   () => {
     assert(hasLibrary);
@@ -328,7 +328,7 @@ async function outputsOf(
 for (const [algorithm, kind, options, length] of MODES) {
   const what = [kind, options.padding, options.sectorSize && "in sectors"].filter(Boolean).join(", ");
   test(
-    `${algorithm} (${what}) gives the bytes that it gives with the same key in bytes, in every way there is`,
+    `${algorithm} (${what}) gives the same bytes as with the key's bytes, through each API`,
     { needs: { [NO_KEYS]: hasKeys, [algorithm]: isServed(algorithm) } },
     async () => {
       const payload = newKey(keySizeOf(algorithm));
@@ -354,7 +354,7 @@ async function assertSameKey({ byName, bySerial }: { byName: KernelKey; bySerial
 }
 
 test(
-  "a key of the type user, and one of the type logon, which nobody can read, are the keys that were loaded",
+  "keys of the types user and logon give the bytes of the loaded key",
   KEYS,
   async () => {
     for (const type of ["user", "logon"] as const) {
@@ -368,7 +368,7 @@ test(
 );
 
 test(
-  "a key of the type encrypted is what the kernel made, as its master key decrypts it",
+  "a key of the type encrypted gives the bytes of the key that its master key decrypts",
   { needs: { [`${NO_KEYS}, also of the type encrypted`]: hasEncrypted } },
   async () => {
     await using key = await makeEncryptedKey(SIZE);
@@ -390,12 +390,12 @@ test(
   },
 );
 
-test("resolveKernelKey() is the serial, by which another one finds the key", KEYS, async () => {
+test("resolveKernelKey() returns the serial, and the serial finds the key", KEYS, async () => {
   await using key = await loadKey("logon", newKey());
   assertEquals([resolveKernelKey(key.byName), resolveKernelKey(key.bySerial)], [key.serial, key.serial]);
 });
 
-test("a description of 4,095 bytes, and one that is not ASCII, are found as they are", KEYS, async () => {
+test("descriptions of 4,095 bytes and outside of ASCII are found", KEYS, async () => {
   for (const long of [`${newDescription()}${"\u20ac".repeat(1400)}`, `${newDescription()}\u20ac \ud83d\ude00`]) {
     const exact = Buffer.from(long).subarray(0, 4095).toString().replace(/\ufffd+$/, "");
     const name = exact + "x".repeat(long.length > 1000 ? 4095 - Buffer.byteLength(exact) : 0);
@@ -407,7 +407,7 @@ test("a description of 4,095 bytes, and one that is not ASCII, are found as they
 
 // ---- each failure, for real ----
 
-test("ENOKEY: no such key by name, by serial, and in a session that does not reach it", KEYS, async () => {
+test("ENOKEY: no key with this name, with this serial, or in another session", KEYS, async () => {
   await using key = await loadKey("logon", newKey());
   const { description } = key.byName as { description: string };
   assertRefused({ type: "logon", description: newDescription() }, "ENOKEY", "session keyring", "keyctl link @u @s");
@@ -421,7 +421,7 @@ test("ENOKEY: no such key by name, by serial, and in a session that does not rea
   assertStringIncludes(hint ?? "", "keyctl link @u @s");
 });
 
-test("EACCES: a key that does not let this process search it, by name and by serial", KEYS, async () => {
+test("EACCES: a key that this process may not search, by name and by serial", KEYS, async () => {
   probe(); // gives the thread a keyring, which hides the reason from request_key(2)
   for (const type of ["user", "logon"] as const) {
     await using key = await loadKey(type, newKey());
@@ -433,7 +433,7 @@ test("EACCES: a key that does not let this process search it, by name and by ser
 });
 
 test(
-  "EKEYEXPIRED and EKEYREVOKED: a key that has expired is not found by name, one that was revoked is",
+  "EKEYEXPIRED and EKEYREVOKED: an expired key is not found by name, a revoked one is",
   KEYS,
   async () => {
     await using expired = await loadKey("logon", newKey());
@@ -463,7 +463,7 @@ test(
   },
 );
 
-test("ENOPROTOOPT: a keyring is no key, and the hint does not blame the kernel", KEYS, async () => {
+test("ENOPROTOOPT: a keyring in place of a key, and the hint does not name the kernel as the cause", KEYS, async () => {
   const serial = Number(await keyctl(["newring", newDescription(), "@u"]));
   const { code, hint = "" } = refusal({ serial });
   await keyctl(["unlink", `${serial}`, "@u"]);
@@ -484,7 +484,7 @@ async function outcome(launcher: string[], key: KernelKey): Promise<Outcome> {
 const ERRNO = { EPERM: 1, ENOSYS: 38 };
 
 test(
-  "EPERM and ENOSYS of request_key and add_key, as in containers: the hint names the filter, and a serial helps",
+  "EPERM and ENOSYS of request_key and add_key, as in containers: the hint names the filter, and a serial works",
   { needs: { [NO_KEYS]: hasKeys, seccomp: hasSeccomp } },
   async () => {
     await using key = await loadKey("logon", newKey());
@@ -511,7 +511,7 @@ async function until(condition: () => boolean): Promise<void> {
 // ---- what becomes of handles ----
 
 test(
-  "a key that is revoked and unlinked while streams run: they go on, and so do reinits; new ones fail",
+  "streams and reinits of a key that is revoked and unlinked continue, and new handles fail",
   KEYS,
   async () => {
     const payload = newKey();
@@ -534,7 +534,7 @@ test(
   },
 );
 
-test("1,000 handles, and as many refusals, leave no descriptor behind", KEYS, async () => {
+test("1,000 handles, and 1,000 refused ones, leave no descriptor open", KEYS, async () => {
   await using key = await loadKey("logon", newKey());
   await using short = await loadKey("logon", newKey(3));
   CipherHandle.open(ALGORITHM, { key: key.byName }).close();
@@ -552,7 +552,7 @@ test("1,000 handles, and as many refusals, leave no descriptor behind", KEYS, as
   assert(openFiles() <= files); // fewer where the runtime closed its own of earlier
 });
 
-test("a Worker encrypts with a key that it is told of by name, and by serial", KEYS, async () => {
+test("a Worker encrypts with a key by name, and by serial", KEYS, async () => {
   const payload = newKey();
   await using key = await loadKey("logon", payload);
   const input = bytes(100 * 512);
@@ -604,7 +604,7 @@ const SHARED: [algorithm: string, options: Options][] = [
 
 for (const [algorithm, options] of SHARED) {
   test(
-    `WorkerPool do ${algorithm} with a key of the kernel's, which this thread finds for them`,
+    `a WorkerPool runs ${algorithm} with a kernel key, which this thread finds`,
     { needs: { [NO_KEYS]: hasKeys, [algorithm]: isServed(algorithm) } },
     async () => {
       const payload = newKey(keySizeOf(algorithm));
@@ -628,7 +628,7 @@ for (const [algorithm, options] of SHARED) {
 
 // ---- probe() and the tool ----
 
-test("probe() tries a key, finds that it works, and leaves none behind", KEYS, async () => {
+test("probe() tries a key, reports that it works, and leaves no key", KEYS, async () => {
   using spy = spyOnSyscalls();
   const report = probe();
   assertEquals([report.keyring, report.problems.filter(({ what }) => what.includes("keyring"))], ["works", []]);
@@ -645,30 +645,34 @@ function spyOnSyscalls(): { numbers: number[] } & Disposable {
   return { numbers, [Symbol.dispose]: () => library[Symbol.dispose]() };
 }
 
-test("the tool encrypts by --kernel-key, decrypts by --key-serial, and as with the key in a file", KEYS, async () => {
-  const directory = tempDir();
-  const payload = newKey();
-  await using key = await loadKey("logon", payload);
-  const { description } = key.byName as { description: string };
-  writeFileSync(join(directory, "key"), payload);
-  writeFileSync(join(directory, "in"), bytes(5120));
-  const files = (from: string, to: string) => ["-c", ALGORITHM, "--sector-size", "512", "-i", from, "-o", to];
-  const results = await runEach([
-    ["encrypt", ...files("in", "one"), "--kernel-key", `logon:${description}`],
-    ["encrypt", ...files("in", "two"), "--key-file", "key"],
-    ["decrypt", ...files("two", "back"), "--key-serial", `${key.serial}`],
-    ["decrypt", ...files("two", "not"), "--key-serial", "1"],
-    ["doctor"],
-  ], directory);
-  assertEquals(results.map(({ code }) => code), [0, 0, 0, 4, 0], results.map(({ stderr }) => stderr).join());
-  const read = (name: string) => new Uint8Array(readFileSync(join(directory, name)));
-  assertEquals(read("one"), read("two"));
-  assertEquals(read("back"), bytes(5120));
-  assertStringIncludes(results[3]!.stderr, "ENOKEY");
-  assert(/^kernel's keyring: +works$/m.test(results[4]!.stdout), results[4]!.stdout);
-});
+test(
+  "the tool encrypts with --kernel-key and decrypts with --key-serial, with the bytes of --key-file",
+  KEYS,
+  async () => {
+    const directory = tempDir();
+    const payload = newKey();
+    await using key = await loadKey("logon", payload);
+    const { description } = key.byName as { description: string };
+    writeFileSync(join(directory, "key"), payload);
+    writeFileSync(join(directory, "in"), bytes(5120));
+    const files = (from: string, to: string) => ["-c", ALGORITHM, "--sector-size", "512", "-i", from, "-o", to];
+    const results = await runEach([
+      ["encrypt", ...files("in", "one"), "--kernel-key", `logon:${description}`],
+      ["encrypt", ...files("in", "two"), "--key-file", "key"],
+      ["decrypt", ...files("two", "back"), "--key-serial", `${key.serial}`],
+      ["decrypt", ...files("two", "not"), "--key-serial", "1"],
+      ["doctor"],
+    ], directory);
+    assertEquals(results.map(({ code }) => code), [0, 0, 0, 4, 0], results.map(({ stderr }) => stderr).join());
+    const read = (name: string) => new Uint8Array(readFileSync(join(directory, name)));
+    assertEquals(read("one"), read("two"));
+    assertEquals(read("back"), bytes(5120));
+    assertStringIncludes(results[3]!.stderr, "ENOKEY");
+    assert(/^kernel's keyring: +works$/m.test(results[4]!.stdout), results[4]!.stdout);
+  },
+);
 
-test("the tool refuses --kernel-key and --key-serial where they are wrong or with another key, and never shows a value", async () => {
+test("the tool refuses wrong --kernel-key and --key-serial and a second key, and never shows a value", async () => {
   const encrypt = (...args: string[]) => ["encrypt", "-c", "ctr(aes)", "--iv-prefix", ...args];
   const cases: [string[], string][] = [
     [encrypt("--kernel-key", "logon:hunter2", "--key-serial", "7"), "--kernel-key and --key-serial exclude each other"],
@@ -717,7 +721,7 @@ async function searchChild(args: string[], needle: Uint8Array): Promise<{ found:
 }
 
 test(
-  "a process that streams with a logon key has nothing of it in its memory; one with the bytes has",
+  "a process that streams with a logon key does not have the key in its memory, and one with the bytes has",
   KEYS,
   async () => {
     // Another process makes and loads the key. It is never in the process that is searched, nor in its parent.
@@ -744,7 +748,7 @@ test(
 const EXAMPLE = fileURLToPath(new URL("../examples/keyring.ts", import.meta.url));
 
 test(
-  "examples/keyring.ts brings sectors back with a key that somebody loads, and says what to do without",
+  "examples/keyring.ts decrypts sectors with a loaded key, and says what to do without one",
   KEYS,
   async () => {
     await using key = await loadKey("logon", newKey());
@@ -760,7 +764,7 @@ test(
 );
 
 test(
-  "with the permissions of docs/keyring.md a logon key can be used, and neither seen, changed nor revoked",
+  "with the permissions of docs/keyring.md, a process can use a logon key, but not read, change or revoke it",
   KEYS,
   async () => {
     await using key = await loadKey("logon", newKey());
@@ -775,7 +779,7 @@ test(
 );
 
 test(
-  "a service's user finds the key that root loads for him out of a file that he cannot read, as in docs/keyring.md",
+  "the user of a service finds the key that root loads from a file that the user cannot read, as in docs/keyring.md",
   { needs: { [NO_KEYS]: hasKeys, "root in a guest": ownsKernel } },
   async () => {
     const directory = tempDir();

@@ -80,7 +80,7 @@ for (
     ["too long", "is not in what was announced"],
   ] as const
 ) {
-  test(`the check finds a fault: ${fault}`, COMPILED, async () => {
+  test(`the check detects a fault: ${fault}`, COMPILED, async () => {
     const { code, stderr } = await run(fault);
     assertEquals(code, 86, stderr);
     assertStringIncludes(stderr, found);

@@ -113,7 +113,7 @@ if (runtime === "node") CIPHERS.push("camellia-256-cbc", "aria-128-ctr", "sm4-cb
 // Deno's node:crypto has AES-192 in ECB only, and no OFB of its own.
 
 for (const cipher of CIPHERS) {
-  test(`files of openssl enc -${cipher} are read and written, whatever the chunks`, async () => {
+  test(`files of openssl enc -${cipher} are read and written, with chunks of any size`, async () => {
     const options = { passphrase: PASSPHRASE, iterations: 5 };
     for (const size of SIZES) {
       const data = bytes(size);
@@ -127,7 +127,7 @@ for (const cipher of CIPHERS) {
   });
 }
 
-test("opensslKey() gives what openssl enc -P prints", async () => {
+test("opensslKey() returns the key and IV that openssl enc -P prints", async () => {
   for (const derivation of DERIVATIONS) {
     const printed = spawnSync(
       "openssl",
@@ -140,7 +140,7 @@ test("opensslKey() gives what openssl enc -P prints", async () => {
   }
 });
 
-test("text that CryptoJS encrypts under a passphrase is read, and it reads ours", async () => {
+test("text that CryptoJS encrypts with a passphrase is read, and CryptoJS reads ours", async () => {
   const options = { passphrase: PASSPHRASE, kdf: "evp", digest: "md5", base64: "one line" } as const;
   for (const text of ["", "attack at dawn", "ünïcödé ".repeat(100)]) {
     const theirs = encode(CryptoJS.AES.encrypt(text, PASSPHRASE).toString());
@@ -152,7 +152,7 @@ test("text that CryptoJS encrypts under a passphrase is read, and it reads ours"
   }
 });
 
-test("text that gibberish-aes encrypts is read, and it reads ours", async () => {
+test("text that gibberish-aes encrypts is read, and gibberish-aes reads ours", async () => {
   const options = { passphrase: PASSPHRASE, kdf: "evp", digest: "md5", base64: true } as const;
   for (const bits of [128, 192, 256]) {
     GibberishAES.size(bits);
@@ -178,7 +178,7 @@ test("a passphrase that does not fit is EBADMSG, and names the usual derivations
   assertEquals(found, bytes(100));
 });
 
-test("each file has a salt of its own", async () => {
+test("each file has another salt", async () => {
   const options = { passphrase: PASSPHRASE, iterations: 1 };
   const files = [
     await encrypted("aes-256-cbc", options, bytes(100)),
@@ -188,7 +188,7 @@ test("each file has a salt of its own", async () => {
   assert(Buffer.compare(files[0]!.subarray(8), files[1]!.subarray(8)) !== 0);
 });
 
-test("a file that is not of openssl enc says what it may be", async () => {
+test("the error for a file that is not of openssl enc says what it may be", async () => {
   const options = { passphrase: PASSPHRASE, iterations: 1 };
   const cases: [input: string, message: string][] = [
     ["U2FsdGVkX18AAAAAAAAAAA==", "base64"],
@@ -209,7 +209,7 @@ test("a file that is not of openssl enc says what it may be", async () => {
   }
 });
 
-test("text that is not base64 is EBADMSG, wherever it is wrong", async () => {
+test("text that is not base64 is EBADMSG, with the fault at any place", async () => {
   const options = { passphrase: PASSPHRASE, iterations: 1, base64: true };
   const good = Buffer.from(await encrypted("aes-256-cbc", options, bytes(100))).toString();
   for (

@@ -50,13 +50,13 @@ const WAYS: Record<string, (options: object) => unknown> = {
 };
 
 for (const [way, give] of Object.entries(WAYS)) {
-  test(`${way}: an option that there is not is a TypeError with its name`, async () => {
+  test(`${way}: an unknown option is a TypeError with its name`, async () => {
     const error = await assertRejects(async () => await give({ nonsense: undefined }), TypeError);
     assertStringIncludes(error.message, 'has no option "nonsense": it has ');
   });
 }
 
-test("a misspelled option is refused with the one that was meant, or with those there are", () => {
+test("the error for an unknown option suggests the nearest one, or lists all", () => {
   const messages: [object, string][] = [
     [{ asociatedData: none }, '"options" has no option "asociatedData": did you mean "associatedData"?'],
     [{ AssociatedData: none }, 'did you mean "associatedData"?'],
@@ -73,7 +73,7 @@ test("a misspelled option is refused with the one that was meant, or with those 
   assertStringIncludes(assertThrows(() => seal(format as never, none), TypeError).message, 'no option "cipher"');
 });
 
-test("no options at all are told as that", () => {
+test("missing options are refused as such", () => {
   for (const bad of [undefined, null, 5, "key"]) {
     for (const call of [() => seal(bad as never, none), () => CipherHandle.open("ctr(aes)", bad as never)]) {
       assertStringIncludes(assertThrows(call, TypeError).message, '"options" expected an object, got ');
@@ -81,7 +81,7 @@ test("no options at all are told as that", () => {
   }
 });
 
-test("nearestWord() finds a word with few edits, whatever the case, and none where many differ", () => {
+test("nearestWord() finds a word with few edits, in any case, and none if many letters differ", () => {
   assertEquals([editDistance("ab", "ba"), editDistance("kitten", "sitting"), editDistance("", "abc")], [1, 3, 3]);
   assertEquals(nearestWord("Sector", ["sector", "sectorSize"]), "sector");
   assertEquals(nearestWord("sectrsize", ["sector", "sectorSize"]), "sectorSize");

@@ -15,7 +15,7 @@ const SIZES = [0, 1, 4024, 4025, 4026, 8120, 100_000];
 for (const format of ["AES256_CTR_HMAC_SHA256_4KB", "AES256_GCM_HKDF_4KB"] as const) {
   const choice = engineOf(format, engine);
 
-  test(`${format}: any key of a list opens, whatever the size and the chunks`, async () => {
+  test(`${format}: any key of a list opens, for any size and chunks`, async () => {
     for (const size of SIZES) {
       const data = bytes(size);
       for (const [index, key] of keys.entries()) {
@@ -38,7 +38,7 @@ test("the first key of a list seals", async () => {
   assertEquals(await collect(plaintext), bytes(1000));
 });
 
-test("where no key fits, the error is that of one key, and nothing comes out", async () => {
+test("if no key fits, the error is that of one key, and there is no output", async () => {
   const sealed = await collect(seal({ key: stranger }, bytes(200_000)));
   const one = await assertRejects(() => collect(unseal({ key: keys[0]! }, sealed)), KcapiError);
   for (
@@ -52,7 +52,7 @@ test("where no key fits, the error is that of one key, and nothing comes out", a
   }
 });
 
-test("damage and cuts are EBADMSG with several keys, too, and what is verified in front of them comes out", async () => {
+test("damage and truncation are EBADMSG with several keys, too, after the verified output before them", async () => {
   const format: SealedFormatName = "AES256_CTR_HMAC_SHA256_4KB";
   const data = bytes(10_000);
   const sealed = await collect(seal({ key: keys[2]!, format }, data));
@@ -109,7 +109,7 @@ test("a keyset opens with every enabled key, each in its own format, and seals w
   (await openSealed(new Blob([sealed[1]!]), { keyset })).close();
 });
 
-test("a stream that was made with a keyset goes on when the keyset is closed", async () => {
+test("a stream of a keyset continues when the keyset is closed", async () => {
   const keyset = createKeyset("AES256_GCM_HKDF_4KB");
   const sealed = await collect(seal({ keyset }, bytes(10_000)));
   const stream = new UnsealStream({ keyset });

@@ -34,7 +34,7 @@ const sealed = (input: Bytes, options = optionsOf()) => collect(seal(options, in
 const hasPython = await spawn(["python3", "-c", ""]).then(({ code }) => code === 0, () => false);
 
 once(
-  "a reader in Python, written from the specification of the format, opens sealed files",
+  "a Python reader, written from the specification of the format, opens sealed files",
   { engine: "userspace", needs: { "python3": hasPython } },
   async () => {
     const directory = tempDir();
@@ -94,7 +94,7 @@ test(
   },
 );
 
-test("errors and inspection show nothing of a key", async () => {
+test("errors and inspection do not show a key", async () => {
   const secret = "5e5e".repeat(16);
   const key = fromHex(secret);
   const open = await openSealed(new Blob([await sealed(bytes(3), { ...optionsOf(), key })]), { ...optionsOf(), key });

@@ -24,7 +24,7 @@ function fileOf(content: Uint8Array): string {
 /** `Bun.file`, which `deno check` does not know. */
 const bunFile = (path: string) => (globalThis as unknown as { Bun: { file(path: string): Blob } }).Bun.file(path);
 
-test("a source over a file descriptor, as the documentation of openSealed() has it", async () => {
+test("the source over a file descriptor in the documentation of openSealed() works", async () => {
   const file = await open(fileOf(sealed));
   try {
     const source = {
@@ -46,7 +46,7 @@ test("a source over a file descriptor, as the documentation of openSealed() has 
   }
 });
 
-test("an empty source is told as that, and none that is damaged", async () => {
+test("an empty source has its own error, and is not reported as damaged", async () => {
   const nothing = new Uint8Array(0);
   const sources = [new Blob([]), { size: 0, read: () => Promise.resolve(nothing) }];
   if (runtime === "bun") sources.push(bunFile(fileOf(nothing)));
@@ -56,7 +56,7 @@ test("an empty source is told as that, and none that is damaged", async () => {
   }
 });
 
-test("Bun: a file that is missing is ENOENT, also as a slice", BUN, async () => {
+test("Bun: a missing file is ENOENT, also as a slice", BUN, async () => {
   const path = join(tempDir(), "missing");
   for (const source of [bunFile(path), bunFile(path).slice(16)]) {
     const error = await assertRejects(() => openSealed(source, options)) as Error & { code?: string };
@@ -64,7 +64,7 @@ test("Bun: a file that is missing is ENOENT, also as a slice", BUN, async () => 
   }
 });
 
-test("Bun: a slice of a file whose size was not read is refused, and says what to do", BUN, async () => {
+test("Bun: a slice of a file whose size was not read is refused, and the error says what to do", BUN, async () => {
   const path = fileOf(new Uint8Array([...bytes(16), ...sealed]));
   const error = await assertRejects(() => openSealed(bunFile(path).slice(16), options), TypeError);
   assertStringIncludes(error.message, '"source" expected a size that is known');

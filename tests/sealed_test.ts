@@ -371,7 +371,7 @@ test("a full non-final segment before an empty final one is accepted: Tink accep
 // ---- Memory, backpressure, ways to end --------------------------------------------------------------------------
 
 test(
-  "a stream buffers at most two segments beyond its queues, and those under way",
+  "a stream buffers at most two segments beyond its queues and the running ones",
   { needs: { "one thread: a pool reads ahead": !pool } },
   async () => {
     const most = (2 + (engine === "webcrypto" ? MOST_IN_FLIGHT : 0)) * 65_536 + 20_000 + 100;

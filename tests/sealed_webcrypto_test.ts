@@ -44,7 +44,7 @@ const test = (name: string, body: TestBody) => anyTest(name, once, body);
 const optionsOf = (format: SealedFormat): SealOptions => ({ key: KEY, associatedData: NAME, format, engine });
 
 for (const format of Object.values(FORMATS)) {
-  test(`WebCrypto, ${format.cipher}: what it seals, others open, and the other way round`, async () => {
+  test(`WebCrypto, ${format.cipher}: the other engines open what it seals, and it opens what they seal`, async () => {
     const options = optionsOf(format);
     const others = { ...options, engine: engineOf(format, engineOfLeg) };
     for (const length of [0, 1, STRIDE - HEADER, STRIDE - HEADER + 1, 5 * STRIDE, 20 * STRIDE + 7]) {
@@ -60,12 +60,12 @@ for (const format of Object.values(FORMATS)) {
   });
 }
 
-test("WebCrypto: streams say that it is their engine", () => {
+test("WebCrypto: the engine of streams is WebCrypto", () => {
   assertEquals(new SealStream(optionsOf(FORMATS["AES-CTR-HMAC"])).engine, "webcrypto");
   assertEquals(new UnsealStream(optionsOf(FORMATS["AES-GCM-HKDF"])).engine, "webcrypto");
 });
 
-test("WebCrypto: a signal ends what is under way with its reason", async () => {
+test("WebCrypto: a signal ends running calls with its reason", async () => {
   const abort = new AbortController();
   const options = { ...optionsOf("AES256_GCM_HKDF_64KB"), signal: abort.signal };
   const stream = new SealStream(options);
@@ -82,7 +82,7 @@ test("WebCrypto: a signal ends what is under way with its reason", async () => {
   assertStrictEquals(await writing, reason);
 });
 
-test("WebCrypto: a stream that nobody reads takes no more than its segments", async () => {
+test("WebCrypto: a stream without a reader reads at most its segments", async () => {
   const stream = new SealStream(optionsOf("AES256_GCM_HKDF_64KB"));
   const writer = stream.writable.getWriter();
   const reader = stream.readable.getReader();
@@ -117,7 +117,7 @@ for (const usage of ["deriveKey", "deriveBits"] as const) {
 }
 
 test(
-  "of several keys, also CryptoKeys, the one that fits opens, and one CryptoKey has WebCrypto run all",
+  "the key that fits opens, also a CryptoKey, and with one CryptoKey WebCrypto runs all keys",
   async () => {
     const imported = (key: Bytes) => crypto.subtle.importKey("raw", key, "HKDF", false, ["deriveBits"]);
     const [a, b, c] = [bytes(32, 1), bytes(32, 2), bytes(32, 3)];
@@ -169,7 +169,7 @@ test("WebCrypto: the copy of the key is zeroed when the keys of the stream are d
   }
 });
 
-test("a CryptoKey of another algorithm, and another engine, are refused", async () => {
+test("a CryptoKey of another algorithm, and other engines with a CryptoKey, are refused", async () => {
   const { subtle } = crypto;
   const hkdf = await subtle.importKey("raw", KEY, "HKDF", false, ["deriveKey"]);
   const aes = await subtle.importKey("raw", KEY, "AES-GCM", false, ["encrypt"]);
@@ -190,7 +190,7 @@ anyTest("a CryptoKey and a pool are refused together", { ...once, runtime: ["den
   assertThrows(() => new SealStream({ key: KEY, engine, pool }), TypeError, '"pool" expected undefined');
 });
 
-test("what is no key is not taken for a CryptoKey", () => {
+test("other objects are not accepted as a CryptoKey", () => {
   const fake = { type: "secret", algorithm: { name: "HKDF" }, usages: ["deriveBits"], extractable: false };
   assertThrows(() => new SealStream({ key: fake as unknown as CryptoKey }), TypeError, '"key" expected');
 });

@@ -184,7 +184,7 @@ test("an error at the close waits until the verified segments before it have bee
 });
 
 for (const [name, { open }] of Object.entries(STREAMS)) {
-  test(`${name}: a write before anyone reads resolves below 16 KiB, and waits from there on`, async () => {
+  test(`${name}: without a reader, a write of less than 16 KiB resolves, and a larger one waits`, async () => {
     const states = [];
     for (const size of [100, 16_383, 16_384, 100_000]) {
       const { readable, writable } = open();

@@ -53,7 +53,7 @@ test("a keyset of Tink's Go is read by its parameters", () => {
   ]);
 });
 
-test("a keyset is written as it was read, byte for byte", () => {
+test("a keyset that was read is written with the same bytes", () => {
   using keyset = parseKeyset(FROM_GO);
   assertEquals(JSON.stringify(keyset), FROM_GO);
   using again = parseKeyset(keyset.toJSON());
@@ -90,7 +90,7 @@ test("numbers may be strings and base64 may be URL-safe or unpadded, as proto3's
   assertEquals(JSON.stringify(keyset), FROM_GO);
 });
 
-test("a key that is added, promoted, disabled, enabled and removed does what its status says", () => {
+test("keys can be added, promoted, disabled, enabled and removed, and their status has an effect", () => {
   using keyset = createKeyset("AES128_GCM_HKDF_4KB");
   const first = keyset.primaryKeyId;
   const second = keyset.add("AES256_CTR_HMAC_SHA256_1MB");
@@ -158,7 +158,7 @@ async function fakeKms() {
   };
 }
 
-test("an encrypted keyset is opened by what encrypted it, and shows no secret", async () => {
+test("an encrypted keyset is decrypted by the function of its KMS, and shows no secret", async () => {
   const kms = await fakeKms();
   using keyset = parseKeyset(FROM_GO);
   keyset.disable(3009594338);
@@ -272,7 +272,7 @@ for (const [name, [json, message]] of Object.entries(REFUSED)) {
   });
 }
 
-test("no truncation of a serialized keyset is taken for a keyset", async () => {
+test("each truncation of a serialized keyset is refused", async () => {
   using keyset = parseKeyset(FROM_GO);
   let message = new Uint8Array(0);
   await keyset.toEncryptedJSON({ encrypt: (bytes) => message = bytes.slice() });
@@ -286,7 +286,7 @@ test("no truncation of a serialized keyset is taken for a keyset", async () => {
   }
 });
 
-test("what a keyset shows of itself has no secret", () => {
+test("the inspection of a keyset shows no secret", () => {
   using keyset = parseKeyset(FROM_GO);
   const secret = JSON.parse(FROM_GO).key[0].keyData.value;
   for (const shown of [inspect(keyset, { depth: 9, showHidden: true }), String(keyset), inspect(keyset.keys)]) {
@@ -294,7 +294,7 @@ test("what a keyset shows of itself has no secret", () => {
   }
 });
 
-test("a closed keyset is of no use", () => {
+test("a closed keyset is refused", () => {
   const keyset = createKeyset("AES256_GCM_HKDF_4KB");
   keyset.close();
   keyset.close();

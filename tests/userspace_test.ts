@@ -76,21 +76,25 @@ const KERNEL: Readonly<Record<string, string>> = {
 const UNRECORDED = /\((?:aria|sm4)\)/;
 
 for (const name of userspaceNames().filter((name) => !UNRECORDED.test(name))) {
-  test(`${name} gives what the kernel gave, in all lengths to 48 bytes and in a window`, USERSPACE, () => {
-    const { blockSize = 1, shortestSector, keySizes } = parseAlgorithm(name);
-    const lengths = Array.from({ length: 48 }, (_, i) => i + 1).concat(WINDOW)
-      .filter((length) => length % blockSize === 0 && length >= shortestSector);
-    const digests = keySizes!.map((size) =>
-      withEngine(name, bytes(size, 7), (engine) => {
-        const hash = createHash("sha256");
-        for (const direction of ["encrypt", "decrypt"] as const) {
-          for (const length of lengths) hash.update(inOneOp(engine, direction, ivOf(engine), bytes(length)));
-        }
-        return hash.digest("hex").slice(0, 16);
-      })
-    );
-    assertEquals(digests.join(" "), KERNEL[name]);
-  });
+  test(
+    `${name} gives the recorded bytes of the kernel, for all lengths up to 48 bytes and for a window`,
+    USERSPACE,
+    () => {
+      const { blockSize = 1, shortestSector, keySizes } = parseAlgorithm(name);
+      const lengths = Array.from({ length: 48 }, (_, i) => i + 1).concat(WINDOW)
+        .filter((length) => length % blockSize === 0 && length >= shortestSector);
+      const digests = keySizes!.map((size) =>
+        withEngine(name, bytes(size, 7), (engine) => {
+          const hash = createHash("sha256");
+          for (const direction of ["encrypt", "decrypt"] as const) {
+            for (const length of lengths) hash.update(inOneOp(engine, direction, ivOf(engine), bytes(length)));
+          }
+          return hash.digest("hex").slice(0, 16);
+        })
+      );
+      assertEquals(digests.join(" "), KERNEL[name]);
+    },
+  );
 }
 
 for (
@@ -198,7 +202,7 @@ function doubled(tweak: Bytes): Bytes {
   return tweak.map((byte, i) => (byte << 1) ^ (i === 0 ? 0x87 * carry : tweak[i - 1]! >> 7));
 }
 
-test("the modes that every runtime can have are there", USERSPACE, () => {
+test("the modes that every runtime has are supported", USERSPACE, () => {
   const aes = ["cbc(aes)", "cfb(aes)", "ctr(aes)", "ecb(aes)", "ofb(aes)", "rfc3686(ctr(aes))", "xts(aes)"];
   assertEquals(aes.filter((name) => !userspaceHas(parseAlgorithm(name))), []);
 });
@@ -250,7 +254,7 @@ test("rfc3686 gives vectors 1, 5 and 9 of RFC 3686", USERSPACE, () => {
 });
 
 for (const bits of [32, 64, 128]) {
-  test(`ctr's counter carries over at 2^${bits}, as ECB of the counter blocks says`, USERSPACE, () => {
+  test(`ctr's counter carries at 2^${bits}, like ECB of the counter blocks`, USERSPACE, () => {
     const first = (1n << BigInt(bits)) - 2n;
     const counters = Array.from({ length: 5 }, (_, i) => {
       const counter = ((bits < 128 ? 0xabn << 120n : 0n) + first + BigInt(i)) % (1n << 128n);
@@ -289,7 +293,7 @@ function* sent(engine: Engine, name: string, input: Bytes): Generator<number> {
   }
 }
 
-test("every algorithm gives the bytes of one op, however its input is cut and its output received", USERSPACE, () => {
+test("every algorithm gives the bytes of one op, for any split of its input and output", USERSPACE, () => {
   for (const { name, key } of EVERYTHING) {
     for (const direction of ["encrypt", "decrypt"] as const) {
       withEngine(name, key, (engine) => {
@@ -318,7 +322,7 @@ test("every algorithm gives the bytes of one op, however its input is cut and it
   }
 });
 
-test("op() fills the very memory that was sent, at an odd address as well", USERSPACE, () => {
+test("op() can fill the memory that was sent, also at an odd address", USERSPACE, () => {
   for (const { name, key } of EVERYTHING) {
     for (const direction of ["encrypt", "decrypt"] as const) {
       withEngine(name, key, (engine) => {
@@ -334,7 +338,7 @@ test("op() fills the very memory that was sent, at an odd address as well", USER
   }
 });
 
-test("take() of what is as long as an update's output, but in two of them", USERSPACE, () => {
+test("take() of the length of one update's output, from two of them", USERSPACE, () => {
   withEngine("ecb(aes)", bytes(16), (engine) => {
     const expected = inOneOp(engine, "encrypt", null, bytes(64));
     engine.init("encrypt", null);
@@ -344,7 +348,7 @@ test("take() of what is as long as an update's output, but in two of them", USER
 });
 
 test(
-  "pass() gives what update() and op() give: in the very memory that was sent, or in some of its own",
+  "pass() gives the output of update() and op(), in the memory that was sent or in new memory",
   USERSPACE,
   () => {
     for (const { name, key } of EVERYTHING) {
@@ -365,7 +369,7 @@ test(
 );
 
 test(
-  "take() and pass() give plain arrays, of memory that is nobody else's, with nothing left in it from before",
+  "take() and pass() return plain arrays over memory that nothing else uses, without old content",
   USERSPACE,
   () => {
     for (const { name, key } of EVERYTHING) {
@@ -418,7 +422,7 @@ test(
   },
 );
 
-test("a new stream begins without what the last one left", USERSPACE, () => {
+test("a new stream begins without the output of the last one", USERSPACE, () => {
   withEngine("cbc(aes)", bytes(16), (engine) => {
     const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(64));
     engine.init("decrypt", bytes(16, 9));
@@ -463,7 +467,7 @@ test("each engine zeroes its own copy of the key when it is closed, and the othe
   }
 });
 
-test("engines that share a key keep their streams apart", USERSPACE, () => {
+test("the streams of engines with one key are independent", USERSPACE, () => {
   withEngine("cbc(aes)", bytes(24), (one) => {
     const other = one.reinit();
     const expected = inOneOp(one, "encrypt", bytes(16), bytes(4096));
@@ -480,7 +484,7 @@ test("engines that share a key keep their streams apart", USERSPACE, () => {
   });
 });
 
-test("nothing of the key, the IV and the data shows in an engine that is printed", USERSPACE, () => {
+test("inspection of an engine does not show the key, the IV or data", USERSPACE, () => {
   const engine = openUserspace(parseAlgorithm("xts(aes)"), Secret.from(new Uint8Array(32).fill(0xc3)));
   engine.init("encrypt", new Uint8Array(16).fill(0xc3));
   engine.update([new Uint8Array(32).fill(0xc3)], true);
@@ -499,7 +503,7 @@ function refusal(name: string, key: Bytes): KcapiError {
   return error;
 }
 
-test("what this runtime lacks is ENOENT, and the message says what it has", USERSPACE, () => {
+test("a cipher that this runtime does not have is ENOENT, and the message lists its ciphers", USERSPACE, () => {
   // Drivers are the kernel's; of the other algorithms no runtime has any.
   for (
     const name of ["cbc-aes-aesni", "xts(ecb(aes-generic))", "cryptd(__cbc-aes-aesni)", "cbc(serpent)", "lrw(aes)"]
@@ -511,13 +515,13 @@ test("what this runtime lacks is ENOENT, and the message says what it has", USER
   }
 });
 
-test("a key of a length that the cipher does not take is EINVAL", USERSPACE, () => {
+test("a key of a length that the cipher does not accept is EINVAL", USERSPACE, () => {
   const { code, operation, message } = refusal("cbc(aes)", bytes(17));
   assertEquals([code, operation], ["EINVAL", "setkey"]);
   assert(message.includes("16 or 24 or 32 bytes, got 17"), message);
 });
 
-test("a length that the mode does not take is EINVAL, and the engine goes on", USERSPACE, () => {
+test("a length that the mode does not accept is EINVAL, and the engine continues", USERSPACE, () => {
   for (const [name, length] of [["xts(aes)", 15], ["cbc(aes)", 17], ["ecb(aes)", 8]] as const) {
     withEngine(name, bytes(32), (engine) => {
       const expected = inOneOp(engine, "encrypt", ivOf(engine), bytes(32));
@@ -528,7 +532,7 @@ test("a length that the mode does not take is EINVAL, and the engine goes on", U
   }
 });
 
-test("ctr counts over the ends of each word of its counter, in pieces of any size", USERSPACE, () => {
+test("ctr carries between the words of its counter, with chunks of any size", USERSPACE, () => {
   const key = bytes(32, 9);
   for (
     const digits of [
@@ -559,7 +563,7 @@ test("ctr counts over the ends of each word of its counter, in pieces of any siz
   }
 });
 
-test("nothing of a stream is left in the memory that ciphers share when it has ended", USERSPACE, () => {
+test("the memory that ciphers share is zeroed at the end of a stream", USERSPACE, () => {
   const input = bytes(100_000, 4).subarray(3);
   for (const name of ["ctr(aes)", "cbc(aes)", "ofb(aes)", "cfb(aes)", "xts(aes)"]) {
     if (!userspaceNames().includes(name)) continue;

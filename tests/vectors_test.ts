@@ -275,7 +275,7 @@ for (const vector of VECTORS) {
   });
 }
 
-test("the tests' own reference gives every vector of AES", () => {
+test("the reference of the tests gives every vector of AES", () => {
   for (const vector of VECTORS.filter(({ algorithm }) => algorithm.endsWith("(aes)"))) {
     const [key, plaintext, ciphertext] = bytesOf(vector);
     for (const parameters of parametersOf(vector)) {
@@ -286,7 +286,7 @@ test("the tests' own reference gives every vector of AES", () => {
   }
 });
 
-test("the streams of the vectors ran on the engine that was asked for", async () => {
+test("the streams of the vectors ran on the requested engine", async () => {
   const stream = new EncryptionStream("ecb(aes)", { key: fromHex(AES_128), engine });
   assertStrictEquals(stream.engine, engine);
   await stream.writable.abort();

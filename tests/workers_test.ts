@@ -560,7 +560,7 @@ test("unfinished iterables that were collected occupy no Worker", ONCE, async ()
   await assertTakesAhead(pool, 4);
 });
 
-test("a write that waits for busy Workers settles, though its output comes at the end", WORKERS, async () => {
+test("a write that waits for busy Workers settles before its output", WORKERS, async () => {
   using pool = await warm(1);
   const busy = [1, 2].map(() => collect(encrypt("ctr(aes)", optionsWith(pool), new Uint8Array(4 * UNIT))));
   const options = { key: bytes(20), iv: bytes(8), engine };
@@ -1206,7 +1206,7 @@ test("a value that is not a WorkerPool is a TypeError, and so is a pool with a h
 
 const child = (name: string) => fileURLToPath(new URL(`./children/${name}.ts`, import.meta.url));
 
-test("a process ends though its pool is open and streams are pending", ONCE, async () => {
+test("a process ends while its pool is open and streams are pending", ONCE, async () => {
   const { code, signal, stdout, stderr } = await spawn([...runtimeArgv, child("unread"), "workers"]);
   assertEquals([code, signal, stdout], [0, null, "ended\n"], stderr);
 });

@@ -6,7 +6,7 @@ import { openSealed, seal, SealStream, unseal, UnsealStream } from "../mod.ts";
 import { assert, assertRejects, assertThrows, test } from "./support/deps.ts";
 
 test(
-  "a key of zero bytes is a RangeError wherever a key is taken to seal or unseal",
+  "a key of zero bytes is a RangeError in each API that seals or unseals",
   { engine: "userspace" },
   async () => {
     for (const size of [16, 32, 65]) {
