@@ -8,7 +8,9 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { AddressInfo } from "node:net";
 import { tool } from "./support/cli_support.ts";
+import { AWS_STAND_IN, vaultStandIn } from "./support/kms_stand_ins.ts";
 import { assert, assertEquals, runtime, runtimeArgv, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -33,6 +35,7 @@ function snippetsOf(path: string): Snippet[] {
 }
 
 const snippets = pages.flatMap(snippetsOf);
+const STAND_INS = new URL("./support/kms_stand_ins.ts", import.meta.url).href;
 const MODULES = {
   "@kcapi/streams": new URL("../mod.ts", import.meta.url).href,
   "@kcapi/streams/envelope": new URL("../src/envelope/mod.ts", import.meta.url).href,
@@ -40,6 +43,8 @@ const MODULES = {
   "@kcapi/streams/tink": new URL("../src/tink/mod.ts", import.meta.url).href,
   "jose": new URL("../node_modules/jose/dist/webapi/index.js", import.meta.url).href,
   "@std/assert": new URL("./support/std_standins.ts", import.meta.url).href,
+  "@aws-sdk/client-kms": STAND_INS,
+  "@google-cloud/kms": STAND_INS,
 };
 
 for (const { place, language, marks, code } of snippets) {
@@ -48,16 +53,31 @@ for (const { place, language, marks, code } of snippets) {
   test(`${place}: the snippet runs`, { engine: "userspace" }, async () => {
     const directory = tempDir();
     writeFileSync(join(directory, "notes.txt"), "attack at dawn");
-    const { code: exitCode, stdout, stderr } = await spawn(commandFor(language, code, directory), { cwd: directory });
+    const vault = code.includes("VAULT_ADDR") ? await startVault() : undefined;
+    const options = { cwd: directory, ...(vault && { env: vault.env }) };
+    const { code: exitCode, stdout, stderr } = await spawn(commandFor(language, code, directory), options);
+    await vault?.close();
     assertEquals(exitCode, 0, stderr);
     assert(stdout.length > 0, "the snippet prints nothing");
   });
 }
 
+/** The stand-in of Vault, and the variables that lead to it. */
+async function startVault() {
+  const token = crypto.randomUUID();
+  const server = vaultStandIn(token);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    env: { VAULT_ADDR: `http://127.0.0.1:${port}`, VAULT_TOKEN: token },
+    close: () => new Promise((resolve) => server.close(resolve)),
+  };
+}
+
 function commandFor(language: string, code: string, directory: string): string[] {
   if (language === "sh") {
     const quoted = tool.map((word) => `'${word}'`).join(" ");
-    return ["bash", "-euc", `kcapi-streams() { ${quoted} "$@"; }\n${code}`];
+    return ["bash", "-euc", `kcapi-streams() { ${quoted} "$@"; }${AWS_STAND_IN}\n${code}`];
   }
   const script = join(directory, "snippet.ts");
   const resolved = Object.entries(MODULES).reduce(
