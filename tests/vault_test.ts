@@ -18,7 +18,9 @@ import {
 } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
+import fc from "fast-check";
 import { createHandler } from "../examples/vault/handler.ts";
+import { type FileVersion, OpenFiles } from "../examples/vault/open_files.ts";
 import { keyOf, parseOptions } from "../examples/vault/start.ts";
 import { MAX_NAME, Vault } from "../examples/vault/vault.ts";
 import { WorkerPool } from "../mod.ts";
@@ -49,6 +51,7 @@ interface InProcess {
   put: (name: string, content: Bytes) => Promise<string>;
   /** The path of the only stored file. */
   only: () => string;
+  close: () => Promise<void>;
 }
 
 interface Setting {
@@ -80,6 +83,7 @@ async function inProcess(
       assert(name !== undefined && others.length === 0);
       return join(directory, name);
     },
+    close: () => vault.close(),
   };
 }
 
@@ -638,6 +642,225 @@ test("a response that is not read to its end leaves no descriptor", async () => 
   await reader.cancel();
   await bytesOf(await ask("GET", "/files/a", { range: "bytes=5-6" }));
   assertEquals(openFiles(), 0);
+});
+
+// ---- Files that stay open -------------------------------------------------------------------------------------------
+
+/** Runs an action as if the files had been stored some seconds ago: others do not stay open. */
+async function later(action: () => Promise<void>): Promise<void> {
+  const { now } = Date;
+  Date.now = () => now() + 5000;
+  try {
+    await action();
+  } finally {
+    Date.now = now;
+  }
+}
+
+test("files stay open between requests: the last 64, and none after the vault is closed", async () => {
+  const { ask, put, close } = await inProcess();
+  const names = Array.from({ length: 80 }, (_, i) => `file ${i}`);
+  for (const [i, name] of names.entries()) await put(name, bytes(100, i));
+  assertEquals(openFiles(), 0);
+  await later(async () => {
+    const read = async (i: number) => {
+      const response = await ask("GET", `/files/${names[i]}`, { range: "bytes=10-19" });
+      assertEquals(await bytesOf(response), bytes(100, i).slice(10, 20));
+    };
+    for (const i of names.keys()) await read(i);
+    assertEquals(openFiles(), 64);
+    await Promise.all(names.keys().map(read));
+    assertEquals(openFiles(), 64);
+    assertEquals(await told(await ask("HEAD", "/files/file%201")), [200]);
+    await close();
+    assertEquals(openFiles(), 0);
+  });
+});
+
+test("ranges under way are those of the version they began with when it is replaced or deleted", async () => {
+  const { ask, put, close } = await inProcess();
+  const [first, second] = [bytes(5 * SEGMENT, 1), bytes(5 * SEGMENT, 2)];
+  await put("a", first);
+  await later(async () => {
+    const begin = async () => {
+      const reader = (await ask("GET", "/files/a", { range: "bytes=10-" })).body!.getReader();
+      const { value } = await reader.read();
+      return async () => {
+        const chunks = [value!];
+        for (let result; !(result = await reader.read()).done;) chunks.push(result.value);
+        return concat(chunks);
+      };
+    };
+    const get = async () => await bytesOf(await ask("GET", "/files/a", { range: "bytes=10-99" }));
+    const readers = [await begin(), await begin()];
+    assertEquals(await get(), first.slice(10, 100));
+    await put("a", second);
+    assertEquals(await get(), second.slice(10, 100));
+    readers.push(await begin());
+    assertEquals(await told(await ask("DELETE", "/files/a")), [204]);
+    assertEquals(await told(await ask("GET", "/files/a")), [404]);
+    const [one, two, three] = await Promise.all(readers.map((rest) => rest()));
+    assertEquals(one, first.slice(10));
+    assertEquals(two, first.slice(10));
+    assertEquals(three, second.slice(10));
+    // A file that is open keeps its space on the disk, also after it was replaced or deleted.
+    for (const change of [() => put("b", second), () => ask("DELETE", "/files/b")]) {
+      await put("b", first);
+      await bytesOf(await ask("GET", "/files/b", { range: "bytes=0-9" }));
+      assertEquals(openFiles(), 1);
+      await change();
+      assertEquals(openFiles(), 0);
+    }
+    await close();
+  });
+});
+
+test("a file that another program replaced is opened again, and one whose read failed too", async () => {
+  const { ask, put, only, close } = await inProcess();
+  const content = bytes(2 * SEGMENT);
+  await put("a", content);
+  const sealed = readFileSync(only());
+  const status = async (range: string) => (await told(await ask("GET", "/files/a", { range })))[0];
+  /** Another inode, because a change of the same one within some milliseconds has the same time. */
+  const replace = () => {
+    const path = join(tempDir(), "replacement");
+    writeFileSync(path, sealed);
+    renameSync(path, only());
+  };
+  await later(async () => {
+    assertEquals(await status("bytes=0-9"), 206);
+    sealed[100]! ^= 1;
+    replace();
+    const lines = await quietly(async () => {
+      assertEquals([await status("bytes=0-9"), await status("bytes=-9"), openFiles()], [500, 206, 1]);
+    });
+    assertEquals(lines.length, 1);
+    sealed[100]! ^= 1;
+    replace();
+    assertEquals(await status("bytes=0-9"), 206);
+  });
+  await close();
+  assertEquals(openFiles(), 0);
+});
+
+/** Files that are opened in memory. */
+function files() {
+  const versions = new Map<string, FileVersion>();
+  const opened: string[] = [], closed: string[] = [];
+  let failure: Error | undefined;
+  const source = {
+    version: (id: string) => versions.get(id),
+    async open(id: string) {
+      const { value } = versions.get(id)!;
+      await Promise.resolve();
+      if (failure) throw failure;
+      opened.push(`${id}${value}`);
+      return {
+        content: `${id}${value}`,
+        close: () => {
+          closed.push(`${id}${value}`);
+          return Promise.resolve();
+        },
+      };
+    },
+  };
+  const set = (id: string, value: string, isSettled = true) => void versions.set(id, { value, isSettled });
+  return {
+    source,
+    set,
+    opened,
+    closed,
+    remove: (id: string) => versions.delete(id),
+    fail: (error?: Error) => failure = error,
+  };
+}
+
+test("OpenFiles: those who use a file at once share it, and it is closed once", async () => {
+  const { source, set, opened, closed } = files();
+  const open = new OpenFiles(source, 2);
+  set("a", "1");
+  const leases = await Promise.all([1, 2, 3].map(() => open.use("a")));
+  assertEquals(opened, ["a1"]);
+  for (const lease of leases) await lease!.release();
+  assertEquals(closed, []);
+  for (const id of ["b", "c"]) {
+    set(id, "1");
+    await (await open.use(id))!.release();
+  }
+  assertEquals(closed, ["a1"]);
+  await open.close();
+  assertEquals(closed.sort(), ["a1", "b1", "c1"]);
+});
+
+test("OpenFiles: a file in use is closed when it is released, and that only once", async () => {
+  const { source, set, remove, closed } = files();
+  const open = new OpenFiles(source, 2);
+  set("a", "1");
+  const first = (await open.use("a"))!;
+  set("a", "2");
+  const second = (await open.use("a"))!;
+  assertEquals([first.file.content, second.file.content], ["a1", "a2"]);
+  await second.release();
+  await second.release();
+  assertEquals(closed, []);
+  remove("a");
+  assertEquals(await open.use("a"), undefined);
+  assertEquals(closed, ["a2"]);
+  await first.release();
+  assertEquals(closed, ["a2", "a1"]);
+});
+
+test("OpenFiles: what has just changed, and what failed, does not stay open", async () => {
+  const { source, set, opened, closed, fail } = files();
+  const open = new OpenFiles(source, 2);
+  set("a", "1", false);
+  await (await open.use("a"))!.release();
+  assertEquals(closed, ["a1"]);
+  set("b", "1");
+  await (await open.use("b"))!.release(true);
+  assertEquals(closed, ["a1", "b1"]);
+  const error = new Error("no more descriptors");
+  fail(error);
+  await assertRejects(() => Promise.all([open.use("b"), open.use("b")]), Error, "no more descriptors");
+  fail();
+  await (await open.use("b"))!.release();
+  assertEquals(opened, ["a1", "b1", "b1"]);
+  await open.close();
+  assertEquals(closed, ["a1", "b1", "b1"]);
+});
+
+test("OpenFiles: any order of uses, changes and ends closes all that was opened", async () => {
+  const step = fc.record({
+    what: fc.constantFrom("use", "change", "release", "fail", "drop"),
+    id: fc.constantFrom(..."abcde"),
+  });
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+    const { source, set, opened, closed } = files();
+    const open = new OpenFiles(source, 3);
+    const leases: { id: string; lease: ReturnType<typeof open.use> }[] = [];
+    let version = 0;
+    for (const id of "abcde") set(id, "0");
+    for (const { what, id } of steps) {
+      const used = leases.findIndex((one) => one.id === id);
+      if (what === "use") leases.push({ id, lease: open.use(id) });
+      else if (what === "change") set(id, `${++version}`, version % 3 > 0);
+      else if (what === "drop") await open.drop(id);
+      else if (used >= 0) {
+        const [{ lease }] = leases.splice(used, 1) as [typeof leases[0]];
+        const { file, release } = (await lease)!;
+        assert(!closed.includes(file.content) || opened.indexOf(file.content) !== opened.lastIndexOf(file.content));
+        await release(what === "fail");
+      }
+      await Promise.resolve();
+      assert(
+        opened.length - closed.length <= 3 + leases.length,
+        `${opened.length - closed.length} of ${leases.length}`,
+      );
+    }
+    for (const { lease } of leases) await (await lease)!.release();
+    await open.close();
+    assertEquals(closed.sort(), opened.sort());
+  }));
 });
 
 const small = tempDir();

@@ -50,6 +50,7 @@ async function run(serve: Serve, { directory, key, port, limit, hosts, workers }
     if (isStopping) process.exit(1); // the second signal
     isStopping = true;
     await listener.stop();
+    await vault.close();
     pool?.close();
     unlock();
     process.exit(0);

@@ -10,10 +10,12 @@
 
 import { Buffer } from "node:buffer";
 import { createHmac, hkdfSync, randomUUID } from "node:crypto";
+import { statSync } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { openSealed, type SealedReader, type SealOptions, SealStream, type WorkerPool } from "../../mod.ts";
 import { type FileInfo, Index, type Listing } from "./index.ts";
+import { type FileVersion, type Lease, OpenFiles } from "./open_files.ts";
 
 /** The most bytes that a name may have, as UTF-8. */
 export const MAX_NAME = 1024;
@@ -24,15 +26,33 @@ const MARKER = ".vault";
 /** The file that a running server locks, and what the names of all files begin with that belong to the lock. */
 export const LOCK = ".lock";
 
+/** How many files stay open between requests. */
+const MOST_OPEN = 64;
+
+/** The most bytes of a range that is read at once, and not as a stream. */
+const SMALL_RANGE = 128 * 1024;
+
 type Bytes = Uint8Array<ArrayBuffer>;
 
 /** Throws unless the entity tag of what is stored is as required; it is undefined if nothing is stored. */
 export type Condition = (etag: string | undefined) => void;
 
-interface OpenFile {
+/** A sealed file that is open. */
+class OpenFile {
   readonly file: FileHandle;
   readonly sealed: SealedReader;
   readonly etag: string;
+
+  constructor(file: FileHandle, sealed: SealedReader, etag: string) {
+    this.file = file;
+    this.sealed = sealed;
+    this.etag = etag;
+  }
+
+  async close(): Promise<void> {
+    this.sealed.close();
+    await this.file.close();
+  }
 }
 
 /** A directory of sealed files. */
@@ -42,6 +62,7 @@ export class Vault {
   readonly #nameKey: Uint8Array;
   readonly #pool: WorkerPool | undefined;
   readonly #index: Index;
+  readonly #openFiles: OpenFiles<OpenFile>;
   /** The last change of each name that is being changed. */
   readonly #commits = new Map<string, Promise<unknown>>();
 
@@ -60,6 +81,10 @@ export class Vault {
       version: (id) => versionOf(stat(this.#path(id), { bigint: true })),
       open: (id) => this.#examine(id),
     });
+    this.#openFiles = new OpenFiles({
+      version: (id) => fileVersion(this.#path(id)),
+      open: (id) => this.#open(id),
+    }, MOST_OPEN);
   }
 
   /**
@@ -104,8 +129,13 @@ export class Vault {
 
   /** Opens a file; undefined if there is none. Its size is verified, and that nothing was cut off. */
   async get(name: string): Promise<StoredFile | undefined> {
-    const opened = await this.#open(this.#idOf(name));
-    return opened && new StoredFile(opened, frame(name).length);
+    const lease = await this.#openFiles.use(this.#idOf(name));
+    return lease && new StoredFile(lease, frame(name).length);
+  }
+
+  /** Closes the files that stay open between requests. */
+  async close(): Promise<void> {
+    await this.#openFiles.close();
   }
 
   /** @returns Whether there was one. */
@@ -114,6 +144,7 @@ export class Vault {
     return await this.#commit(id, async (path, etag) => {
       condition(etag);
       await rm(path, { force: true });
+      await this.#openFiles.drop(id);
       this.#index.delete(id);
       return etag !== undefined;
     });
@@ -125,6 +156,7 @@ export class Vault {
       if (etag === undefined) return "missing";
       if (await this.#opens(id)) return "intact";
       await rm(path, { force: true });
+      await this.#openFiles.drop(id);
       this.#index.delete(id);
       return "deleted";
     });
@@ -169,7 +201,7 @@ export class Vault {
   async #opens(id: string): Promise<boolean> {
     try {
       const opened = await this.#open(id);
-      if (opened) await closeFile(opened);
+      await opened?.close();
       return opened !== undefined;
     } catch (error) {
       if ((error as { code?: string }).code === "EBADMSG") return false;
@@ -195,6 +227,7 @@ export class Vault {
       const isNew = await this.#commit(id, async (path, before) => {
         condition(before);
         await rename(temporary, path);
+        await this.#openFiles.drop(id);
         await stored?.(file, etag);
         return before === undefined;
       });
@@ -218,7 +251,8 @@ export class Vault {
     try {
       const { size } = await file.stat();
       const read = (start: number, end: number) => readRange(file, start, end);
-      return { file, etag: await etagOf(file), sealed: await openSealed({ size, read }, this.#options(id)) };
+      const etag = await etagOf(file);
+      return new OpenFile(file, await openSealed({ size, read }, this.#options(id)), etag);
     } catch (error) {
       await file.close();
       throw error;
@@ -235,7 +269,7 @@ export class Vault {
       const length = new DataView(start.buffer).getUint16(0);
       return { name: Buffer.from(start.buffer, 2, length).toString(), size: sealed.size - 2 - length, etag };
     } finally {
-      await closeFile(opened);
+      await opened.close();
     }
   }
 
@@ -263,19 +297,19 @@ export class Vault {
   }
 }
 
-/** An open file. It is closed when its stream ends, fails or is canceled, or by `close()`. */
+/** A file in use, until its stream ends, fails or is canceled, or until `close()`. */
 export class StoredFile {
   /** Bytes of content. */
   readonly size: number;
   readonly etag: string;
-  readonly #opened: OpenFile;
+  readonly #lease: Lease<OpenFile>;
   readonly #offset: number;
 
-  constructor(opened: OpenFile, offset: number) {
-    this.#opened = opened;
+  constructor(lease: Lease<OpenFile>, offset: number) {
+    this.#lease = lease;
     this.#offset = offset;
-    this.size = opened.sealed.size - offset;
-    this.etag = opened.etag;
+    this.size = lease.file.sealed.size - offset;
+    this.etag = lease.file.etag;
   }
 
   /**
@@ -285,14 +319,19 @@ export class StoredFile {
    * @throws {KcapiError} EBADMSG if the first segment is damaged. Damage to later ones errors the stream.
    */
   async stream(start: number, end: number, onError: (error: unknown) => void): Promise<ReadableStream<Bytes>> {
-    const reader = this.#opened.sealed.stream({ start: this.#offset + start, end: this.#offset + end }).getReader();
+    const { sealed } = this.#lease.file;
+    const [from, to] = [this.#offset + start, this.#offset + end];
+    if (to - from <= SMALL_RANGE) {
+      return streamOf(await this.#readAll(sealed, from, to));
+    }
+    const reader = sealed.stream({ start: from, end: to }).getReader();
     const read = async () => {
       try {
         const result = await reader.read();
         if (result.done) await this.close();
         return result;
       } catch (error) {
-        await this.close();
+        await this.#lease.release(true);
         throw error;
       }
     };
@@ -313,9 +352,29 @@ export class StoredFile {
     }, { highWaterMark: 0 });
   }
 
-  async close(): Promise<void> {
-    await closeFile(this.#opened);
+  async #readAll(sealed: SealedReader, from: number, to: number): Promise<Bytes> {
+    let isRead = false;
+    try {
+      const bytes = await sealed.bytes(from, to);
+      isRead = true;
+      return bytes;
+    } finally {
+      await this.#lease.release(!isRead);
+    }
   }
+
+  async close(): Promise<void> {
+    await this.#lease.release();
+  }
+}
+
+function streamOf(bytes: Bytes): ReadableStream<Bytes> {
+  return new ReadableStream({
+    start(controller) {
+      if (bytes.length > 0) controller.enqueue(bytes);
+      controller.close();
+    },
+  });
 }
 
 /** What is sealed in front of the content. */
@@ -336,17 +395,25 @@ function isPartial(name: string): boolean {
   return name.endsWith(".part");
 }
 
-async function closeFile({ file, sealed }: OpenFile): Promise<void> {
-  sealed.close();
-  await file.close();
-}
-
 /**
  * A strong entity tag: 16 bytes of the file's salt, which is random, new for each upload, and public. A file with a
  * changed salt does not open.
  */
 async function etagOf(file: FileHandle): Promise<string> {
   return `"${Buffer.from(await readRange(file, 1, 17)).toString("hex")}"`;
+}
+
+/**
+ * The version of a file on the disk. Changes within some milliseconds may have the same time: Linux before 6.13 takes
+ * it from the timer interrupt.
+ *
+ * This is synchronous: what Linux knows about an open file is in memory, and another thread would cost more.
+ */
+function fileVersion(path: string): FileVersion | undefined {
+  const about = statSync(path, { throwIfNoEntry: false });
+  if (!about) return undefined;
+  const { ino, size, ctimeMs } = about;
+  return { value: `${ino}-${size}-${ctimeMs}`, isSettled: Date.now() - ctimeMs > 1000 };
 }
 
 /** A value that changes whenever a file on the disk does; undefined if there is none. */

@@ -5,6 +5,7 @@
  *     --seconds N       duration of the load (default: 60)
  *     --broken N        number of uploads that are cut off at a random point (default: 1000)
  *     --only-sealed     without the servers with Workers, and over plaintext
+ *     --ranges N        only the processor time of the server for each of N ranges, sealed and over plaintext
  *
  * 200 connections ask for ranges, beside 20 that upload. Each received byte is compared. Then uploads are cut off,
  * readers do not read, and the server is killed during uploads. Client and server share one machine.
@@ -26,6 +27,8 @@ const MiB = 2 ** 20;
 const CONTENT = randomFillSync(Buffer.alloc(64 * MiB));
 const READERS = 200;
 const UPLOADERS = 20;
+const RANGE_READERS = 40;
+const TURNS = 10;
 const SLOW = 50;
 
 const { values: options } = parseArgs({
@@ -34,12 +37,20 @@ const { values: options } = parseArgs({
     seconds: { type: "string", default: "60" },
     broken: { type: "string", default: "1000" },
     "only-sealed": { type: "boolean", default: false },
+    ranges: { type: "string" },
   },
 });
 const directory = mkdtempSync(join(tmpdir(), "vault-load-"));
 const agent = new Agent({ keepAlive: true, maxSockets: READERS + UPLOADERS });
 
 try {
+  await (options.ranges === undefined ? loadAll() : compareRanges(Number(options.ranges)));
+} finally {
+  agent.destroy();
+  rmSync(directory, { recursive: true });
+}
+
+async function loadAll(): Promise<void> {
   const latency = "p50 | p99 ms";
   console.log(
     `| | ranges/s | MB/s out | ${latency} | uploads/s | MB/s in | ${latency} | CPU ms/MB | RSS, thirds MiB | descriptors |`,
@@ -59,9 +70,45 @@ try {
     const plain = new Server(runtime, place(`${runtime}-plain`), plainSource());
     await withServer(plain, () => load(plain, `${runtime}, plaintext`));
   }
-} finally {
-  agent.destroy();
-  rmSync(directory, { recursive: true });
+}
+
+/**
+ * The processor time of both servers for random ranges. They take turns, so that both have the same share of what else
+ * runs on this machine.
+ */
+async function compareRanges(count: number): Promise<void> {
+  console.log("| | sealed, ms per range | plaintext | ratio |");
+  console.log("| --- | --- | --- | --- |");
+  for (const runtime of RUNTIMES.filter((name) => name === (options.runtime ?? name))) {
+    const servers = [
+      new Server(runtime, place(runtime)),
+      new Server(runtime, place(`${runtime}-plain`), plainSource()),
+    ] as const;
+    const costs: [number, number] = [0, 0];
+    await withServer(servers[0], () =>
+      withServer(servers[1], async () => {
+        for (const server of servers) await put(server, "big", CONTENT);
+        await delay(1100); // the vault does not keep a file open that has just been stored
+        for (const server of servers) await getRandoms(server, count / 2); // the runtime compiles what is hot
+        for (let turn = 0; turn < TURNS; turn++) {
+          for (const [i, server] of servers.entries()) {
+            const before = server.processorTime();
+            await getRandoms(server, count / TURNS);
+            costs[i]! += 1000 * (server.processorTime() - before) / count;
+          }
+        }
+      }));
+    const [sealed, plain] = costs;
+    console.log(`| ${runtime} | ${sealed.toFixed(2)} | ${plain.toFixed(2)} | ${(sealed / plain).toFixed(2)} |`);
+  }
+}
+
+async function getRandoms(server: Server, count: number): Promise<void> {
+  let left = count;
+  const reader = async () => {
+    while (left-- > 0) await getRandom(server);
+  };
+  await Promise.all(times(RANGE_READERS, reader));
 }
 
 async function withServer(server: Server, action: () => Promise<void>, ...flags: string[]): Promise<void> {
@@ -111,8 +158,9 @@ async function load(server: Server, title: string): Promise<void> {
 
   const reader = async () => {
     while (performance.now() < end) {
-      const start = random(CONTENT.length), length = 1 + random(Math.min(128 * 1024, CONTENT.length - start));
-      await timed(reads, length, () => get(server, "big", start, start + length));
+      const started = performance.now();
+      reads.bytes += await getRandom(server);
+      reads.times.push(performance.now() - started);
     }
   };
   const uploader = async (i: number) => {
@@ -169,6 +217,13 @@ async function get(server: Server, name: string, start: number, end: number, con
   const { status, body } = await ask(server, "GET", name, { range: `bytes=${start}-${end - 1}` });
   assert.equal(status, 206);
   assert.ok(body.equals(content.subarray(start, end)), `wrong bytes in ${start}–${end} of ${name}`);
+}
+
+/** Reads a random range. Returns its length. */
+async function getRandom(server: Server): Promise<number> {
+  const start = random(CONTENT.length), length = 1 + random(Math.min(128 * 1024, CONTENT.length - start));
+  await get(server, "big", start, start + length);
+  return length;
 }
 
 async function put(server: Server, name: string, content: Buffer): Promise<void> {

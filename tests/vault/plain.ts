@@ -64,6 +64,10 @@ export class Vault {
     return Promise.resolve();
   }
 
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
   pathOf(name: string): string {
     return join(this.#directory, Buffer.from(name).toString("hex"));
   }
