@@ -48,6 +48,7 @@ export { type CipherInfo, listCiphers, probe, type ProbeReport, type Problem } f
 export type { CipherParameters, CipherStreamOptions } from "./src/cipher/prepare.ts";
 export type { BytesLike } from "./src/bytes.ts";
 export type { KernelKey } from "./src/keyring/kernel_key.ts";
+export type { IVMode } from "./src/position.ts";
 export type { Padding, StreamPosition } from "./src/cipher/options.ts";
 export type { EngineChoice } from "./src/engines/mod.ts";
 export type { CipherEngineName, EngineName } from "./src/engines/engine.ts";

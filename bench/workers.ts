@@ -183,7 +183,9 @@ function sealedJob(kind: "seal" | "unseal"): SealedJob {
 
 function cipherJob(algorithm: string, sectorSize?: number): CipherJob {
   const plan = { isChain: false, direction: "encrypt", padding: "none", inPlace: true } as const;
-  const sectors = sectorSize === undefined ? undefined : { sectorSize, sector: 0n, ivStep: 1n };
+  const sectors = sectorSize === undefined
+    ? undefined
+    : { sectorSize, sector: 0n, ivStep: 1n, ivMode: "plain64" as const };
   return { kind: "cipher", algorithm: parseAlgorithm(algorithm), engine, ...plan, sectors, iv: undefined, position: 0 };
 }
 

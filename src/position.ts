@@ -12,6 +12,14 @@ import { KcapiError } from "./errors.ts";
 const SECTOR_UNIT = 512;
 const MAX_SECTOR = 1n << 64n;
 
+/**
+ * How a sector's number is the IV of the sector, by dm-crypt's names: `plain64` has 64 bits little-endian at the start,
+ * `plain64be` 64 bits big-endian at the end, `plain` the low 32 bits little-endian at the start. The rest is zeros.
+ */
+export type IVMode = "plain64" | "plain64be" | "plain";
+
+export const IV_MODES: readonly IVMode[] = ["plain64", "plain64be", "plain"];
+
 /** How a stream is split into sectors. */
 export interface Sectors {
   /** Bytes per sector. */
@@ -20,6 +28,8 @@ export interface Sectors {
   readonly sector: bigint;
   /** The difference between the numbers of two successive sectors. */
   readonly ivStep: bigint;
+  /** How the number is written into the IV. */
+  readonly ivMode: IVMode;
 }
 
 /**
@@ -42,10 +52,12 @@ export function sectorAt({ sector, ivStep }: Sectors, index: number): bigint {
   throw new KcapiError("EOVERFLOW", "stream", "the sector numbers end here: the next would be 2^64 or more");
 }
 
-/** A sector's number as its IV: dm-crypt's plain64, 64 bits little-endian, the rest zeros. */
-export function ivOfSector(number: bigint, ivSize: number): Bytes {
+/** A sector's number as its IV (crypt_iv_plain_gen and its neighbors in drivers/md/dm-crypt.c). */
+export function ivOfSector(number: bigint, ivSize: number, mode: IVMode): Bytes {
   const iv = new Uint8Array(ivSize);
-  new DataView(iv.buffer).setBigUint64(0, number, true);
+  const view = new DataView(iv.buffer);
+  if (mode === "plain64be") view.setBigUint64(ivSize - 8, number);
+  else view.setBigUint64(0, mode === "plain" ? BigInt.asUintN(32, number) : number, true);
   return iv;
 }
 

@@ -232,6 +232,8 @@ const BAD_FOR_STREAMS: Case[] = [
   ...badValues("sectorSize", TypeError, [512], { algorithm: "ecb(aes)", options: { iv: undefined } }),
   ...badValues("ivLargeSectors", TypeError, [1, "yes", null, {}], SECTORS),
   ...badValues("ivLargeSectors", TypeError, [true]),
+  ...badValues("ivMode", TypeError, [1, "plain32", null, {}, true], SECTORS),
+  ...badValues("ivMode", TypeError, ["plain64"]),
   ...badValues("sectorSize", TypeError, [512], { algorithm: "ctr(aes)", options: { iv: undefined } }),
   ...badValues("sectorSize", TypeError, [512], { algorithm: "xts(aes)", options: { key: bytes(32), iv: IV } }),
   ...badValues("sector", RangeError, [NaN, -1, 0.5, Infinity, 2 ** 53, -1n, 2n ** 64n, 2n ** 65n], SECTORS),
@@ -541,6 +543,7 @@ test("a getter of an option that closes the handle causes EBADF, and the stream 
     "sectorSize",
     "sector",
     "ivLargeSectors",
+    "ivMode",
     "key",
     "engine",
   ] as const;

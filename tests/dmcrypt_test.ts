@@ -1,10 +1,10 @@
 /** Volumes that cryptsetup made are decrypted by the API, with Workers and by the tool; what dm-crypt's IVs count. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { decrypt, encrypt, EncryptionStream, WorkerPool } from "../mod.ts";
+import { decrypt, encrypt, EncryptionStream, type IVMode, WorkerPool } from "../mod.ts";
 import { runEach } from "./support/cli_support.ts";
 import { assertEquals, engine, spawn, takes, tempDir, test } from "./support/deps.ts";
-import { bytes, collect, concat, cut, opens, plain64, reference, streamOf } from "./support/support.ts";
+import { bytes, collect, concat, cut, fromHex, opens, plain64, reference, streamOf } from "./support/support.ts";
 
 const hasCryptsetup = (await spawn(["cryptsetup", "--version"]).catch(() => ({ code: 1 }))).code === 0;
 const SIZE = 3 * 1024 * 1024; // more than what one Worker does at a time
@@ -29,22 +29,27 @@ async function makeVolume(cipher: string, keySize: number, sectorSize: number) {
   return { directory, plaintext, key, volume: new Uint8Array(readFileSync(file("volume"))) };
 }
 
-const VOLUMES = [
-  ...[512, 1024, 2048, 4096].map((sectorSize) => ["xts", 512, sectorSize] as const),
-  ["cbc", 256, 512] as const,
-  ["cbc", 256, 4096] as const,
+const VOLUMES: readonly [mode: string, keySize: number, sectorSize: number, ivMode: IVMode][] = [
+  ["xts", 512, 512, "plain64"],
+  ["xts", 512, 2048, "plain64"],
+  ["xts", 512, 4096, "plain64be"],
+  ["cbc", 256, 512, "plain64"],
+  ["cbc", 256, 4096, "plain64"],
+  ["cbc", 256, 512, "plain64be"],
+  ["cbc", 128, 512, "plain"],
+  ["xts", 512, 4096, "plain64"],
 ];
 
-for (const [i, [mode, keySize, sectorSize]] of VOLUMES.entries()) {
+for (const [i, [mode, keySize, sectorSize, ivMode]] of VOLUMES.entries()) {
   if (!takes(i)) continue;
   const needs = { "cryptsetup": hasCryptsetup, [`${mode}(aes)`]: opens(`${mode}(aes)`) };
   test(
-    `a volume of cryptsetup, aes-${mode}-plain64 in sectors of ${sectorSize} bytes, is decrypted`,
+    `a volume of cryptsetup, aes-${mode}-${ivMode} in sectors of ${sectorSize} bytes, is decrypted`,
     { needs },
     async () => {
-      const { directory, plaintext, key, volume } = await makeVolume(`aes-${mode}-plain64`, keySize, sectorSize);
+      const { directory, plaintext, key, volume } = await makeVolume(`aes-${mode}-${ivMode}`, keySize, sectorSize);
       const algorithm = `${mode}(aes)`;
-      const options = { key, sectorSize, engine };
+      const options = { key, sectorSize, ivMode, engine };
       assertEquals(await collect(decrypt(algorithm, options, volume)), plaintext);
       assertEquals(await collect(encrypt(algorithm, options, streamOf(cut(plaintext, [10_007])))), volume);
       using pool = new WorkerPool(2);
@@ -53,8 +58,11 @@ for (const [i, [mode, keySize, sectorSize]] of VOLUMES.entries()) {
       const sector = middle / 512; // as dm-crypt counts, whatever the size of the sectors
       const half = decrypt(algorithm, { ...options, sector, pool }, volume.subarray(middle));
       assertEquals(await collect(half), plaintext.subarray(middle));
-      const cipher = ["-c", algorithm, "--key-file", "key", "--sector-size", `${sectorSize}`, "--engine", engine];
-      const [result] = await runEach([["decrypt", ...cipher, "--in", "volume", "--out", "output"]], directory);
+      const cipher = ["-c", algorithm, "--key-file", "key", "--sector-size", `${sectorSize}`, "--iv-mode", ivMode];
+      const [result] = await runEach(
+        [["decrypt", ...cipher, "--engine", engine, "--in", "volume", "--out", "output"]],
+        directory,
+      );
       assertEquals([result!.code, result!.stderr], [0, ""]);
       assertEquals(new Uint8Array(readFileSync(join(directory, "output"))), plaintext);
     },
@@ -86,6 +94,22 @@ for (const algorithm of ["xts(aes)", "cbc(aes)"]) {
     await counted(1040, (index) => index, {});
   });
 }
+
+test("the number of a sector is in its IV as dm-crypt's plain64, plain64be and plain write it", {
+  engine: "userspace",
+}, async () => {
+  const [key, sector] = [bytes(32, 3), 0x0102030405060708n];
+  const ivs = {
+    plain64: "08070605040302010000000000000000",
+    plain64be: "00000000000000000102030405060708",
+    plain: "08070605000000000000000000000000",
+  };
+  for (const [ivMode, iv] of Object.entries(ivs) as [keyof typeof ivs, string][]) {
+    const expected = reference("encrypt", "cbc(aes)", { key, iv: fromHex(iv) }, bytes(512));
+    const options = { key, sectorSize: 512, sector, ivMode, engine };
+    assertEquals(await collect(encrypt("cbc(aes)", options, bytes(512))), expected);
+  }
+});
 
 test("cbc in sectors: a sector is a message without padding, and the last one must be whole", async () => {
   const options = { key: bytes(32), sectorSize: 512, engine };

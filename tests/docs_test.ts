@@ -5,6 +5,7 @@
  * bash, where `kcapi-streams` is the tool on this runtime. `no-run` marks what needs a key of the kernel, root or an
  * hour.
  */
+import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,6 +35,13 @@ function snippetsOf(path: string): Snippet[] {
   }));
 }
 
+/** Programs of Debian that not every system has. */
+const PROGRAMS = ["cryptsetup", "java", "openssl", "python3", "qemu-img"];
+
+function has(program: string): boolean {
+  return spawnSync("bash", ["-c", `PATH=$PATH:/usr/sbin; command -v ${program}`]).status === 0;
+}
+
 const snippets = pages.flatMap(snippetsOf);
 const STAND_INS = new URL("./support/kms_stand_ins.ts", import.meta.url).href;
 const MODULES = {
@@ -50,7 +58,8 @@ const MODULES = {
 for (const { place, language, marks, code } of snippets) {
   const [only] = marks;
   if (marks.includes("no-run") || only !== undefined && only !== runtime) continue;
-  test(`${place}: the snippet runs`, { engine: "userspace" }, async () => {
+  const needs = Object.fromEntries(PROGRAMS.filter((name) => code.includes(name)).map((name) => [name, has(name)]));
+  test(`${place}: the snippet runs`, { engine: "userspace", needs }, async () => {
     const directory = tempDir();
     writeFileSync(join(directory, "notes.txt"), "attack at dawn");
     const vault = code.includes("VAULT_ADDR") ? await startVault() : undefined;

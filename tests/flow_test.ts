@@ -449,7 +449,11 @@ function flowWithTails(algorithm: string, key: Bytes): { flow: EngineStream; tai
 }
 
 test("the tail is zeroed when the stream is closed, and when it moves to a larger buffer", () => {
-  const sectors = { direction: "encrypt", iv: null, sectors: { sectorSize: 512, sector: 0n, ivStep: 1n } } as const;
+  const sectors = {
+    direction: "encrypt",
+    iv: null,
+    sectors: { sectorSize: 512, sector: 0n, ivStep: 1n, ivMode: "plain64" },
+  } as const;
   const { flow, tails } = flowWithTails("xts(aes)", bytes(64, 2));
   flow.start(sectors);
   const send = (length: number) => {

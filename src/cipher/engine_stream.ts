@@ -329,7 +329,7 @@ export class EngineStream {
   /** The IV of the next round. */
   #roundIV(): Bytes | null {
     const { iv, sectors } = this.#layout!;
-    if (sectors) return ivOfSector(sectorAt(sectors, this.#position), this.engine.ivSize);
+    if (sectors) return ivOfSector(sectorAt(sectors, this.#position), this.engine.ivSize, sectors.ivMode);
     return this.#position === 0 ? iv : ivAt(this.algorithm, iv!, this.#position);
   }
 

@@ -76,6 +76,7 @@ const REFUSED: Readonly<Record<string, string>> = {
   sectorSize: "encrypts one message",
   sector: "encrypts one message",
   ivLargeSectors: "encrypts one message",
+  ivMode: "encrypts one message",
   position: "is verified as a whole: openGcm() gives ranges",
   counterBits: "counts in 32 bits",
 };

@@ -10,7 +10,7 @@ import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
 import { oneOf } from "../options.ts";
-import { ivAt, ivStepOf, type Sectors } from "../position.ts";
+import { IV_MODES, ivAt, ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 
 /** PKCS#7 (RFC 5652), or no padding. */
@@ -87,9 +87,9 @@ export function checkPadding(algorithm: Algorithm, padding: unknown): Padding {
 /** How the stream is split into sectors, if it is. */
 export function checkSectors(
   algorithm: Algorithm,
-  options: { iv?: unknown; sectorSize?: unknown; sector?: unknown; ivLargeSectors?: unknown },
+  options: { iv?: unknown; sectorSize?: unknown; sector?: unknown; ivLargeSectors?: unknown; ivMode?: unknown },
 ): Sectors | undefined {
-  const { iv, sectorSize, sector, ivLargeSectors = false } = options;
+  const { iv, sectorSize, sector, ivLargeSectors = false, ivMode } = options;
   if (typeof ivLargeSectors !== "boolean") {
     throw new TypeError(`"ivLargeSectors" expected a boolean, got ${describe(ivLargeSectors)}`);
   }
@@ -99,6 +99,7 @@ export function checkSectors(
   if (sectorSize === undefined) {
     if (sector !== undefined) throw new TypeError('"sector" needs a "sectorSize"');
     if (ivLargeSectors) throw new TypeError('"ivLargeSectors" needs a "sectorSize"');
+    if (ivMode !== undefined) throw new TypeError('"ivMode" needs a "sectorSize"');
     return undefined;
   }
   if (!hasSectors(algorithm)) {
@@ -113,7 +114,12 @@ export function checkSectors(
   if (!Number.isSafeInteger(sectorSize) || sectorSize < 16 || sectorSize % 16 !== 0) {
     throw new RangeError(`"sectorSize" expected a positive multiple of 16 bytes, got ${sectorSize}`);
   }
-  return { sectorSize, sector: checkSector(sector), ivStep: ivStepOf(sectorSize, ivLargeSectors) };
+  return {
+    sectorSize,
+    sector: checkSector(sector),
+    ivStep: ivStepOf(sectorSize, ivLargeSectors),
+    ivMode: oneOf("ivMode", ivMode === undefined ? "plain64" : ivMode, IV_MODES),
+  };
 }
 
 function checkSector(sector: unknown = 0): bigint {

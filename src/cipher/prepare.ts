@@ -15,6 +15,7 @@ import type { WorkerPool } from "../executors/worker_pool.ts";
 import { disposeKey, type KernelKey, type Key } from "../keyring/kernel_key.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import type { IVMode } from "../position.ts";
 import { cipherRule, tryCipher } from "./batches.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
 import { prepareGcm } from "./gcm.ts";
@@ -60,6 +61,12 @@ export interface CipherParameters extends StreamPosition {
   sector?: number | bigint | undefined;
   /** Counts sectors of `sectorSize` instead of 512 bytes: dm-crypt's `iv_large_sectors`. Default: false. */
   ivLargeSectors?: boolean | undefined;
+  /**
+   * How the sector's number is its IV, by dm-crypt's names: `"plain64"` (64 bits little-endian at the start),
+   * `"plain64be"` (64 bits big-endian at the end), or `"plain"` (the low 32 bits little-endian at the start). Default:
+   * `"plain64"`.
+   */
+  ivMode?: IVMode | undefined;
 }
 
 /** Options of the streams, and of `encrypt()` and `decrypt()`. */
@@ -91,6 +98,7 @@ const NAMES: OptionNames<CipherStreamOptions> = {
   sectorSize: true,
   sector: true,
   ivLargeSectors: true,
+  ivMode: true,
   pool: true,
   associatedData: true,
   tagSize: true,
@@ -113,12 +121,12 @@ export function prepare(
   if (source === GCM) return prepareGcm(direction, options);
   // Reads all options before it uses the handle, because a getter of the options may close the handle.
   const { key, engine, iv, ivPrefix, padding, signal, inPlace = false, pool } = options;
-  const { sectorSize, sector, ivLargeSectors, position, counterBits } = options;
+  const { sectorSize, sector, ivLargeSectors, ivMode, position, counterBits } = options;
   const handle = source instanceof CipherHandle ? engineOf(source) : undefined;
   const parsed = handle?.algorithm ?? parseAlgorithm(source as string);
   refuseGcmOptions(options, parsed.name);
   const hasIVPrefix = checkIVPrefix(parsed, { ivPrefix, iv, sectorSize, sector, position });
-  const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors });
+  const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors, ivMode });
   const bare = sectors ? inSectors(parsed) : parsed;
   if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
   const checkedPadding = checkPadding(bare, padding);

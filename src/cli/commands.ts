@@ -19,6 +19,7 @@ import { KEY_TYPES, keygen } from "./keygen.ts";
 import { keyset, KEYSET_ACTIONS } from "./keysets.ts";
 import { manual } from "./manual.ts";
 import { DEFAULT_ENVELOPE_FORMAT } from "../envelope/header.ts";
+import { IV_MODES } from "../position.ts";
 import { DEFAULT_FORMAT, FORMAT_NAMES } from "../sealed/format.ts";
 import { sealFile, unsealFile } from "./seal.ts";
 import { ciphers, doctor } from "./report.ts";
@@ -125,6 +126,12 @@ const CRYPT_OPTIONS: readonly Option[] = [
     text: "sector modes (xts …): bytes of a sector; its IV is its number (plain64)",
   },
   { name: "sector", value: "N", text: "the number of the first sector, in units of 512 bytes (default: 0)" },
+  {
+    name: "iv-mode",
+    value: "MODE",
+    choices: IV_MODES,
+    text: "how a sector's number is its IV: plain64, plain64be or plain, as dm-crypt calls them (default: plain64)",
+  },
   { name: "iv-large-sectors", text: "count sectors, not units of 512 bytes (dm-crypt's iv_large_sectors)" },
   ...ASSOCIATED_DATA.map((option) => ({ ...option, text: `gcm(aes): ${option.text}` })),
   {

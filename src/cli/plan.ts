@@ -5,7 +5,7 @@
  */
 
 import { padsByDefault, parseAlgorithm } from "../algorithms.ts";
-import { CipherHandle, type EngineChoice, type KernelKey, type Padding } from "../../mod.ts";
+import { CipherHandle, type EngineChoice, type IVMode, type KernelKey, type Padding } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import { isAEAD, namedCipher } from "../cipher_names.ts";
 import { NAME } from "./about.ts";
@@ -26,6 +26,7 @@ export interface CryptPlan {
   readonly sectorSize: number | undefined;
   readonly sector: bigint | undefined;
   readonly ivLargeSectors: boolean;
+  readonly ivMode: IVMode | undefined;
   readonly position: number | undefined;
   readonly counterBits: 32 | 64 | 128 | undefined;
   readonly inPlace: true;
@@ -49,6 +50,7 @@ export function planOf(args: Arguments): CryptPlan {
     sectorSize: args.integer("sector-size", 1),
     sector: sector === undefined ? undefined : BigInt(sector),
     ivLargeSectors: args.has("iv-large-sectors"),
+    ivMode: args.get("iv-mode") as IVMode | undefined,
     position: args.integer("position", 0, Number.MAX_SAFE_INTEGER),
     counterBits: args.integer("counter-bits", 32, 128) as CryptPlan["counterBits"],
     inPlace: true,

@@ -66,6 +66,7 @@ async function measure(
       sectorSize: isSectors ? 4096 : undefined,
       sector: undefined,
       ivLargeSectors: false,
+      ivMode: undefined,
       position: undefined,
       counterBits: undefined,
       inPlace: true,
