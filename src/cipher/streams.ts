@@ -64,7 +64,7 @@ export class EncryptionStream extends CipherStream {
    * The tag, when all is encrypted with `gcm(aes)`: the same bytes as those in the output. Undefined for other ciphers.
    * Rejects with ECANCELED if the stream ends early.
    */
-  readonly tag?: Promise<Uint8Array<ArrayBuffer>>;
+  declare readonly tag?: Promise<Uint8Array<ArrayBuffer>>;
 
   /**
    * Opens the cipher.
