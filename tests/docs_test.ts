@@ -100,7 +100,8 @@ function commandFor(language: string, code: string, directory: string): string[]
 }
 
 test("every snippet is marked to run, or to be skipped by name", { engine: "userspace" }, () => {
-  const known = ["deno", "bun", "node", "no-run"];
+  // Those of the browser: browser_docs_test.ts.
+  const known = ["browser", "deno", "bun", "node", "no-run"];
   assertEquals(snippets.flatMap(({ marks }) => marks).filter((mark) => !known.includes(mark)), []);
   assert(snippets.length > 10, `${snippets.length} snippets`);
 });
