@@ -6,8 +6,15 @@ import { test } from "./support/deps.ts";
 import { closePoolOfContract } from "./support/pool.ts";
 
 const RUNS = {
-  pool: ["streams_test.ts", "iterables_test.ts", "sealed_test.ts", "sealed_reads_test.ts", "sealed_servers_test.ts"],
-  webcrypto: ["sealed_test.ts", "sealed_reader_test.ts", "sealed_reads_test.ts"],
+  pool: [
+    "streams_test.ts",
+    "iterables_test.ts",
+    "sealed_test.ts",
+    "sealed_reads_test.ts",
+    "sealed_damage_test.ts",
+    "sealed_servers_test.ts",
+  ],
+  webcrypto: ["sealed_test.ts", "sealed_reader_test.ts", "sealed_reads_test.ts", "sealed_damage_test.ts"],
 };
 
 for (const [run, files] of Object.entries(RUNS)) {

@@ -134,13 +134,13 @@ export class ReadAhead {
   cancel(reason: unknown): void {
     if (this.#cancelled) return;
     this.#cancelled = { reason };
+    this.#interrupt?.(reason);
     const { cache, reads } = this.#context;
     for (const opened of this.#opened.splice(0)) cache.release(opened);
     for (const { first, read, opened } of this.#runs.splice(0)) {
       if (read) reads.release(read);
       if (opened && first >= this.#nextOpened) cache.release(opened);
     }
-    this.#interrupt?.(reason);
   }
 
   async #wait(answer: Promise<unknown>): Promise<void> {
