@@ -92,3 +92,12 @@ export class Secret implements Disposable {
     this.#bytes = undefined;
   }
 }
+
+/** Calls `use` with a secret, and then disposes of it. `using` does the same, but WebKit has no `Symbol.dispose`. */
+export async function useSecret<T>(secret: Secret, use: (secret: Secret) => Promise<T> | T): Promise<T> {
+  try {
+    return await use(secret);
+  } finally {
+    secret.dispose();
+  }
+}

@@ -16,7 +16,7 @@ import { checkSealOptions, type SealOptions, type SealStreamOptions } from "../s
 import { SealStream, UnsealStream } from "../sealed/streams.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { deferStream } from "../streams/deferred.ts";
-import { Secret } from "../secret.ts";
+import { Secret, useSecret } from "../secret.ts";
 import {
   createTruncatedHeaderError,
   DEFAULT_ENVELOPE_FORMAT,
@@ -98,11 +98,11 @@ export class EnvelopeSealStream {
       throw new TypeError(`"format" expected one of ${FORMAT_NAMES.join(", ")}, got another value`);
     }
     checkStreamOptions({ ...rest, format });
-    const open = async (chunk?: Bytes) => {
-      using key = Secret.random(32);
-      const prefix = await makeHeader(key, format, await importKeys("recipients", recipients));
-      return { stream: new SealStream({ ...rest, key: key.bytes, format }), prefix, rest: chunk };
-    };
+    const open = (chunk?: Bytes) =>
+      useSecret(Secret.random(32), async (key) => {
+        const prefix = await makeHeader(key, format, await importKeys("recipients", recipients));
+        return { stream: new SealStream({ ...rest, key: key.bytes, format }), prefix, rest: chunk };
+      });
     ({ readable: this.readable, writable: this.writable } = deferStream({ add: open, end: open }, rest.signal));
   }
 }
@@ -130,10 +130,11 @@ export class EnvelopeUnsealStream {
   constructor(options: EnvelopeOpenOptions) {
     const { identities, ...rest } = checkOpenOptions(options);
     const reading = new HeaderReader();
-    const open = async (header: EnvelopeHeader, first: Bytes) => {
-      using key = await unwrapKey(header, await importKeys("identities", identities));
-      return { stream: new UnsealStream({ ...rest, key: key.bytes, format: header.format }), rest: first };
-    };
+    const open = async (header: EnvelopeHeader, first: Bytes) =>
+      await useSecret(await unwrapKey(header, await importKeys("identities", identities)), (key) => ({
+        stream: new UnsealStream({ ...rest, key: key.bytes, format: header.format }),
+        rest: first,
+      }));
     ({ readable: this.readable, writable: this.writable } = deferStream({
       add(chunk) {
         const complete = reading.add(chunk);
@@ -161,7 +162,6 @@ export async function openEnvelope(
   const readOptions = checkReadOptions({ readSize, readAhead, cacheSize, allowDamage });
   const { identities, ...rest } = checkOpenOptions(others);
   const { header, length } = await untilAborted(readHeader(source), rest.signal);
-  using key = await unwrapKey(header, await importKeys("identities", identities));
   const sealed = source instanceof Blob ? source.slice(length) : {
     get size() {
       return source.size! - length; // readHeader() made it known
@@ -169,7 +169,9 @@ export async function openEnvelope(
     read: (start: number, end: number, options: SourceReadOptions) =>
       source.read(start + length, end + length, options),
   };
-  return await openSealed(sealed, { ...rest, ...readOptions, key: key.bytes, format: header.format });
+  const key = await unwrapKey(header, await importKeys("identities", identities));
+  const { format } = header;
+  return await useSecret(key, ({ bytes }) => openSealed(sealed, { ...rest, ...readOptions, key: bytes, format }));
 }
 
 /**
@@ -216,9 +218,10 @@ export function rewrap(
       const complete = reading.add(chunk);
       if (!complete) continue;
       isOpen = true;
-      using key = await unwrapKey(complete.header, await importKeys("identities", identities));
-      const header = await makeHeader(key, complete.header.format, await importKeys("recipients", recipients));
-      return inOnePiece([header, complete.rest]);
+      const { format } = complete.header;
+      const key = await unwrapKey(complete.header, await importKeys("identities", identities));
+      const wrap = async (key: Secret) => makeHeader(key, format, await importKeys("recipients", recipients));
+      return inOnePiece([await useSecret(key, wrap), complete.rest]);
     }
   }
   return new ReadableStream<Bytes>({

@@ -1,5 +1,6 @@
 /**
- * What differs between runtimes for sealed streams. Names no runtime: `@kcapi/streams/sealed` consists of such modules.
+ * What differs between runtimes for sealed streams. Refers to nothing of a server: `@kcapi/streams/sealed` consists of
+ * such modules.
  *
  * @module
  */
@@ -15,6 +16,12 @@ export function replaceAllocator(faster: typeof allocUnsafe): void {
   allocUnsafe = faster;
 }
 
+/** Has `using` close objects of a class in WebKit (WebKitGTK 2.50), which has no `Symbol.dispose`. */
+export function disposeByClose({ prototype }: { readonly prototype: { close(): void } }): void {
+  // esbuild and Bun compile `using` to this symbol there.
+  if (Symbol.dispose === undefined) Object.assign(prototype, { [Symbol.for("Symbol.dispose")]: prototype.close });
+}
+
 /** Calls a function in a later turn of the event loop. */
 type Scheduler = (callback: () => void) => void;
 
@@ -22,14 +29,18 @@ const globals = globalThis as {
   readonly setImmediate?: Scheduler;
   readonly MessageChannel?: typeof MessageChannel;
   readonly setTimeout: Scheduler;
+  readonly navigator?: { readonly userAgent?: string };
 };
+
+/** workerd 2026-11-17 has a MessageChannel that loses messages beside calls of WebCrypto, and does not delay timers. */
+const Channel = globals.navigator?.userAgent === "Cloudflare-Workers" ? undefined : globals.MessageChannel;
 
 /**
  * The runtime's setImmediate, or what has its effect: messages, because browsers delay nested timers by 4 ms. Captured
  * at import, because a test may replace the timers of its runtime.
  */
 export const setImmediate: Scheduler = globals.setImmediate?.bind(globalThis) ??
-  (globals.MessageChannel ? byMessages(globals.MessageChannel) : globals.setTimeout.bind(globalThis));
+  (Channel ? byMessages(Channel) : globals.setTimeout.bind(globalThis));
 
 function byMessages(Channel: typeof MessageChannel): Scheduler {
   const waiting: (() => void)[] = [];

@@ -9,6 +9,7 @@ import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Session } from "../executors/executor.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import { disposeByClose } from "../runtime/web.ts";
 import type { SegmentSide } from "./format.ts";
 import { Lifetime } from "./lifetime.ts";
 import { partOf, ReadAhead, type ReadContext, type ReadPlan, Turns } from "./read_ahead.ts";
@@ -121,10 +122,7 @@ export class RangeReader implements Disposable {
   }
 }
 
-// WebKitGTK 2.50 has no Symbol.dispose: esbuild and Bun compile `using` to this symbol there.
-if (Symbol.dispose === undefined) {
-  Object.assign(RangeReader.prototype, { [Symbol.for("Symbol.dispose")]: RangeReader.prototype.close });
-}
+disposeByClose(RangeReader);
 
 function createClosedError(): KcapiError {
   return new KcapiError("EBADF", "read", "the file is closed");
@@ -282,10 +280,10 @@ export class SegmentReader {
     };
     this.begin();
     return new ReadableStream<Bytes>({
-      start: () => new Promise((resolve) => resolve(this.check())),
-      async pull(controller) {
+      pull: async (controller) => {
         try {
           if (left === 0) {
+            this.check();
             controller.close();
             return end();
           }

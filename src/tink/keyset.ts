@@ -7,6 +7,7 @@
 import { fromBase64Url, toBase64 } from "../base64url.ts";
 import { type Bytes, type BytesLike, describe, toUint8Array } from "../bytes.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
+import { disposeByClose } from "../runtime/web.ts";
 import { Secret } from "../secret.ts";
 import { checkFormat, type Format, type SealedFormat, type SealedParameters } from "../sealed/format.ts";
 import { type KeySource, registerKeySource, type SourceKey } from "../sealed/key_source.ts";
@@ -290,6 +291,8 @@ export class Keyset implements KeySource, Disposable {
     };
   }
 }
+
+disposeByClose(Keyset);
 
 /**
  * Makes a keyset with one new random key, the primary one.
