@@ -1,13 +1,8 @@
 /**
- * Envelopes: every kind of recipient, other programs, hostile headers.
+ * Envelopes: every kind of recipient, and hostile headers. Browsers run it, too.
  */
-import { Buffer } from "node:buffer";
-import { spawnSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { exportJWK, GeneralEncrypt, generateKeyPair, type JWK as JoseJWK } from "jose";
-import { KcapiError, SealStream } from "../mod.ts";
+import { GeneralEncrypt, importJWK } from "jose";
+import { KcapiError } from "../mod.ts";
 import {
   envelopeRecipients,
   EnvelopeSealStream,
@@ -17,85 +12,30 @@ import {
   type Recipient,
   rewrap,
 } from "../src/envelope/mod.ts";
-import { assert, assertEquals, assertRejects, assertThrows, tempDir, test as anyTest } from "./support/deps.ts";
-import { bytes } from "./support/support.ts";
+import { type Bytes, bytes } from "./support/bytes.ts";
+import { assert, assertEquals, assertRejects, assertThrows, runtime, test as anyTest } from "./support/deps.ts";
+import {
+  AES,
+  bytesOf,
+  cut,
+  DATA,
+  headerOf,
+  KINDS,
+  P256,
+  pairOf,
+  PASSPHRASE,
+  RSA,
+  sealedFor,
+  symmetricKey,
+  toBase64url,
+  unsealedBy,
+  withHeader,
+  X25519,
+} from "./support/envelope_support.ts";
+
+const P256_NOWHERE = { kty: "EC", crv: "P-256", x: "A".repeat(43), y: "A".repeat(43) };
 
 const test = (name: string, body: () => void | Promise<void>) => anyTest(name, { engine: "userspace" }, body);
-
-const PASSPHRASE = { passphrase: "corrêct horse" };
-
-async function pairOf(algorithm: string, crv?: string): Promise<{ recipient: JoseJWK; identity: JoseJWK }> {
-  const { publicKey, privateKey } = await generateKeyPair(algorithm, { ...(crv && { crv }), extractable: true });
-  return { recipient: await exportJWK(publicKey), identity: await exportJWK(privateKey) };
-}
-
-function symmetricKey(): JoseJWK {
-  return { kty: "oct", k: Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64url") };
-}
-
-const X25519 = await pairOf("ECDH-ES+A256KW", "X25519");
-const P256 = await pairOf("ECDH-ES+A256KW", "P-256");
-const P384 = await pairOf("ECDH-ES+A256KW", "P-384");
-const RSA = await pairOf("RSA-OAEP-256");
-const AES = symmetricKey();
-
-const KINDS: Record<string, { recipient: Recipient; identity: Identity; algorithm: string }> = {
-  "a passphrase": { recipient: PASSPHRASE, identity: PASSPHRASE, algorithm: "PBES2-HS512+A256KW" },
-  "X25519": { ...X25519, algorithm: "ECDH-ES+A256KW" } as never,
-  "P-256": { ...P256, algorithm: "ECDH-ES+A256KW" } as never,
-  "P-384": { ...P384, algorithm: "ECDH-ES+A256KW" } as never,
-  "RSA": { ...RSA, algorithm: "RSA-OAEP-256" } as never,
-  "AES": { recipient: AES, identity: AES, algorithm: "A256KW" } as never,
-};
-
-const DATA = bytes(200_000);
-
-async function bytesOf(stream: ReadableStream<Uint8Array>): Promise<Uint8Array<ArrayBuffer>> {
-  return new Uint8Array(await new Response(stream as ReadableStream<Uint8Array<ArrayBuffer>>).arrayBuffer());
-}
-
-function cut(data: Uint8Array<ArrayBuffer>, size: number): ReadableStream<Uint8Array<ArrayBuffer>> {
-  let at = 0;
-  return new ReadableStream({
-    pull(controller) {
-      if (at < data.length) controller.enqueue(data.slice(at, at += size));
-      else controller.close();
-    },
-  });
-}
-
-async function sealedFor(
-  recipients: readonly Recipient[],
-  data = DATA,
-  options = {},
-): Promise<Uint8Array<ArrayBuffer>> {
-  return await bytesOf(cut(data, 65_536).pipeThrough(new EnvelopeSealStream({ recipients, ...options })));
-}
-
-function unsealedBy(
-  identities: readonly Identity[],
-  file: Uint8Array<ArrayBuffer>,
-  size = 65_536,
-  options = {},
-): Promise<Uint8Array> {
-  return bytesOf(cut(file, size).pipeThrough(new EnvelopeUnsealStream({ identities, ...options })));
-}
-
-function headerOf(file: Uint8Array): { line: string; end: number } {
-  const end = file.indexOf(10, 15) + 1;
-  return { line: new TextDecoder().decode(file.subarray(15, end - 1)), end };
-}
-
-/** The file with another header line, or another first line. */
-function withHeader(
-  file: Uint8Array<ArrayBuffer>,
-  line: string | Uint8Array,
-  magic = "kcapi-sealed/1",
-): Uint8Array<ArrayBuffer> {
-  const text = typeof line === "string" ? new TextEncoder().encode(line) : line;
-  const { end } = headerOf(file);
-  return new Uint8Array(Buffer.concat([Buffer.from(`${magic}\n`), text, Buffer.from("\n"), file.subarray(end)]));
-}
 
 for (const [name, { recipient, identity, algorithm }] of Object.entries(KINDS)) {
   test(`${name} opens what is sealed for it, as a stream and by ranges`, async () => {
@@ -149,7 +89,7 @@ test("the format is in the protected header, and the rest of the file is a seale
   for (const format of ["AES128_CTR_HMAC_SHA256_4KB", "AES256_GCM_HKDF_1MB"] as const) {
     const file = await sealedFor([AES as Recipient], DATA, { format });
     const protectedHeader = JSON.parse(headerOf(file).line).protected;
-    assertEquals(JSON.parse(Buffer.from(protectedHeader, "base64url").toString()), { enc: "A256GCM", format });
+    assertEquals(protectedHeader, toBase64url(JSON.stringify({ enc: "A256GCM", format })));
     assertEquals(await unsealedBy([AES as Identity], file), DATA);
   }
 });
@@ -187,7 +127,7 @@ test("rewrapping changes only the header: the old recipients are removed, and th
     await assertRejects(() => unsealedBy([X25519.identity as Identity], rewrapped), KcapiError, "no identity");
   }
   let reason: unknown;
-  const source = new ReadableStream<Uint8Array<ArrayBuffer>>({
+  const source = new ReadableStream<Bytes>({
     pull: (controller) => controller.enqueue(file.slice(0, 100_000)),
     cancel: (given) => void (reason = given),
   });
@@ -208,67 +148,6 @@ test("if no identity fits, the error names the kinds of recipients only", async 
   assert(/a passphrase, a public key of X25519, a public key of RSA/.test(messages[0]!), messages[0]!);
 });
 
-// ---- other programs ----
-
-const hasJose = spawnSync("jose", ["fmt", "-j", "{}"]).status === 0;
-
-anyTest("Debian's jose unwraps the key of a file for P-256", {
-  engine: "userspace",
-  needs: { "the program jose": hasJose },
-}, async () => {
-  const directory = tempDir();
-  const file = await sealedFor([P256.recipient as Recipient]);
-  writeFileSync(join(directory, "header.jwe"), headerOf(file).line);
-  writeFileSync(join(directory, "key.jwk"), JSON.stringify(P256.identity));
-  const { stdout, status } = spawnSync("jose", ["jwe", "dec", "-i", "header.jwe", "-k", "key.jwk"], { cwd: directory });
-  assertEquals(status, 0);
-  const plain = cut(file.slice(headerOf(file).end), 65_536);
-  const { UnsealStream } = await import("../mod.ts");
-  const stream = plain.pipeThrough(new UnsealStream({ key: new Uint8Array(stdout), format: "AES256_GCM_HKDF_64KB" }));
-  assertEquals(await bytesOf(stream), DATA);
-});
-
-anyTest("a file with a header from Debian's jose opens", {
-  engine: "userspace",
-  needs: { "the program jose": hasJose },
-}, async () => {
-  const directory = tempDir();
-  const key = crypto.getRandomValues(new Uint8Array(32));
-  writeFileSync(join(directory, "key"), key);
-  writeFileSync(join(directory, "public.jwk"), JSON.stringify(P256.recipient));
-  const template = {
-    protected: { enc: "A256GCM", format: "AES256_GCM_HKDF_4KB" },
-    unprotected: { alg: "ECDH-ES+A256KW" },
-  };
-  const args = ["jwe", "enc", "-i", JSON.stringify(template), "-I", "key", "-k", "public.jwk"];
-  const { stdout, stderr, status } = spawnSync("jose", args, { cwd: directory, encoding: "utf8" });
-  assertEquals(status, 0, stderr);
-  const sealed = await bytesOf(cut(DATA, 65_536).pipeThrough(new SealStream({ key, format: "AES256_GCM_HKDF_4KB" })));
-  const file = new Uint8Array(Buffer.concat([Buffer.from(`kcapi-sealed/1\n${stdout.trim()}\n`), sealed]));
-  assertEquals(await unsealedBy([P256.identity as Identity], file), DATA);
-});
-
-const python = "/usr/bin/python3";
-const hasPython = spawnSync(python, ["-c", "import cryptography"]).status === 0;
-
-anyTest("a Python reader, written from docs/envelope.md, opens a file by its passphrase", {
-  engine: "userspace",
-  needs: { "Python's cryptography": hasPython },
-}, async () => {
-  const directory = tempDir();
-  for (const size of [0, 1, 65_481, 200_000]) {
-    writeFileSync(join(directory, "file"), await sealedFor([X25519.recipient as Recipient, PASSPHRASE], bytes(size)));
-    const reader = fileURLToPath(new URL("native/envelope_reader.py", import.meta.url));
-    const { stdout, stderr, status } = spawnSync(python, [reader, "file"], {
-      cwd: directory,
-      input: PASSPHRASE.passphrase,
-      maxBuffer: 1 << 24,
-    });
-    assertEquals(status, 0, stderr.toString());
-    assertEquals(new Uint8Array(stdout), bytes(size));
-  }
-});
-
 // ---- hostile headers ----
 
 const ORDINARY = await sealedFor([AES as Recipient]);
@@ -279,9 +158,9 @@ function changed(members: Record<string, unknown>): string {
   return JSON.stringify({ ...HEADER, ...members });
 }
 
-const encodeHeader = (header: unknown) => Buffer.from(JSON.stringify(header)).toString("base64url");
+const encodeHeader = (header: unknown) => toBase64url(JSON.stringify(header));
 
-const HOSTILE: Record<string, () => Uint8Array<ArrayBuffer>> = {
+const HOSTILE: Record<string, () => Bytes> = {
   "another first line": () => withHeader(ORDINARY, headerOf(ORDINARY).line, "kcapi-sealed/2"),
   "a first line with CRLF": () => withHeader(ORDINARY, headerOf(ORDINARY).line, "kcapi-sealed/1\r"),
   "an empty header": () => withHeader(ORDINARY, ""),
@@ -303,10 +182,7 @@ const HOSTILE: Record<string, () => Uint8Array<ArrayBuffer>> = {
     withHeader(
       ORDINARY,
       changed({
-        protected: Buffer.from('{"enc":"A256GCM","format":"AES256_GCM_HKDF_4KB","format":"AES256_GCM_HKDF_64KB"}')
-          .toString(
-            "base64url",
-          ),
+        protected: toBase64url('{"enc":"A256GCM","format":"AES256_GCM_HKDF_4KB","format":"AES256_GCM_HKDF_64KB"}'),
       }),
     ),
   "base64url that is not canonical": () =>
@@ -366,7 +242,7 @@ test("a key of another size is refused", async () => {
     enc: "A256GCM",
     format: "AES128_GCM_HKDF_4KB",
   });
-  jwe.addRecipient(Buffer.from(AES.k!, "base64url")).setUnprotectedHeader({ alg: "A256KW" });
+  jwe.addRecipient(await importJWK(AES, "A256KW")).setUnprotectedHeader({ alg: "A256KW" });
   const file = withHeader(ORDINARY, JSON.stringify(await jwe.encrypt()));
   await assertRejects(() => unsealedBy([AES as Identity], file), KcapiError, "no identity");
 });
@@ -431,7 +307,8 @@ test("a key that cannot be used errors the stream, and names the entry", async (
     [{ passphrase: "a", iterations: 599_999 }, "recipients[0].iterations"],
     [{ kty: "OKP", crv: "Ed25519", x: "AA" }, "X25519"],
     [{ kty: "EC", crv: "P-256", x: "AA", y: "AA" }, "recipients[0]"],
-    [{ kty: "EC", crv: "P-256", x: "A".repeat(43), y: "A".repeat(43) }, "recipients"],
+    // A point that is not on the curve, which WebKitGTK 2.50 imports.
+    ...((runtime as string) === "webkit" ? [] : [[P256_NOWHERE, "recipients"] as [unknown, string]]),
     [{ kty: "oct", k: "AAAA" }, "got 3 bytes"],
     [{ kty: "oct", k: "A".repeat(43) }, "nothing but zero bytes"],
     [{ kty: "oct", k: `${AES.k!.slice(0, -1)}B` }, "expected base64url"],
@@ -450,7 +327,7 @@ test("the signal ends a stream that waits for its header, and an opening that wa
   const { signal } = controller;
   const seal = new EnvelopeSealStream({ recipients: [AES as Recipient], signal });
   const unseal = new EnvelopeUnsealStream({ identities: [AES as Identity], signal });
-  const source = { size: 1000, read: () => new Promise<Uint8Array<ArrayBuffer>>(() => {}) };
+  const source = { size: 1000, read: () => new Promise<Bytes>(() => {}) };
   const pending = [
     seal.readable.getReader().read(),
     unseal.readable.getReader().read(),

@@ -467,7 +467,7 @@ test("httpSource: wrong arguments are refused before any request", NO_ENGINE, as
   for (const value of [undefined, null, 5, {}]) refused(() => httpSource(value as string), TypeError, '"url" expected');
   for (
     const value of [
-      `http://${SECRET} x/`,
+      `http://a:${SECRET}/`,
       `ftp://a/${SECRET}`,
       "file:///etc/passwd",
       "data:,x",

@@ -6,7 +6,7 @@ import * as main from "../mod.ts";
 import * as sealed from "../src/sealed/mod.ts";
 import type { SealedParameters } from "../mod.ts";
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows, test } from "./support/deps.ts";
-import { bytes, collect, cut, streamOf } from "./support/support.ts";
+import { bytes, collect, cut, streamOf } from "./support/bytes.ts";
 
 const once = { engine: "userspace" } as const;
 const KEY = bytes(32, 7);
@@ -26,6 +26,10 @@ test("sealed: WebCrypto runs all streams, also beside the other entry", once, as
   ]);
   using file = await openSealed(new Blob([await collect(seal({ key: KEY }, bytes(9)))]), { key: KEY });
   assertEquals([file.engine, file.size], ["webcrypto", 9]);
+});
+
+test("sealed: it does not choose for the other entry", { ...once, runtime: ["deno", "bun", "node"] }, () => {
+  assertEquals(new sealed.SealStream({ key: KEY }).engine, "webcrypto");
   assertEquals(new main.SealStream({ key: KEY, engine: "userspace" }).engine, "userspace");
 });
 

@@ -18,6 +18,10 @@ export {
 } from "@std/assert";
 
 declare const navigator: { readonly userAgent?: string };
+declare const process: { readonly env: { readonly FC_SEED: string } };
+
+/** The engine of sealed streams. `../support/deps.ts` has "kernel" and "userspace" here. */
+export const engine = "webcrypto";
 
 /** `../support/deps.ts` has "deno", "bun" and "node" here. */
 export const runtime: "chromium" | "firefox" | "webkit" | "workerd" = nameOf(navigator.userAgent ?? "");
@@ -27,6 +31,16 @@ function nameOf(userAgent: string): typeof runtime {
   if (userAgent.includes("Firefox/")) return "firefox";
   return userAgent.includes("Chrome/") ? "chromium" : "webkit";
 }
+
+/** As in `../support/leg.ts`: there is no long tier here. */
+export const times = (few: number, _many: number): number => few;
+export const runs = (few: number, many: number): number => times(few, many);
+
+/** FC_SEED repeats a run: `bundle.mjs` puts it here. */
+export const seed = Number(process.env.FC_SEED || Math.floor(Math.random() * 2 ** 31));
+
+/** There are no descriptors. */
+export const openFiles = (): number => 0;
 
 /** Deep equality. For byte arrays that differ, the message shows the first difference. */
 export function assertEquals<T>(actual: T, expected: T, message?: string): void {

@@ -16,10 +16,13 @@ export function isDeepStrictEqual(a: unknown, b: unknown): boolean {
   if (!(a instanceof Object && b instanceof Object) || Object.getPrototypeOf(a) !== Object.getPrototypeOf(b)) {
     return false;
   }
+  if (a instanceof Uint8Array) {
+    return a.length === (b as Uint8Array).length && a.every((byte, i) => byte === (b as Uint8Array)[i]);
+  }
   if (a instanceof ArrayBuffer) return isDeepStrictEqual(new Uint8Array(a), new Uint8Array(b as ArrayBuffer));
   if (a instanceof Map || a instanceof Set) return isDeepStrictEqual([...a], [...(b as typeof a)]);
   if (a instanceof Error && (a.message !== (b as Error).message || a.name !== (b as Error).name)) return false;
   const [keys, others] = [Reflect.ownKeys(a), Reflect.ownKeys(b)];
   return keys.length === others.length &&
-    keys.every((key) => others.includes(key) && isDeepStrictEqual(Reflect.get(a, key), Reflect.get(b, key)));
+    keys.every((key) => Object.hasOwn(b, key) && isDeepStrictEqual(Reflect.get(a, key), Reflect.get(b, key)));
 }

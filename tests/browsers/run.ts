@@ -27,8 +27,23 @@ const USAGE = `run [options] [TEST FILE…]: runs tests in browsers and in worke
   --results DIRECTORY  leaves a directory for each browser there, and the summary to the caller
   --limit SECONDS      kills a browser that has reported nothing for so long (150)
 
-A browser that is not installed is skipped by name. Default: tests/webcrypto_test.ts tests/browsers/*_test.ts
+A browser that is not installed is skipped by name. Default: those of SUITE in run.ts, and tests/browsers/*_test.ts
 `;
+
+/** The tests of tests/ that browsers can run. */
+const SUITE = [
+  "envelope",
+  "http_answers",
+  "rotation",
+  "sealed",
+  "sealed_entry",
+  "sealed_range",
+  "sealed_reader",
+  "sealed_webcrypto",
+  "tink_keyset",
+  "webcrypto",
+  "zero_key",
+];
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, "../..");
@@ -51,7 +66,7 @@ if (options.help || unknown.length > 0 || !(Number(options.limit) > 0)) {
 }
 const files = positionals.length > 0
   ? positionals.map((file) => resolve(file))
-  : [join(root, "tests/webcrypto_test.ts"), ...globSync(join(here, "*_test.ts")).sort()];
+  : [...SUITE.map((name) => join(root, `tests/${name}_test.ts`)), ...globSync(join(here, "*_test.ts")).sort()];
 
 const QUERY = `?filter=${encodeURIComponent(options.filter)}`;
 

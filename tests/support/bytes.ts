@@ -41,8 +41,18 @@ export function* cut(whole: Bytes, sizes: readonly number[], { copied = false } 
 /** Reads a stream or an iterable to its end, and returns all bytes. */
 export async function collect(source: AsyncIterable<Uint8Array>): Promise<Bytes> {
   const pieces: Uint8Array[] = [];
-  for await (const piece of source) pieces.push(piece);
+  for await (const piece of Symbol.asyncIterator in source ? source : piecesOf(source)) pieces.push(piece);
   return concat(pieces);
+}
+
+/** WebKit's streams are not iterable. */
+async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
 }
 
 /** Creates a stream that reads `chunks` only on demand. */
