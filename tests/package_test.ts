@@ -8,6 +8,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -211,6 +212,32 @@ async function pathWith(name: string, program: string): Promise<string> {
   return path;
 }
 
+/** The tool of an installed package names the optional package jose where it needs it, and uses it once it is there. */
+async function checkOptionalJose(project: string): Promise<void> {
+  const directory = tempDir();
+  writeFileSync(join(directory, "in"), "attack at dawn");
+  const packages = join(project, "node_modules");
+  const entry = join(packages, "@kcapi/streams/dist/src/cli.js");
+  const runtimes = [[NODES[0]!], [NODES[2]!], [join(bin, "bun")], [join(bin, "deno"), "run", "-A"]];
+  const use = (runtime: string[], ...args: string[]) => spawn([...runtime, entry, ...args], { cwd: directory });
+  for (const [i, runtime] of runtimes.entries()) {
+    const { code, stdout } = await use(runtime, "keygen", "--type", "x25519", "-o", `${i}.jwk`);
+    assertEquals(code, 0, runtime[0]);
+    writeFileSync(join(directory, `${i}.pub`), stdout);
+    const refused = await use(runtime, "seal", "--recipient", `${i}.pub`, "-i", "in", "-o", "no");
+    assertEquals(refused.code, 1, runtime[0]);
+    assertStringIncludes(refused.stderr, "need the package jose, which is not installed: npm install jose");
+  }
+  cpSync(realpathSync(join(root, "node_modules/jose")), join(packages, "jose"), { recursive: true });
+  for (const [i, runtime] of runtimes.entries()) {
+    const sealing = await use(runtime, "seal", "--recipient", `${i}.pub`, "-i", "in", "-o", `${i}.sealed`);
+    assertEquals([sealing.code, sealing.stderr], [0, ""], runtime[0]);
+    const { stdout } = await use(runtime, "unseal", "--identity", `${i}.jwk`, "-i", `${i}.sealed`);
+    assertEquals(stdout, "attack at dawn", runtime[0]);
+  }
+  rmSync(join(packages, "jose"), { recursive: true });
+}
+
 test(
   "npm pack includes the compiled modules, their types and the documents, and the package runs on all runtimes",
   NPM,
@@ -317,6 +344,7 @@ test(
       });
       assertEquals([JSON.parse(stdout).runtime.name, stderr], [name, ""]);
     }
+    await checkOptionalJose(project);
     const none = await spawn(["node_modules/.bin/kcapi-streams"], {
       cwd: project,
       env: { PATH: await pathWith("none", "") },
@@ -352,7 +380,9 @@ test(
     }
     // In a project for Node, with a copy of the vault.
     mkdirSync(join(project, "vault"));
-    for (const name of ["conditions.ts", "handler.ts", "index.ts", "node.ts", "start.ts", "vault.ts"]) {
+    for (
+      const name of ["conditions.ts", "handler.ts", "index.ts", "node.ts", "open_files.ts", "start.ts", "vault.ts"]
+    ) {
       const source = readFileSync(join(root, "examples/vault", name), "utf8");
       writeFileSync(join(project, "vault", name), source.replace("../../mod.ts", "@kcapi/streams"));
     }
