@@ -37,7 +37,7 @@
  * @module
  */
 
-import "./src/runtime/mod.ts"; // first: it refuses runtimes that are too old
+import "./src/runtime/oldest.ts"; // first: it refuses runtimes that are too old
 
 export { CipherHandle, type CipherHandleOptions, type StreamOpOptions } from "./src/cipher/handle.ts";
 export { DecryptionStream, EncryptionStream } from "./src/cipher/streams.ts";

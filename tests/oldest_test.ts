@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { checkRuntime, OLDEST, type RuntimeGlobals } from "../src/runtime/mod.ts";
+import { checkRuntime, OLDEST, type RuntimeGlobals } from "../src/runtime/oldest.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));

@@ -18,7 +18,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { absoluteLinks } from "../scripts/release.ts";
-import { OLDEST } from "../src/runtime/mod.ts";
+import { OLDEST } from "../src/runtime/oldest.ts";
 import { tool } from "./support/cli_support.ts";
 import { assert, assertEquals, assertStringIncludes, spawn, tempDir, test } from "./support/deps.ts";
 

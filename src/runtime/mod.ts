@@ -4,19 +4,11 @@
  * @module
  */
 
+import "./oldest.ts"; // first
 import "../errno.ts"; // for all entries but `@kcapi/streams/sealed`
 import { KcapiError } from "../errors.ts";
+import type { RuntimeGlobals } from "./oldest.ts";
 import { replaceAllocator } from "./web.ts";
-
-/** The globals that identify the runtime. */
-export interface RuntimeGlobals {
-  readonly Deno?: { readonly version: { readonly deno: string } };
-  readonly Bun?: { readonly version: string };
-  readonly process?: {
-    readonly versions?: Readonly<Record<string, string>>;
-    readonly getBuiltinModule?: (name: string) => unknown;
-  };
-}
 
 /** The used globals that not every runtime has. */
 interface Globals extends RuntimeGlobals {
@@ -26,38 +18,6 @@ interface Globals extends RuntimeGlobals {
 }
 
 const globals = globalThis as unknown as Globals;
-
-/** The oldest supported release of each runtime. `tests/oldest_test.ts` runs them. */
-export const OLDEST = { Deno: "2.5.0", Bun: "1.2.20", Node: "22.3.0" } as const;
-
-/**
- * Checks the version of a server runtime. Everything else is a browser or a worker, where `bytes.ts` checks features.
- *
- * @throws {Error} If it is too old.
- */
-export function checkRuntime({ Deno, Bun, process }: RuntimeGlobals): void {
-  const [name, version] = Deno
-    ? ["Deno", Deno.version.deno] as const
-    : Bun
-    ? ["Bun", Bun.version] as const
-    : ["Node", process?.versions?.node] as const;
-  if (version === undefined || !isOlder(version, OLDEST[name])) return;
-  throw new Error(
-    `@kcapi/streams needs Deno ${OLDEST.Deno}, Bun ${OLDEST.Bun} or Node ${OLDEST.Node}, or a later release: this is ` +
-      `${name} ${version}`,
-  );
-}
-
-function isOlder(version: string, oldest: string): boolean {
-  const [a, b] = [version, oldest].map((each) => each.split(".").map((part) => parseInt(part, 10))) as [
-    number[],
-    number[],
-  ];
-  const differing = b.findIndex((part, i) => part !== a[i]);
-  return differing >= 0 && a[differing]! < b[differing]!;
-}
-
-checkRuntime(globals);
 
 /** Returns the runtime's name in `process.versions`. A function, because Deno's first use of `process` is slow. */
 function runtimeName(): "deno" | "bun" | "node" | "unknown" {
