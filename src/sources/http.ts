@@ -301,7 +301,7 @@ function abort(controller: AbortController, reason: unknown): void {
  * await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
  * const { port } = server.address() as { port: number };
  *
- * const source = httpSource(`http://127.0.0.1:${port}/data.sealed`, { headers: { authorization: "Bearer …" } });
+ * const source = httpSource(`http://127.0.0.1:${port}/data.sealed`, { headers: { authorization: "Bearer TOKEN" } });
  * {
  *   using file = await openSealed(source, { key });
  *   assertEquals(new TextDecoder().decode(await file.bytes(-4)), "dawn");
