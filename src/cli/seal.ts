@@ -25,16 +25,23 @@ import { chunksOf, type Input, openInput, rangesOf } from "./input.ts";
 import { openOutput, type Output, refuseTerminal } from "./output.ts";
 import { asUsage } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
-import { readStreamKeys, readWrappingKeys, type StreamKeys, type WrappingKeys } from "./sealing_keys.ts";
+import {
+  readStreamKeys,
+  readWrappingKeys,
+  STREAM_OPTIONS,
+  type StreamKeys,
+  type WrappingKeys,
+  wrappingOptions,
+} from "./sealing_keys.ts";
 import { readAssociatedData } from "./secrets.ts";
 
 export async function sealFile(args: Arguments): Promise<number> {
   refuseTerminal(args);
-  using keys = await readKeys(args, "recipient");
-  const { stream, wrapping } = keys;
-  if (stream && wrapping) {
+  if (STREAM_OPTIONS.some((name) => args.has(name)) && wrappingOptions("recipient").some((name) => args.has(name))) {
     throw wrongUsage("a file for recipients has a key of its own: leave out --key-file, --key-fd and --keyset");
   }
+  using keys = await readKeys(args, "recipient");
+  const { stream, wrapping } = keys;
   const common = await commonOptions(args);
   const input = await openInput(args.file("in"), keys.inputs);
   const format = formatOf(args) ?? DEFAULT_ENVELOPE_FORMAT;

@@ -30,7 +30,8 @@ export interface WrappingKeys extends Disposable {
 /** Bytes of a file with keys. */
 const LONGEST_FILE = 1 << 20;
 
-const STREAM_OPTIONS = ["key-file", "key-fd", "keyset"];
+/** The options for keys without recipients. */
+export const STREAM_OPTIONS: readonly string[] = ["key-file", "key-fd", "keyset"];
 
 /** The kinds of keys that a file has, and the options that name them. */
 const ROLES = {
@@ -43,6 +44,11 @@ type Role = keyof typeof ROLES;
 /** The names of the options for a passphrase. */
 function passphraseOptions(prefix: string): readonly string[] {
   return ["passphrase", "passphrase-file", "passphrase-fd"].map((name) => `${prefix}${name}`);
+}
+
+/** The options for recipients or identities. */
+export function wrappingOptions(role: Role): readonly string[] {
+  return [role, ...passphraseOptions("")];
 }
 
 /** Reads the keys or the keyset, if options name any. */
