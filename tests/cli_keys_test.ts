@@ -364,6 +364,7 @@ test("seal, unseal and recipients refuse what they cannot use, and say which opt
     [[...unseal, "sealed", "--identity", "me.pub"], 2, 'me.pub: "identities[0]" expected a private key'],
     [[...unseal, "sealed", "--recipient", "me.pub"], 2, 'unknown option "--recipient"'],
     [[...seal, "--recipient", "me.pub", "--key-file", "key"], 2, "a file for recipients has a key of its own"],
+    [[...seal, "--passphrase", "--keyset", "missing"], 2, "a file for recipients has a key of its own"],
     [
       [...seal, "--passphrase", "--passphrase-file", "passphrase"],
       2,

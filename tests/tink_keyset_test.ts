@@ -2,9 +2,11 @@
  * Tink's keysets: read, written, changed, encrypted; and what is refused. Browsers run it, too.
  */
 import { inspect } from "node:util";
+import fc from "fast-check";
+import type { SealedParameters } from "../src/sealed/format.ts";
 import { createKeyset, type EncryptedKeysetJSON, Keyset, type KeysetJSON, parseKeyset } from "../src/tink/mod.ts";
 import { type Bytes, concat } from "./support/bytes.ts";
-import { assert, assertEquals, assertRejects, assertThrows, test as anyTest } from "./support/deps.ts";
+import { assert, assertEquals, assertRejects, assertThrows, test as anyTest, times } from "./support/deps.ts";
 
 /** Made by Tink's Go library: an AES256_CTR_HMAC_SHA256_4KB key, then AES256_GCM_HKDF_4KB as the primary one. */
 const FROM_GO =
@@ -304,3 +306,90 @@ test("a closed keyset is refused", () => {
   assertEquals((error as { code?: string }).code, "EBADF");
   assertThrows(() => Reflect.construct(Keyset, [Symbol(), [], 0]), TypeError, "createKeyset");
 });
+
+// ---- properties ----
+
+const FORMATS: fc.Arbitrary<SealedParameters> = fc.oneof(
+  fc.record({
+    cipher: fc.constant("AES-CTR-HMAC" as const),
+    keySize: fc.constantFrom(16 as const, 32 as const),
+    hkdfHash: fc.constantFrom("SHA-1" as const, "SHA-256" as const, "SHA-512" as const),
+    macHash: fc.constantFrom("SHA-256" as const, "SHA-512" as const),
+    tagSize: fc.integer({ min: 10, max: 32 }),
+    segmentSize: fc.integer({ min: 100, max: 16_777_216 }),
+  }),
+  fc.record({
+    cipher: fc.constant("AES-GCM-HKDF" as const),
+    keySize: fc.constantFrom(16 as const, 32 as const),
+    hkdfHash: fc.constantFrom("SHA-1" as const, "SHA-256" as const, "SHA-512" as const),
+    segmentSize: fc.integer({ min: 100, max: 16_777_216 }),
+  }),
+);
+const CHANGES = ["promote", "disable", "enable", "remove"] as const;
+
+test("after any changes, a keyset has the keys that a list of them has, and is the same after every round trip", async () => {
+  const steps = fc.array(fc.oneof(FORMATS, fc.tuple(fc.constantFrom(...CHANGES), fc.nat(9))), { maxLength: 20 });
+  const kms = await fakeKms();
+  await fc.assert(
+    fc.asyncProperty(FORMATS, steps, async (first, steps) => {
+      using keyset = createKeyset(first);
+      let primary = keyset.primaryKeyId;
+      let model = [{ id: primary, status: "ENABLED", format: first }];
+      for (const step of steps) {
+        if (!Array.isArray(step)) {
+          model.push({ id: keyset.add(step), status: "ENABLED", format: step });
+          continue;
+        }
+        const [change, position] = step;
+        const key = model[position % model.length]!;
+        const isAllowed = change === "promote" ? key.status === "ENABLED" : change === "enable" || key.id !== primary;
+        if (!isAllowed) {
+          assertThrows(() => keyset[change](key.id), RangeError);
+          continue;
+        }
+        keyset[change](key.id);
+        if (change === "promote") primary = key.id;
+        else if (change === "remove") model = model.filter((each) => each !== key);
+        else key.status = change === "enable" ? "ENABLED" : "DISABLED";
+      }
+      const expected = model.map(({ format, ...rest }) => ({
+        ...rest,
+        isPrimary: rest.id === primary,
+        format: { ...format, tagSize: format.tagSize ?? 16 },
+      }));
+      const text = JSON.stringify(keyset);
+      using fromText = parseKeyset(text);
+      using fromKms = await parseKeyset(JSON.stringify(await keyset.toEncryptedJSON(kms)), kms);
+      for (const each of [keyset, fromText, fromKms]) {
+        assertEquals(each.keys as unknown, expected);
+        assertEquals(JSON.stringify(each), text);
+      }
+    }),
+    { numRuns: times(60, 500) },
+  );
+});
+
+test("a keyset with a changed byte is refused with an error of the parser, or is a keyset that can be written", async () => {
+  using keyset = parseKeyset(FROM_GO);
+  const message = await serialized(keyset);
+  const parse = (bytes: Bytes) =>
+    parseKeyset({ encryptedKeyset: "AA==", keysetInfo: {} }, { decrypt: () => bytes.slice() });
+  await fc.assert(
+    fc.asyncProperty(fc.nat(message.length - 1), fc.integer({ min: 1, max: 255 }), async (at, change) => {
+      const changed = message.map((byte, i) => i === at ? byte ^ change : byte);
+      const parsed = await parse(changed).catch((error) => error);
+      if (parsed instanceof TypeError || parsed instanceof RangeError) return;
+      using same = await parse(await serialized(parsed));
+      assertEquals(JSON.stringify(same), JSON.stringify(parsed));
+      parsed.close();
+    }),
+    { numRuns: times(300, 3000) },
+  );
+});
+
+/** The protobuf of a keyset. */
+async function serialized(keyset: Keyset): Promise<Bytes> {
+  let message: Bytes = new Uint8Array(0);
+  await keyset.toEncryptedJSON({ encrypt: (bytes) => message = bytes.slice() });
+  return message;
+}
