@@ -25,7 +25,10 @@ export interface Answer {
   readonly size: number;
 }
 
-/** The server does not support a suffix range (`bytes=-N`), as Azure's does not. */
+/**
+ * The server does not support a suffix range (`bytes=-N`). Azure's ignores the range, s3rver answers with the first
+ * bytes.
+ */
 export class NoSuffixError extends Error {}
 
 const NO_SUFFIX = [200, 400, 416];
@@ -150,6 +153,7 @@ function checkRange(response: Response, range: AskedRange, fail: Fail): { length
   const [first, last, size] = /^bytes (\d+)-(\d+)\/(\d+)$/i.exec(text)?.slice(1).map(Number) ?? [];
   const [start, end] = "last" in range ? [Math.max(0, size! - range.last), size!] : [range.start, range.end];
   if (!Number.isSafeInteger(size) || first !== start || last !== Math.min(end, size!) - 1) {
+    if ("last" in range && first === 0) throw new NoSuffixError();
     const got = JSON.stringify(text.slice(0, 80));
     throw fail("EIO", `${rangeHeader(range)} was requested, and the answer has the Content-Range ${got}`);
   }
