@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import type { AddressInfo } from "node:net";
 import { tool } from "./support/cli_support.ts";
 import { AWS_STAND_IN, vaultStandIn } from "./support/kms_stand_ins.ts";
+import { startStore } from "./support/stores.ts";
 import { assert, assertEquals, runtime, runtimeArgv, spawn, tempDir, test } from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -51,6 +52,9 @@ const MODULES = {
   "@kcapi/streams/tink": new URL("../src/tink/mod.ts", import.meta.url).href,
   "jose": new URL("../node_modules/jose/dist/webapi/index.js", import.meta.url).href,
   "@std/assert": new URL("./support/std_standins.ts", import.meta.url).href,
+  "aws4fetch": new URL("../node_modules/aws4fetch/dist/aws4fetch.esm.mjs", import.meta.url).href,
+  "@aws-sdk/client-s3": new URL("../node_modules/@aws-sdk/client-s3/dist-cjs/index.js", import.meta.url).href,
+  "@aws-sdk/lib-storage": new URL("../node_modules/@aws-sdk/lib-storage/dist-cjs/index.js", import.meta.url).href,
   "@aws-sdk/client-kms": STAND_INS,
   "@google-cloud/kms": STAND_INS,
 };
@@ -63,12 +67,22 @@ for (const { place, language, marks, code } of snippets) {
     const directory = tempDir();
     writeFileSync(join(directory, "notes.txt"), "attack at dawn");
     const vault = code.includes("VAULT_ADDR") ? await startVault() : undefined;
-    const options = { cwd: directory, ...(vault && { env: vault.env }) };
-    const { code: exitCode, stdout, stderr } = await spawn(commandFor(language, code, directory), options);
+    await using store = code.includes("S3_ENDPOINT") ? await startStore(10) : undefined;
+    const options = { cwd: directory, env: { ...vault?.env, ...store?.env } };
+    const command = commandFor(language, store ? withLargeFile(code) : code, directory);
+    const { code: exitCode, stdout, stderr } = await spawn(command, options);
     await vault?.close();
     assertEquals(exitCode, 0, stderr);
     assert(stdout.length > 0, "the snippet prints nothing");
   });
+}
+
+/** A recipe of docs/stores.md with a file of several parts, all of which it compares. */
+function withLargeFile(code: string): string {
+  const content = "crypto.getRandomValues(new Uint8Array(50_000))";
+  const same = "Buffer.compare(await file.bytes(), await film.bytes()) === 0";
+  return code.replace(`[${content}]`, `Array.from({ length: 400 }, () => ${content})`)
+    .replace("(await file.bytes(20_000, 20_010)).length", `${same} || process.exit(1)`);
 }
 
 /** The stand-in of Vault, and the variables that lead to it. */
