@@ -8,8 +8,8 @@ import type { Algorithm } from "./algorithms.ts";
 import type { Bytes } from "./bytes.ts";
 import { KcapiError } from "./errors.ts";
 
-/** dm-crypt numbers its sectors in units of this size, for any sector size. */
-const SECTOR_UNIT = 512;
+/** dm-crypt counts sectors of this size, for any sector size. */
+const COUNTED_SECTOR = 512;
 const MAX_SECTOR = 1n << 64n;
 
 /**
@@ -33,12 +33,12 @@ export interface Sectors {
 }
 
 /**
- * The difference between the IVs of two successive sectors. dm-crypt's plain64 counts units of 512 bytes, or sectors
+ * The difference between the IVs of two successive sectors. dm-crypt's plain64 counts sectors of 512 bytes, or sectors
  * with `iv_large_sectors` (crypt_iv_plain64_gen in drivers/md/dm-crypt.c). Sizes that dm-crypt does not have count
  * sectors.
  */
 export function ivStepOf(sectorSize: number, largeSectors: boolean): bigint {
-  return largeSectors || sectorSize % SECTOR_UNIT > 0 ? 1n : BigInt(sectorSize / SECTOR_UNIT);
+  return largeSectors || sectorSize % COUNTED_SECTOR > 0 ? 1n : BigInt(sectorSize / COUNTED_SECTOR);
 }
 
 /**

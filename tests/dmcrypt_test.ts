@@ -84,7 +84,7 @@ for (const algorithm of ["xts(aes)", "cbc(aes)"]) {
     assertEquals(await collect(encrypt(algorithm, { ...options, pool }, input)), expected);
   };
 
-  test(`${algorithm}: IVs count units of 512 bytes, or sectors with ivLargeSectors and odd sizes`, {
+  test(`${algorithm}: IVs count sectors of 512 bytes, or of sectorSize with ivLargeSectors and odd sizes`, {
     engine: "userspace", // it is about numbers: the volumes below are decrypted on both engines
     needs: { [algorithm]: opens(algorithm) },
   }, async () => {

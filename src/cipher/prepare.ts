@@ -54,10 +54,10 @@ export interface CipherParameters extends StreamPosition {
   /**
    * For modes that encrypt sectors (xts, adiantum, hctr2, essiv) and for cbc: bytes per sector, a multiple of 16. Each
    * sector is one message without padding. Its IV is its number, in 64 bits little-endian (dm-crypt's plain64). If
-   * `sectorSize` is a multiple of 512, the number counts units of 512 bytes as in dm-crypt, otherwise sectors.
+   * `sectorSize` is a multiple of 512, the number counts sectors of 512 bytes as in dm-crypt.
    */
   sectorSize?: number | undefined;
-  /** The number of the first sector, in the same units. Default: 0. */
+  /** The number of the first sector, counted in the same way. Default: 0. */
   sector?: number | bigint | undefined;
   /** Counts sectors of `sectorSize` instead of 512 bytes: dm-crypt's `iv_large_sectors`. Default: false. */
   ivLargeSectors?: boolean | undefined;

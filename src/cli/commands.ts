@@ -125,14 +125,14 @@ const CRYPT_OPTIONS: readonly Option[] = [
     value: "N",
     text: "sector modes (xts …): bytes of a sector; its IV is its number (plain64)",
   },
-  { name: "sector", value: "N", text: "the number of the first sector, in units of 512 bytes (default: 0)" },
+  { name: "sector", value: "N", text: "the number of the first sector, counted in sectors of 512 bytes (default: 0)" },
   {
     name: "iv-mode",
     value: "MODE",
     choices: IV_MODES,
     text: "how a sector's number is its IV: plain64, plain64be or plain, as dm-crypt calls them (default: plain64)",
   },
-  { name: "iv-large-sectors", text: "count sectors, not units of 512 bytes (dm-crypt's iv_large_sectors)" },
+  { name: "iv-large-sectors", text: "count sectors of --sector-size, not of 512 bytes (dm-crypt's iv_large_sectors)" },
   ...ASSOCIATED_DATA.map((option) => ({ ...option, text: `gcm(aes): ${option.text}` })),
   {
     name: "tag",

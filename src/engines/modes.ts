@@ -362,13 +362,13 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
     if (input.length < 16) throw createLengthError("xts", "at least one block");
     const mask = maskMemory().words;
     double(tweak.words, mask, Math.ceil(input.length / 16));
-    const tail = input.length % 16;
-    if (tail === 0) return maskedECB(mask, input);
-    const whole = input.length - tail;
-    const tailMask = mask.subarray(whole / 4);
+    const rest = input.length % 16;
+    if (rest === 0) return maskedECB(mask, input);
+    const whole = input.length - rest;
+    const lastMask = mask.subarray(whole / 4);
     // Ciphertext stealing encrypts the last whole block first. Decryption reverses the order: it exchanges the masks.
-    if (decrypts) exchange(mask.subarray(whole / 4 - 4), tailMask);
-    return steal(maskedECB(mask, input.subarray(0, whole)), input.subarray(whole), tailMask);
+    if (decrypts) exchange(mask.subarray(whole / 4 - 4), lastMask);
+    return steal(maskedECB(mask, input.subarray(0, whole)), input.subarray(whole), lastMask);
   }
   /** XOR with the mask, ECB, XOR with the mask. */
   function maskedECB(mask: Words, input: Uint8Array): Uint8Array {
@@ -381,15 +381,15 @@ function xtsOverEcb(data: Mode, tweaks: Mode): Mode {
     return output;
   }
   /**
-   * Ciphertext stealing: the first bytes of the last block become the short last block. The tail replaces them, and the
-   * block is processed again.
+   * Ciphertext stealing: the first bytes of the last whole block become the partial block at the end. The bytes of
+   * `partial` replace them, and the whole block is processed again.
    */
-  function steal(output: Uint8Array, tail: Uint8Array, mask: Words): Uint8Array {
-    const result = new Uint8Array(output.length + tail.length);
+  function steal(output: Uint8Array, partial: Uint8Array, mask: Words): Uint8Array {
+    const result = new Uint8Array(output.length + partial.length);
     const last = result.subarray(output.length - 16, output.length);
     result.set(output);
-    result.set(last.subarray(0, tail.length), output.length);
-    last.set(tail);
+    result.set(last.subarray(0, partial.length), output.length);
+    last.set(partial);
     last.set(maskedECB(mask, last));
     return result;
   }

@@ -22,21 +22,21 @@ const NOTHING: Bytes = new Uint8Array(0);
 
 /** Encodes bytes: in lines of 64 characters, or in one line. */
 export function base64Encoder(inLines: boolean): Codec {
-  const unit = inLines ? LINE : 3;
+  const step = inLines ? LINE : 3;
   const Buffer = nodeBuffer();
-  let tail = NOTHING;
+  let rest = NOTHING;
   const encode = (bytes: Bytes): Bytes => {
     const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
     return new TextEncoder().encode(inLines ? text.replace(/.{1,64}/g, "$&\n") : text);
   };
   return {
     add(piece) {
-      const bytes = tail.length === 0 ? piece : inOnePiece([tail, piece]);
-      const whole = bytes.length - bytes.length % unit;
-      tail = bytes.slice(whole);
+      const bytes = rest.length === 0 ? piece : inOnePiece([rest, piece]);
+      const whole = bytes.length - bytes.length % step;
+      rest = bytes.slice(whole);
       return encode(bytes.subarray(0, whole));
     },
-    end: () => encode(tail),
+    end: () => encode(rest),
   };
 }
 
