@@ -366,9 +366,9 @@ test("seal, unseal and recipients refuse what they cannot use, and say which opt
     [[...seal, "--recipient", "me.pub", "--key-file", "key"], 2, "a file for recipients has a key of its own"],
     [[...seal, "--passphrase", "--keyset", "missing"], 2, "a file for recipients has a key of its own"],
     [
-      [...seal, "--passphrase", "--passphrase-file", "passphrase"],
+      [...seal, "--passphrase-fd", "7", "--passphrase-file", "passphrase"],
       2,
-      "--passphrase and --passphrase-file exclude each other",
+      "--passphrase-file and --passphrase-fd exclude each other",
     ],
     [[...seal, "--passphrase=hunter2"], 2, "--passphrase"],
     [[...seal, "--passphrase", "hunter2"], 2, "unexpected argument"],

@@ -173,7 +173,7 @@ const IDENTITY: Option = {
 /** The options for a passphrase. */
 function passphraseOptions(what: string, prefix = ""): readonly Option[] {
   return [
-    { name: `${prefix}passphrase`, text: `${what}: the terminal asks for it` },
+    { name: `${prefix}passphrase`, text: `${what}: the terminal asks for it, unless one of the next two is given` },
     { name: `${prefix}passphrase-file`, value: "FILE", text: `${what}: the first line of FILE` },
     { name: `${prefix}passphrase-fd`, value: "N", text: `${what}: the first line of descriptor N` },
   ];

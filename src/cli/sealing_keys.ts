@@ -90,7 +90,8 @@ export function keysetOf(path: string, bytes: Bytes): Keyset {
  * @param prefix Of the names of the options for the passphrase.
  */
 export async function readWrappingKeys(args: Arguments, role: Role, prefix = ""): Promise<WrappingKeys | undefined> {
-  const name = onlyOption(args, passphraseOptions(prefix));
+  const [flag, ...sources] = passphraseOptions(prefix) as [string, ...string[]];
+  const name = onlyOption(args, sources) ?? onlyOption(args, [flag]);
   const paths = args.all(role);
   if (name === undefined && paths.length === 0) return undefined;
   const { checkList, importKeys, disposeKeys } = await loadWrapping();
@@ -106,7 +107,7 @@ export async function readWrappingKeys(args: Arguments, role: Role, prefix = "")
     await add(path, jwksOf(path, role, input.bytes));
   }
   if (name !== undefined) {
-    const input: SecretInput = name.endsWith("passphrase")
+    const input: SecretInput = name === flag
       ? {
         kind: "passphrase",
         bytes: await askPassphrase(role === "recipient", prefix ? "New passphrase: " : undefined),
