@@ -188,7 +188,11 @@ test("an encrypted keyset is refused without decrypt(), and a plain one with it"
   const kms = await fakeKms();
   using keyset = createKeyset("AES256_GCM_HKDF_4KB");
   const json = await keyset.toEncryptedJSON(kms);
-  assertThrows(() => parseKeyset(json), TypeError, "decrypt");
+  for (const options of [undefined, {}, { decrypt: undefined }]) {
+    assertThrows(() => parseKeyset(json, options), TypeError, "decrypt");
+    parseKeyset(keyset.toJSON(), options).close();
+  }
+  assertThrows(() => parseKeyset(json, { decript: kms.decrypt } as never), TypeError, 'did you mean "decrypt"?');
   await assertRejects(() => parseKeyset(keyset.toJSON(), kms), TypeError, "not encrypted");
   await assertRejects(() => parseKeyset(json, { decrypt: 1 as unknown as typeof kms.decrypt }), TypeError, '"decrypt"');
   await assertRejects(

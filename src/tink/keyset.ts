@@ -316,7 +316,7 @@ export function createKeyset(format: SealedFormat): Keyset {
  * @throws {TypeError} or {RangeError} if it is not a keyset of streaming AEAD keys that this module can use. The
  * message names the key by its id, and never contains a secret.
  */
-export function parseKeyset(json: string | object): Keyset;
+export function parseKeyset(json: string | object, options?: { decrypt?: undefined }): Keyset;
 /**
  * Reads an encrypted keyset.
  *
@@ -326,8 +326,13 @@ export function parseKeyset(json: string | object): Keyset;
  * @returns A promise of the keyset.
  */
 export function parseKeyset(json: string | object, options: { decrypt: KeysetCipher }): Promise<Keyset>;
-export function parseKeyset(json: string | object, options?: { decrypt: KeysetCipher }): Keyset | Promise<Keyset> {
-  if (options !== undefined) return parseEncrypted(json, options);
+export function parseKeyset(
+  json: string | object,
+  options: { decrypt?: KeysetCipher | undefined } = {},
+): Keyset | Promise<Keyset> {
+  checkOptions("options", options, CIPHER_NAMES);
+  const { decrypt } = options;
+  if (decrypt !== undefined) return parseEncrypted(json, decrypt);
   const object = objectOf("keyset", parse(json));
   if ("encryptedKeyset" in object) {
     throw new TypeError('"keyset" is encrypted: pass { decrypt } with a function that decrypts it');
@@ -335,9 +340,7 @@ export function parseKeyset(json: string | object, options?: { decrypt: KeysetCi
   return fromRecord(recordOf(object));
 }
 
-async function parseEncrypted(json: string | object, options: { decrypt: KeysetCipher }): Promise<Keyset> {
-  checkOptions("options", options, CIPHER_NAMES);
-  const { decrypt } = options;
+async function parseEncrypted(json: string | object, decrypt: KeysetCipher): Promise<Keyset> {
   if (typeof decrypt !== "function") throw new TypeError(`"decrypt" expected a function, got ${describe(decrypt)}`);
   const object = objectOf("keyset", parse(json));
   if (!("encryptedKeyset" in object)) throw new TypeError('"keyset" is not encrypted: leave out "decrypt"');
