@@ -33,6 +33,13 @@ import {
   X25519,
 } from "./support/envelope_support.ts";
 
+/** A public key with one usage. */
+async function rsaKey(hash: string, usage: KeyUsage): Promise<CryptoKey> {
+  const algorithm = { name: "RSA-OAEP", modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1), hash };
+  const usages: KeyUsage[] = usage === "encrypt" ? ["encrypt", "decrypt"] : ["wrapKey", "unwrapKey"];
+  return (await crypto.subtle.generateKey(algorithm, false, usages) as CryptoKeyPair).publicKey;
+}
+
 const P256_NOWHERE = { kty: "EC", crv: "P-256", x: "A".repeat(43), y: "A".repeat(43) };
 
 const test = (name: string, body: () => void | Promise<void>) => anyTest(name, { engine: "userspace" }, body);
@@ -165,6 +172,7 @@ const HOSTILE: Record<string, () => Bytes> = {
   "a first line with CRLF": () => withHeader(ORDINARY, headerOf(ORDINARY).line, "kcapi-sealed/1\r"),
   "an empty header": () => withHeader(ORDINARY, ""),
   "no JSON": () => withHeader(ORDINARY, "{"),
+  "arrays in arrays": () => withHeader(ORDINARY, `{"a":${"[".repeat(30_000)}${"]".repeat(30_000)}}`),
   "an array": () => withHeader(ORDINARY, "[]"),
   "null": () => withHeader(ORDINARY, "null"),
   "text that is not UTF-8": () => withHeader(ORDINARY, Uint8Array.of(123, 34, 255, 34, 58, 49, 125)),
@@ -314,12 +322,19 @@ test("a key that cannot be used errors the stream, and names the entry", async (
     [{ kty: "oct", k: `${AES.k!.slice(0, -1)}B` }, "expected base64url"],
     [{ ...X25519.recipient, alg: "ECDH-ES" }, "recipients[0].alg"],
     [await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]), "AES-KW"],
+    [await crypto.subtle.generateKey({ name: "AES-KW", length: 128 }, false, ["wrapKey"]), "256 bits"],
+    [await crypto.subtle.generateKey({ name: "AES-KW", length: 256 }, false, ["unwrapKey"]), "the usage wrapKey"],
+    [await rsaKey("SHA-1", "encrypt"), "SHA-256"],
+    [await rsaKey("SHA-256", "wrapKey"), "the usage encrypt"],
   ];
   for (const [recipient, message] of cases) {
     const error = await assertRejects(() => sealedFor([recipient as Recipient]), Error, message);
     assert(error instanceof TypeError || error instanceof RangeError, `${error}`);
   }
   await assertRejects(() => unsealedBy([X25519.recipient as Identity], ORDINARY), TypeError, "private key");
+  const ecdh = await crypto.subtle.generateKey({ name: "ECDH", namedCurve: "P-256" }, false, ["deriveKey"]);
+  const { privateKey } = ecdh as CryptoKeyPair;
+  await assertRejects(() => unsealedBy([privateKey], ORDINARY), TypeError, "the usage deriveBits");
 });
 
 test("the signal ends a stream that waits for its header, and an opening that waits for its source", async () => {

@@ -146,14 +146,16 @@ function recipientOf({ alg, kid, p2c, epk }: Record<string, unknown>): EnvelopeR
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
   let text: string;
   let value: unknown;
+  let members: number;
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     value = JSON.parse(text);
+    members = countMembers(value); // throws if the nesting is too deep for the stack
   } catch {
     throw createHeaderError("the header is not JSON");
   }
   const colons = text.replace(/"(?:[^"\\]|\\.)*"/g, "").split(":").length - 1;
-  if (colons !== countMembers(value)) throw createHeaderError("the header has a member twice");
+  if (colons !== members) throw createHeaderError("the header has a member twice");
   return asObject(value);
 }
 

@@ -231,8 +231,33 @@ function fromCryptoKey(name: string, key: CryptoKey, isRecipient: boolean): Jose
   }
   const expected = found === "A256KW" ? "secret" : isRecipient ? "public" : "private";
   if (type !== expected) throw new TypeError(`"${name}" expected a ${expected} CryptoKey, got a ${type} one`);
-  if (found === "RSA-OAEP-256") checkModulus(name, key);
+  checkUsage(name, key, USAGES[found]![isRecipient ? 0 : 1]);
+  if (found === "RSA-OAEP-256") checkHash(name, key);
+  if (found === "A256KW") checkLength(name, key);
   return { algorithm: found, kid: undefined, key, iterations: undefined };
+}
+
+/** What jose does with a CryptoKey to wrap, and to unwrap. */
+const USAGES: Readonly<Record<string, readonly [KeyUsage | undefined, KeyUsage]>> = {
+  "ECDH-ES+A256KW": [undefined, "deriveBits"],
+  "RSA-OAEP-256": ["encrypt", "decrypt"],
+  "A256KW": ["wrapKey", "unwrapKey"],
+};
+
+function checkUsage(name: string, { usages }: CryptoKey, usage: KeyUsage | undefined): void {
+  if (usage === undefined || usages.includes(usage)) return;
+  throw new TypeError(`"${name}" expected a CryptoKey with the usage ${usage}, got ${usages.join(", ") || "none"}`);
+}
+
+function checkHash(name: string, key: CryptoKey): void {
+  const { hash } = key.algorithm as RsaHashedKeyAlgorithm;
+  if (hash.name !== "SHA-256") throw new TypeError(`"${name}" expected RSA-OAEP with SHA-256, got ${hash.name}`);
+  checkModulus(name, key);
+}
+
+function checkLength(name: string, { algorithm }: CryptoKey): void {
+  const { length } = algorithm as AesKeyAlgorithm;
+  if (length !== 8 * AES_KEY) throw new RangeError(`"${name}" expected an AES key of 256 bits, got ${length}`);
 }
 
 function checkModulus(name: string, { algorithm }: CryptoKey): void {
