@@ -47,7 +47,10 @@ function build(): void {
 
   // Projects with an older `lib` have no Disposable. JSR does not take this line in the source. An import for its
   // effect is of no use here, and its module names types of Node.
-  edit("mod.d.ts", (text) => `/// <reference lib="esnext.disposable" />\n${text.replace(/^import ".*$/gm, "")}`);
+  for (const entry of ["mod", "src/envelope/mod", "src/sealed/mod", "src/tink/mod"]) {
+    const reference = '/// <reference lib="esnext.disposable" />\n';
+    edit(`${entry}.d.ts`, (text) => reference + text.replace(/^import ".*$/gm, ""));
+  }
   // With "skipLibCheck", TypeScript before 5.7 takes Uint8Array<ArrayBuffer> for any. package.json gives it this
   // instead.
   writeFileSync(join(DIST, "before_typescript_5.7.d.ts"), "// These types need TypeScript 5.7 or later.\nexport {};\n");

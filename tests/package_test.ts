@@ -121,12 +121,19 @@ const JSR = { engine: "userspace", runtime: "deno" } as const;
 const USE = `
 import { type CipherStreamOptions, decrypt, DecryptionStream, EncryptionStream } from "@kcapi/streams";
 import { main } from "@kcapi/streams/cli";
+import { openSealed, seal, type SealOptions } from "@kcapi/streams/sealed";
 
 const options: CipherStreamOptions = { key: new Uint8Array(16), iv: new Uint8Array(16) };
 const ciphertext: ReadableStream<Uint8Array<ArrayBuffer>> = new Blob(["attack at dawn"]).stream()
   .pipeThrough(new EncryptionStream("ctr(aes)", options));
 console.log(await new Response(ciphertext.pipeThrough(new DecryptionStream("ctr(aes)", options))).text());
 for await (const chunk of decrypt("ctr(aes)", options, new Uint8Array(3))) console.log(chunk.length);
+const sealOptions: SealOptions = { key: new Uint8Array(32).fill(1) };
+const pieces: Uint8Array<ArrayBuffer>[] = [];
+for await (const piece of seal(sealOptions, new Blob(["attack at dawn"]))) pieces.push(piece);
+const file = await openSealed(new Blob(pieces), sealOptions);
+console.log(file.engine, new TextDecoder().decode(await file.bytes()));
+file.close();
 const code: number = await main(["--version"]);
 console.log(code);
 // @ts-expect-error: a key is needed
@@ -272,7 +279,7 @@ test(
     writeFileSync(join(project, "types.ts"), USE_TYPES);
     await shell(`npm install --offline --no-audit --no-fund '${tarball}'`, project);
     assertEquals(readdirSync(join(project, "node_modules")).filter((name) => !name.startsWith(".")), ["@kcapi"]);
-    const output = `attack at dawn\n3\nkcapi-streams ${version}\n0\n`;
+    const output = `attack at dawn\n3\nwebcrypto attack at dawn\nkcapi-streams ${version}\n0\n`;
     assertEquals(await shell("bun use.ts", project), output);
     assertEquals(await shell("deno run --no-check -A use.ts", project), output);
     for (const node of NODES) {

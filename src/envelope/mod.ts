@@ -8,6 +8,8 @@
  * @module
  */
 
+import "../runtime/oldest.ts"; // first: it refuses runtimes that are too old
+
 export {
   type EnvelopeOpenOptions,
   envelopeRecipients,

@@ -14,6 +14,8 @@
  * @module
  */
 
+import "../runtime/oldest.ts"; // first: it refuses runtimes that are too old
+
 export {
   createKeyset,
   type EncryptedKeysetJSON,

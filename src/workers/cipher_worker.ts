@@ -5,6 +5,8 @@
  * @module
  */
 
+import "../runtime/oldest.ts"; // first: it refuses runtimes that are too old
+
 import type { Bytes } from "../bytes.ts";
 import { type CipherJob, openCipher } from "../cipher/batches.ts";
 import { KcapiError } from "../errors.ts";
