@@ -13,7 +13,16 @@ import type { AddressInfo } from "node:net";
 import { tool } from "./support/cli_support.ts";
 import { AWS_STAND_IN, vaultStandIn } from "./support/kms_stand_ins.ts";
 import { startStore } from "./support/stores.ts";
-import { assert, assertEquals, runtime, runtimeArgv, spawn, tempDir, test } from "./support/deps.ts";
+import {
+  assert,
+  assertEquals,
+  assertStringIncludes,
+  runtime,
+  runtimeArgv,
+  spawn,
+  tempDir,
+  test,
+} from "./support/deps.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const pages = ["README.md", "SECURITY.md", ...readdirSync(join(root, "docs")).map((name) => join("docs", name))]
@@ -36,12 +45,14 @@ function snippetsOf(path: string): Snippet[] {
   }));
 }
 
-/** Programs of Debian that not every system has. */
-const PROGRAMS = ["cryptsetup", "java", "openssl", "python3", "qemu-img"];
-
-function has(program: string): boolean {
-  return spawnSync("bash", ["-c", `PATH=$PATH:/usr/sbin; command -v ${program}`]).status === 0;
-}
+/** Programs that not every system has, each with a command that succeeds if it is there. */
+const PROGRAMS: Readonly<Record<string, string>> = {
+  "cryptsetup ": "PATH=$PATH:/usr/sbin; command -v cryptsetup",
+  "go run": "command -v go",
+  "javac ": "command -v javac",
+  "openssl": "command -v openssl",
+  "/usr/bin/python3": "/usr/bin/python3 -c 'import cryptography'",
+};
 
 const snippets = pages.flatMap(snippetsOf);
 const STAND_INS = new URL("./support/kms_stand_ins.ts", import.meta.url).href;
@@ -50,6 +61,7 @@ const MODULES = {
   "@kcapi/streams/envelope": new URL("../src/envelope/mod.ts", import.meta.url).href,
   "@kcapi/streams/sealed": new URL("../src/sealed/mod.ts", import.meta.url).href,
   "@kcapi/streams/tink": new URL("../src/tink/mod.ts", import.meta.url).href,
+  "crypto-js": new URL("../node_modules/crypto-js/index.js", import.meta.url).href,
   "jose": new URL("../node_modules/jose/dist/webapi/index.js", import.meta.url).href,
   "@std/assert": new URL("./support/std_standins.ts", import.meta.url).href,
   "aws4fetch": new URL("../node_modules/aws4fetch/dist/aws4fetch.esm.mjs", import.meta.url).href,
@@ -62,7 +74,10 @@ const MODULES = {
 for (const { place, language, marks, code } of snippets) {
   const [only] = marks;
   if (marks.includes("no-run") || only !== undefined && only !== runtime) continue;
-  const needs = Object.fromEntries(PROGRAMS.filter((name) => code.includes(name)).map((name) => [name, has(name)]));
+  const needs = Object.fromEntries(
+    Object.entries(PROGRAMS).filter(([name]) => code.includes(name))
+      .map(([name, command]) => [name.trim(), spawnSync("bash", ["-c", command]).status === 0]),
+  );
   test(`${place}: the snippet runs`, { engine: "userspace", needs }, async () => {
     const directory = tempDir();
     writeFileSync(join(directory, "notes.txt"), "attack at dawn");
@@ -74,6 +89,7 @@ for (const { place, language, marks, code } of snippets) {
     await vault?.close();
     assertEquals(exitCode, 0, stderr);
     assert(stdout.length > 0, "the snippet prints nothing");
+    if (place.startsWith("docs/interoperability.md")) assertStringIncludes(stdout, "dawn");
   });
 }
 
