@@ -28,6 +28,8 @@ export interface Operand {
   readonly name: string;
   readonly choices?: readonly string[];
   readonly isOptional?: boolean;
+  /** It may be repeated. Only the last operand may. */
+  readonly many?: boolean;
 }
 
 export interface Command {
@@ -129,7 +131,7 @@ export function parse({ name, options, operands = [] }: Command, args: readonly 
 
 function checkOperands(command: string, operands: readonly Operand[], words: readonly string[]): void {
   const see = `(see ${NAME} ${command} --help)`;
-  if (words.length > operands.length) {
+  if (words.length > operands.length && !operands.at(-1)?.many) {
     throw wrongUsage(`more than ${operands.map(({ name }) => `one ${name}`).join(", ")} ${see}`);
   }
   for (const [i, { name, choices, isOptional }] of operands.entries()) {

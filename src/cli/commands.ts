@@ -22,6 +22,7 @@ import { DEFAULT_ENVELOPE_FORMAT } from "../envelope/header.ts";
 import { IV_MODES } from "../position.ts";
 import { DEFAULT_FORMAT, FORMAT_NAMES } from "../sealed/format.ts";
 import { sealFile, unsealFile } from "./seal.ts";
+import { verify } from "./verify.ts";
 import { ciphers, doctor } from "./report.ts";
 import { speed } from "./speed.ts";
 
@@ -221,7 +222,7 @@ const COMMANDS: readonly Command[] = [
     text:
       `${SEAL_TEXT} The first line of the file tells which of the given keys it needs. Exits with 3 if the data is ` +
       "damaged or cut short. An output file then does not appear; what was written to standard output is authentic, " +
-      "but not complete.",
+      "but not complete. --in may be a URL (https://…), whose server must support ranges.",
     options: [
       ...SEAL_OPTIONS,
       IDENTITY,
@@ -233,9 +234,30 @@ const COMMANDS: readonly Command[] = [
           "only the bytes from A to B, both included (A-: to the end; --range=-N: the last N). Reads no more than " +
           "these, and the end",
       },
+      {
+        name: "rescue",
+        text:
+          "write what is intact of a damaged file, and zeros in the place of the rest. Needs --out. Tells what is " +
+          "damaged, and exits with 4 if anything is",
+      },
       HELP,
     ],
     run: unsealFile,
+  },
+  {
+    name: "verify",
+    summary: "checks sealed files, and tells which bytes are damaged",
+    text:
+      "FILE may be a URL (https://…). Exits with 3 if one is damaged. Bytes are counted in the plaintext, as --range " +
+      "counts them.",
+    operands: [{ name: "FILE", many: true }],
+    options: [
+      ...SEAL_OPTIONS.filter((option) => ![IN, OUT, NO_CLOBBER].includes(option)),
+      IDENTITY,
+      ...passphraseOptions("unwrap the file's key by a passphrase"),
+      HELP,
+    ],
+    run: verify,
   },
   {
     name: "keygen",

@@ -84,9 +84,9 @@ function zsh(commands: readonly Command[]): string {
   const list = commands.map(({ name, summary }) => quote(`${name}:${escape(summary)}`)).join(" ");
   const cases = commands.map(({ name, options, operands = [] }) => {
     const specs = options.map(argument);
-    for (const [i, { name, choices }] of operands.entries()) {
+    for (const [i, { name, choices, many }] of operands.entries()) {
       const action = choices ? `(${choices.map(escape).join(" ")})` : name === "FILE" ? "_files" : " ";
-      specs.push(quote(`${i + 1}:${name}:${action}`));
+      specs.push(quote(`${many ? "*" : i + 1}:${name}:${action}`));
     }
     return `    ${name}) _arguments ${specs.join(" \\\n      ")} ;;`;
   });

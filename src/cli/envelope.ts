@@ -68,11 +68,15 @@ export async function readHeader(input: Input): Promise<ReadHeader | undefined> 
 }
 
 /** Unwraps the key of an envelope. */
-export async function unwrap(input: Input, header: EnvelopeHeader, keys: WrappingKeys | undefined): Promise<Secret> {
+export async function unwrap(
+  { name }: Pick<Input, "name">,
+  header: EnvelopeHeader,
+  keys: WrappingKeys | undefined,
+): Promise<Secret> {
   if (!keys) {
     throw new Failure(
       3,
-      `${input.name} has a key of its own, wrapped for ${kindsOf(header)}: give --identity or --passphrase`,
+      `${name} has a key of its own, wrapped for ${kindsOf(header)}: give --identity or --passphrase`,
     );
   }
   const { unwrapKey } = await loadWrapping();

@@ -11,7 +11,7 @@ export const EXIT_CODES: readonly (readonly [code: string, meaning: string])[] =
   ["1", "a file cannot be read or written; doctor: the kernel engine is not usable"],
   ["2", "wrong usage"],
   ["3", "wrong data: wrong key or passphrase, damaged, cut short, or of a wrong length"],
-  ["4", "the cipher or the engine is not available, or failed"],
+  ["4", "the cipher or the engine is not available, or failed; unseal --rescue: the file is rescued, but damaged"],
   ["129, 130, 131, 143", "ended by SIGHUP, SIGINT (Ctrl-C), SIGQUIT or SIGTERM"],
   ["141", "the reader of the output closed it"],
 ];

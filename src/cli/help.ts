@@ -15,7 +15,10 @@ function termOf({ name, short, value }: Option): string {
 
 /** The operands as a synopsis has them. */
 export function usageOf(operands: readonly Operand[]): string {
-  return operands.map(({ name, isOptional }) => isOptional ? ` [${name}]` : ` ${name}`).join("");
+  return operands.map(({ name, isOptional, many }) => {
+    const word = many ? `${name}…` : name;
+    return isOptional ? ` [${word}]` : ` ${word}`;
+  }).join("");
 }
 
 export const PURPOSE =

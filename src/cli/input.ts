@@ -77,12 +77,9 @@ export async function* chunksOf(input: Input, free: (memory: ArrayBuffer) => Pro
   }
 }
 
-/** What follows the first `offset` bytes of a file, as a source of ranges. */
-export function rangesOf(input: Input, offset = 0) {
-  return {
-    size: input.size! - offset,
-    read: (start: number, end: number) => readRange(input, offset + start, offset + end),
-  };
+/** A file as a source of ranges. */
+export function rangesOf(input: Input) {
+  return { size: input.size!, read: (start: number, end: number) => readRange(input, start, end) };
 }
 
 const readAt = promisify(fs.read) as (

@@ -21,7 +21,7 @@ export function manual(commands: readonly Command[]): string {
       roff(text)
     }\n`;
   const sections = commands.map(({ name, summary, text, operands = [], options: list }) =>
-    `.SS ${name}${usageOf(operands)}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${
+    `.SS ${name}${roff(usageOf(operands))}\n${roff(summary)}.\n${text ? `.PP\n${roff(text)}\n` : ""}${
       list.map(options).join("")
     }`
   );
@@ -96,6 +96,12 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
   ],
   ["Restore that backup", `${NAME} unseal --key-file key -i home.sealed | tar x`],
   ["Read a part of a sealed file", `${NAME} unseal --key-file key -i film.sealed --range 1000000-1999999`],
+  ["The same from a server", `${NAME} unseal --key-file key -i https://example.org/film.sealed --range 0-999999`],
+  [
+    "Check backups, and rescue a damaged one",
+    `${NAME} verify --key-file key *.sealed; ` +
+    `${NAME} unseal --rescue --key-file key -i damaged.sealed -o rescued`,
+  ],
   ["Seal a file with a passphrase, which the terminal asks for", `${NAME} seal --passphrase -i notes -o notes.sealed`],
   [
     "Make a key pair, seal backups by its public part alone, and restore one",

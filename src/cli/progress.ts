@@ -49,8 +49,9 @@ export class Progress {
   #bytes = 0;
 
   constructor(what: string, pieces: WithEngine | undefined, size: number | undefined, args: Arguments) {
-    // The line would garble plaintext on the same terminal.
-    this.#isShown = !args.has("quiet") && isatty(2) && (args.file("out") !== undefined || !isatty(1));
+    // The line would garble plaintext on the same terminal. `verify` writes none.
+    const isClean = args.file("out") !== undefined || !isatty(1) || what === "verify";
+    this.#isShown = !args.has("quiet") && isatty(2) && isClean;
     this.#what = what;
     this.#pieces = pieces;
     this.#size = size;

@@ -10,7 +10,7 @@ import { ENGINES } from "../sealed/engines.ts";
 import { openSealed } from "../sealed/open.ts";
 import { checkReadOptions, READ_NAMES, type SealedReadOptions } from "../sealed/read_options.ts";
 import type { SealedReader } from "../sealed/reader.ts";
-import { anySource, type SealedSource, type SourceReadOptions } from "../sealed/source.ts";
+import { anySource, type SealedSource, sourceAfter } from "../sealed/source.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
 import { checkSealOptions, type SealOptions, type SealStreamOptions } from "../sealed/options.ts";
 import { SealStream, UnsealStream } from "../sealed/streams.ts";
@@ -22,8 +22,9 @@ import {
   DEFAULT_ENVELOPE_FORMAT,
   type EnvelopeHeader,
   type EnvelopeRecipient,
+  FIRST_READ,
   HeaderReader,
-  MOST_HEADER,
+  readHeaderOf,
 } from "./header.ts";
 import { checkList, type Identity, importKeys, type Recipient } from "./recipients.ts";
 import { makeHeader, unwrapKey } from "./wrapping.ts";
@@ -49,8 +50,6 @@ export interface RewrapOptions {
   /** The recipients who can open the new file. */
   recipients: readonly Recipient[];
 }
-
-const FIRST_READ = 4096;
 
 const STREAM_NAMES: OptionNames<SealStreamOptions> = {
   associatedData: true,
@@ -162,13 +161,7 @@ export async function openEnvelope(
   const readOptions = checkReadOptions({ readSize, readAhead, cacheSize, allowDamage });
   const { identities, ...rest } = checkOpenOptions(others);
   const { header, length } = await untilAborted(readHeader(source), rest.signal);
-  const sealed = source instanceof Blob ? source.slice(length) : {
-    get size() {
-      return source.size! - length; // readHeader() made it known
-    },
-    read: (start: number, end: number, options: SourceReadOptions) =>
-      source.read(start + length, end + length, options),
-  };
+  const sealed = sourceAfter(source, length);
   const key = await unwrapKey(header, await importKeys("identities", identities));
   const { format } = header;
   return await useSecret(key, ({ bytes }) => openSealed(sealed, { ...rest, ...readOptions, key: bytes, format }));
@@ -239,20 +232,10 @@ export function rewrap(
   }, { highWaterMark: 0 });
 }
 
-/** Reads the header of a source: most are short. */
 async function readHeader(source: SealedSource): Promise<{ header: EnvelopeHeader; length: number }> {
-  const reading = new HeaderReader();
-  const checked = anySource(source);
-  const options = { signal: new AbortController().signal };
-  let { head: bytes } = await checked.readEnds(FIRST_READ, 0, options);
-  for (let at = 0;;) {
-    const complete = reading.add(bytes);
-    if (complete) return complete;
-    at += bytes.length;
-    const end = Math.min(checked.size!, MOST_HEADER);
-    if (at >= end) throw createTruncatedHeaderError();
-    bytes = await checked.read(at, end, options);
-  }
+  const any = anySource(source);
+  const { head } = await any.readEnds(FIRST_READ, 0, { signal: new AbortController().signal });
+  return await readHeaderOf(any, head);
 }
 
 /** Checks and copies options, as far as they do not depend on the file. */

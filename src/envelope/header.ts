@@ -9,6 +9,7 @@ import { fromBase64Url } from "../base64url.ts";
 import { type Bytes, subarray } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { FORMAT_NAMES, type SealedFormatName } from "../sealed/format.ts";
+import type { AnySource } from "../sealed/source.ts";
 
 /** The first line of an envelope. */
 export const MAGIC = "kcapi-sealed/1\n";
@@ -68,6 +69,31 @@ export class HeaderReader {
     }
     const header = parseHeader(bytes.subarray(MAGIC_BYTES.length, end));
     return { header, length: end + 1, rest: subarray(chunk, end + 1 - start, chunk.length).slice() };
+  }
+}
+
+/** Bytes of a source to read first: most headers are shorter. */
+export const FIRST_READ = 4096;
+
+/**
+ * Reads the header of a source.
+ *
+ * @param first The first bytes of the source, at most {@linkcode FIRST_READ}.
+ * @returns The header, and its length.
+ */
+export async function readHeaderOf(
+  source: AnySource,
+  first: Bytes,
+): Promise<{ header: EnvelopeHeader; length: number }> {
+  const reading = new HeaderReader();
+  let bytes = first;
+  for (let at = 0;;) {
+    const complete = reading.add(bytes);
+    if (complete) return complete;
+    at += bytes.length;
+    const end = Math.min(source.size!, MOST_HEADER);
+    if (at >= end) throw createTruncatedHeaderError();
+    bytes = await source.read(at, end, { signal: new AbortController().signal });
   }
 }
 

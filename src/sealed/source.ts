@@ -139,6 +139,17 @@ export class AnySource {
   }
 }
 
+/** What follows the first `offset` bytes of a source whose size is known. */
+export function sourceAfter(source: SealedSource, offset: number): SealedSource {
+  if (source instanceof Blob) return source.slice(offset);
+  return {
+    get size() {
+      return source.size! - offset;
+    },
+    read: (start, end, options) => source.read(offset + start, offset + end, options),
+  };
+}
+
 function blobSource(blob: Blob): RangeSource {
   return {
     get size() {
