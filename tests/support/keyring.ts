@@ -34,7 +34,7 @@ export const isOld: boolean = major < 6 || (major === 6 && minor < 2);
 export const hasCipher: boolean = isServed(ALGORITHM);
 /** Whether this process can use keys of the keyring, determined without using one. */
 export const hasKeys: boolean = found?.code === 0 && hasCipher && !isOld;
-export const NO_KEYS = "needs AF_ALG, Linux 6.2 and keyctl";
+export const NO_KEYS = "AF_ALG, Linux 6.2 and keyctl";
 
 /** Runs keyctl and returns its output. */
 export async function keyctl(args: readonly string[], input?: Uint8Array): Promise<string> {
