@@ -5,6 +5,7 @@
  * `skipped`, the reason why it was not run.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { appendFileSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -22,7 +23,8 @@ import type { Report } from "./runner.ts";
 
 const USAGE = `run [options] [TEST FILE…]: runs tests in browsers and in workerd
 
-  --browser NAME       chromium, firefox, webkit or workerd (repeatable; default: all)
+  --browser NAME       chromium, firefox, webkit or workerd; or chromium-modules or firefox-modules, where the
+                       package is not bundled (repeatable; default: all, and with test files those that bundle)
   --filter TEXT        only tests with TEXT in their names
   --results DIRECTORY  leaves a directory for each browser there, and the summary to the caller
   --limit SECONDS      kills a browser that has reported nothing for so long (150)
@@ -47,12 +49,15 @@ const SUITE = [
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, "../..");
-const NAMES = [...HOSTS.map(({ name }) => name), WORKERD.name];
+const BUNDLED = [...HOSTS.map(({ name }) => name), WORKERD.name];
+/** Legs whose pages import the package's modules as they are in dist/. */
+const PLAIN = ["chromium-modules", "firefox-modules"];
+const NAMES = [...BUNDLED, ...PLAIN];
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    browser: { type: "string", multiple: true, default: NAMES },
+    browser: { type: "string", multiple: true, default: [] },
     filter: { type: "string", default: "" },
     results: { type: "string" },
     limit: { type: "string", default: "150" },
@@ -68,6 +73,9 @@ const files = positionals.length > 0
   ? positionals.map((file) => resolve(file))
   : [...SUITE.map((name) => join(root, `tests/${name}_test.ts`)), ...globSync(join(here, "*_test.ts")).sort()];
 
+const chosen = options.browser.length > 0 ? options.browser : positionals.length > 0 ? BUNDLED : NAMES;
+const legs = NAMES.filter((name) => chosen.includes(name));
+
 const QUERY = `?filter=${encodeURIComponent(options.filter)}`;
 
 const work = mkdtempSync(join(tmpdir(), "kcapi-browsers-"));
@@ -82,10 +90,16 @@ process.on("exit", () => {
 
 // ---- Bundling ---------------------------------------------------------------------------------------------------
 
-/** Leaves `page.js` and `worker.js` in `work`. */
+/** Leaves `page.js` and `worker.js` in `work`, and in `plain/` there the page that imports from dist/. */
 function bundle(): void {
-  const { status } = spawnSync("bun", [join(here, "bundle.mjs"), work, ...files], { stdio: "inherit" });
-  if (status !== 0) process.exit(1);
+  bun(join(here, "bundle.mjs"), work, ...files);
+  if (!legs.some((name) => PLAIN.includes(name))) return;
+  bun(join(root, "scripts/build.ts"));
+  bun(join(here, "bundle.mjs"), "--plain", join(work, "plain"), ...files);
+}
+
+function bun(...args: string[]): void {
+  if (spawnSync("bun", args, { stdio: "inherit" }).status !== 0) process.exit(1);
 }
 
 // ---- A leg ------------------------------------------------------------------------------------------------------
@@ -95,7 +109,8 @@ async function run(leg: string): Promise<void> {
   const directory = join(results, leg);
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
-  const browser = HOSTS.find(({ name }) => name === leg);
+  const isPlain = PLAIN.includes(leg);
+  const browser = HOSTS.find(({ name }) => name === leg.replace("-modules", ""));
   const host = browser ?? WORKERD;
   if (!host.program) {
     writeFileSync(join(directory, "skipped"), host.missing);
@@ -106,7 +121,7 @@ async function run(leg: string): Promise<void> {
   console.log(`======== ${leg} (${version}) ========`);
   writeFileSync(join(directory, "browser"), version);
   const record = new Recorder(directory);
-  const code = await (browser ? runBrowser(browser, record) : runWorkerd(record));
+  const code = await (browser ? runBrowser(browser, isPlain ? join(work, "plain") : work, record) : runWorkerd(record));
   writeFileSync(join(directory, "code"), String(code));
 }
 
@@ -188,8 +203,9 @@ function escape(text: string): string {
   return text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, "\ufffd").replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
-async function runBrowser(host: Host, record: Recorder): Promise<number> {
-  const server = createServer((request, response) => answer(request, response, record));
+/** @param site The directory of the page. */
+async function runBrowser(host: Host, site: string, record: Recorder): Promise<number> {
+  const server = createServer((request, response) => answer(request, response, site, record));
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
@@ -201,17 +217,29 @@ async function runBrowser(host: Host, record: Recorder): Promise<number> {
   return code;
 }
 
-const PAGE = `<!doctype html><meta charset="utf-8"><title>tests</title><script type="module" src="/page.js"></script>`;
+/** Where plain modules find `jose`, which envelopes import. */
+const IMPORT_MAP = JSON.stringify({ imports: { jose: "/node_modules/jose/dist/webapi/index.js" } });
+const PAGE = `<!doctype html><meta charset="utf-8"><title>tests</title><script type="importmap">${IMPORT_MAP}</script>
+<script type="module" src="/page.js"></script>`;
 /** The strictest policy with which the tests can be loaded, and report. */
-const POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'";
+const POLICY = "default-src 'none'; connect-src 'self'; " +
+  `script-src 'self' 'sha256-${createHash("sha256").update(IMPORT_MAP).digest("base64")}'`;
+/** The modules that a page without a bundle imports. */
+const MODULES = /^\/(?:dist|node_modules\/jose)\/[\w/-]+\.js$/;
 
-/** Serves the page, and takes its reports. */
-async function answer(request: IncomingMessage, response: ServerResponse, record: Recorder): Promise<void> {
+/** Serves the page and its modules, and takes its reports. */
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  site: string,
+  record: Recorder,
+): Promise<void> {
   if (request.url === "/report") {
     record.report(await json(request) as Report);
     response.end();
-  } else if (request.url === "/page.js") {
-    response.setHeader("content-type", "text/javascript").end(readFileSync(join(work, "page.js")));
+  } else if (request.url === "/page.js" || MODULES.test(request.url ?? "")) {
+    const file = join(request.url === "/page.js" ? site : root, request.url!);
+    response.setHeader("content-type", "text/javascript").end(readFileSync(file));
   } else if (request.url === `/${QUERY}`) {
     response.setHeader("content-type", "text/html").setHeader("content-security-policy", POLICY).end(PAGE);
   } else {
@@ -287,7 +315,6 @@ function kill({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean {
 
 // ---- Main --------------------------------------------------------------------------------------------------------
 
-const legs = NAMES.filter((name) => options.browser.includes(name));
 bundle();
 for (const leg of legs) await run(leg);
 if (options.results === undefined) {

@@ -92,15 +92,20 @@ function namesOf(some) {
   return some.length <= 4 ? some.join(", ") : `${some.length} of ${legs.length} legs`;
 }
 
+/** A leg's name: "deno on kernel", "chromium, plain modules". */
+function titleOf(leg) {
+  return leg.replace("-modules", ", plain modules").replace("-pairs", ", files of all runtimes").replace("-", " on ");
+}
+
 const summaries = legs.map(summarize);
 for (const summary of summaries) {
   for (const result of results) total[result] += summary[result];
 }
-const width = Math.max(...legs.map((leg) => leg.length)) + 4;
+const width = Math.max(...legs.map((leg) => titleOf(leg).length)) + 1;
 const lines = summaries.map(({ leg, passed, failed, skipped, kernel, library, browser, leftOut }) => {
   const where = [kernel, library, browser].filter((word) => word).join(", ");
   const counts = leftOut ? `skipped: ${leftOut}` : `${passed} passed, ${failed} failed, ${skipped} skipped`;
-  return `${leg.replace("-", " on ").padEnd(width)} ${counts}${where ? `  (${where})` : ""}`;
+  return `${titleOf(leg).padEnd(width)} ${counts}${where ? `  (${where})` : ""}`;
 });
 writeFileSync(`${directory}/counts.json`, JSON.stringify(summaries));
 
