@@ -1,5 +1,5 @@
-// bundle.mjs [--plain] DIRECTORY FILE…: bundles test files for browsers and for workerd: `page.js` and `worker.js`. With
-// --plain, `page.js` imports the package's modules from /dist, as they are. Runs on Bun, whose bundler it uses.
+// bundle.mjs [--plain] DIRECTORY FILE…: bundles test files for browsers and for workerd: `page.js` and `worker.js`.
+// With --plain, `page.js` imports the package's modules from /dist, as they are. Runs on Bun, whose bundler it uses.
 import { dirname, join, relative, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -10,7 +10,12 @@ const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, "../..");
 
 /** What takes the place of modules that browsers cannot run. */
-const STANDINS = [[/\/deps\.ts$/, "deps.ts"], [/\/support\/pool\.ts$/, "pool.ts"], [/^node:util$/, "node_util.ts"]];
+const STANDINS = [
+  [/\/deps\.ts$/, "deps.ts"],
+  [/\/support\/pool\.ts$/, "pool.ts"],
+  [/^node:util$/, "node_util.ts"],
+  [/\/sealed_files\.ts$/, process.env.KCAPI_PAIRS ?? ""], // of tests/pairs
+];
 
 /** The URL of a module of the package or of jose, which the bundle leaves out. */
 function plainURL(path, importer) {
@@ -33,7 +38,7 @@ const { success, logs } = await Bun.build({
         contents: files.map((file) => `import ${JSON.stringify(file)};\n`).join(""),
         loader: "js",
       }));
-      for (const [filter, file] of STANDINS) build.onResolve({ filter }, () => ({ path: join(here, file) }));
+      for (const [filter, file] of STANDINS) build.onResolve({ filter }, () => ({ path: resolve(here, file) }));
       if (isPlain) {
         build.onResolve({ filter: /^(?:\..*\.ts|jose)$/ }, ({ path, importer }) => {
           const url = plainURL(path, importer);
