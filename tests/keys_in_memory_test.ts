@@ -1,16 +1,16 @@
 /**
  * No key is left in the memory of a process once what used it has ended or was collected: neither a copy of the user's
- * key nor a key that was derived for a sealed stream. The same for plaintext that a handle gave. Another process
- * searches the memory.
+ * key nor a key that was derived for a sealed stream. The same for plaintext that a handle gave, or
+ * that was held and not verified. Another process searches the memory.
  */
 import { spawn } from "node:child_process";
-import { hkdfSync } from "node:crypto";
+import { createCipheriv, hkdfSync } from "node:crypto";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals, engine, runtime, runtimeArgv, test } from "./support/deps.ts";
 import { fillKey, type KeyUse, SECRETS } from "./support/keys_in_memory.ts";
 import { findEach } from "./support/process_memory.ts";
-import { type Bytes, bytes, cut, reference } from "./support/support.ts";
+import { type Bytes, bytes, concat, cut, reference } from "./support/support.ts";
 
 /**
  * A key that is searched for, whole: AES itself leaves halves of keys in registers and so on stacks. Freed memory whose
@@ -41,7 +41,9 @@ function needlesOf({ of, by, seed, salt }: KeyUse): Needle[] {
 function isLeftByDeno(what: string): boolean {
   if (runtime !== "deno") return false;
   const isDerived = !what.startsWith("the user's key");
-  if (engine === "kernel") return what.startsWith("the MAC key") || isDerived && what.includes("GCM");
+  if (engine === "kernel") {
+    return what.startsWith("the MAC key") || isDerived && what.includes("GCM") || what.includes("gcm(aes)");
+  }
   return isDerived || !/[sS]eal|Secret/.test(what); // of sealed streams, the user's key is what HMAC authenticates
 }
 
@@ -55,7 +57,7 @@ async function keysLeft(workers: number): Promise<string[]> {
     const uses: KeyUse[] = JSON.parse(String((await lines.next()).value));
     const needles = uses.flatMap(needlesOf);
     // Streams with 6 ends, iterables with 4, readers with 3; handles or pools with 2; secrets; and the control.
-    const given = 6 * (workers ? 6 : 7) + 4 * 6 + 3 * 2 + 2 + SECRETS + 1;
+    const given = 6 * (workers ? 6 : 9) + 4 * 6 + 3 * (workers ? 2 : 3) + 2 + SECRETS + 1;
     const derived = (6 + 6 + 4 + 4 + 3) * (2 + 1) + (workers ? 2 * 2 : 0);
     assertEquals(needles.length, given + derived);
     const places = findEach(running.pid!, needles.map(({ piece }) => piece));
@@ -103,6 +105,33 @@ test("plaintext that was received and zeroed is not in memory after close()", { 
     );
     // A list of 32 entries, a message in parts, and one that the child holds.
     assertEquals(found.map(({ length }) => length), [0, 0, size / 32]);
+    running.stdin.end();
+  } finally {
+    running.kill("SIGKILL");
+    await ended;
+  }
+});
+
+test("no plaintext of AES-GCM that was not verified is in memory", { engine: "userspace" }, async () => {
+  const plaintexts = Array.from({ length: 7 }, (_, i) => {
+    const plaintext = bytes(3_008);
+    fillKey(plaintext, 2_000 + i);
+    return plaintext;
+  });
+  const messages = plaintexts.map((plaintext) => {
+    const cipher = createCipheriv("aes-256-gcm", new Uint8Array(32).fill(1), new Uint8Array(12).fill(2));
+    return concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+  });
+  const child = fileURLToPath(new URL("./children/gcm_in_memory.ts", import.meta.url));
+  const [program, ...args] = [...runtimeArgv, child, concat(messages).toHex()];
+  const running = spawn(program!, args, { stdio: ["pipe", "pipe", "inherit"] });
+  const ended = new Promise((resolve) => running.on("close", resolve));
+  try {
+    const line = await createInterface(running.stdout)[Symbol.asyncIterator]().next();
+    assertEquals(line.value, "decrypted");
+    const places = findEach(running.pid!, plaintexts.flatMap((plaintext) => [...cut(plaintext, [32])]));
+    const found = plaintexts.map((_, i) => places.slice(i * 94, (i + 1) * 94).filter((at) => at.length > 0).length);
+    assertEquals(found, [0, 0, 0, 0, 0, 0, 94]); // the last one is verified, and held
     running.stdin.end();
   } finally {
     running.kill("SIGKILL");

@@ -11,7 +11,9 @@ import {
   DecryptionStream,
   encrypt,
   EncryptionStream,
+  openGcm,
   openSealed,
+  type RangeReader,
   seal,
   type SealOptions,
   SealStream,
@@ -88,7 +90,7 @@ const ITERABLES: Record<string, Kind<AsyncIterator<Bytes>>> = {
     open: (options, source) => decrypt("cbc(aes)", { ...options, iv, engine, padding: "none" }, source),
   },
 };
-const READERS: Record<string, Kind<ReturnType<typeof openSealed>>> = {};
+const READERS: Record<string, Kind<Promise<RangeReader>>> = {};
 
 const FORMATS = [["CTR-HMAC", "AES256_CTR_HMAC_SHA256_64KB"], ["GCM", "AES256_GCM_HKDF_64KB"]] as const;
 for (const [name, format] of FORMATS) {
@@ -110,6 +112,19 @@ for (const [name, format] of FORMATS) {
   };
 }
 if (!pool) {
+  const encrypted = ({ signal: _, ...options }: Options) => collect(encrypt("gcm(aes)", { ...options, iv }, input));
+  STREAMS["EncryptionStream, gcm(aes)"] = {
+    input: () => input,
+    open: (options) => new EncryptionStream("gcm(aes)", { ...options, iv }),
+  };
+  STREAMS["DecryptionStream, gcm(aes)"] = {
+    input: encrypted,
+    open: (options) => new DecryptionStream("gcm(aes)", { ...options, iv, releaseUnverified: true }),
+  };
+  READERS["openGcm(), gcm(aes)"] = {
+    input: encrypted,
+    open: async (options, source) => await openGcm(new Blob([await collect(source)]), { ...options, iv }),
+  };
   STREAMS["EncryptionStream of a handle"] = {
     input: () => input,
     open({ key, signal }) {
@@ -173,7 +188,7 @@ const ITERABLE_ENDS: Record<string, End<{ iterator: AsyncIterator<Bytes>; fail: 
   ...DROPPED,
 };
 
-const READER_ENDS: Record<string, End<{ file: Awaited<ReturnType<typeof openSealed>>; control: AbortController }>> = {
+const READER_ENDS: Record<string, End<{ file: RangeReader; control: AbortController }>> = {
   "close()": ({ file }) => file.close(),
   "its signal": ({ control }) => control.abort(new Error("enough")),
   ...DROPPED,
