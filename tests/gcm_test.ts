@@ -43,6 +43,7 @@ import {
   bytes,
   caught,
   collect,
+  collectGarbage,
   concat,
   cut,
   fromHex,
@@ -565,6 +566,71 @@ test("a failing source is the error of a decryption, and nothing of the message 
     const [output, error] = await outputAndError(decrypt("gcm(aes)", { ...optionsOf(MESSAGE_1), engine }, source()));
     assertEquals(output.length, 0);
     assertEquals((error as Error).message, "the source failed");
+  }
+});
+
+/** The arrays into which something was copied while `use` ran. */
+async function arraysWritten(use: () => Promise<void> | void): Promise<Uint8Array[]> {
+  const written = new Set<Uint8Array>();
+  const { set } = Uint8Array.prototype;
+  Uint8Array.prototype.set = function (...values) {
+    written.add(this);
+    set.apply(this, values);
+  };
+  try {
+    await use();
+  } finally {
+    Uint8Array.prototype.set = set;
+  }
+  return [...written];
+}
+
+test("plaintext that is held is zeroed if it is forged, if the stream is closed, and if it is dropped", async () => {
+  const plaintext = bytes(400_000, 77);
+  const { ciphertext, tag } = sealed({ ...MESSAGE_1, plaintext });
+  const pieces = [0, 5_000, 399_968].map((at) => Buffer.from(plaintext.subarray(at, at + 32)));
+  const left = (arrays: Uint8Array[]) =>
+    arrays.filter(({ buffer }) => pieces.some((piece) => Buffer.from(buffer).includes(piece))).length;
+  const hold = () => {
+    const transform = new GcmTransform(checkGcm("decrypt", optionsOf(MESSAGE_1)));
+    transform.write([ciphertext]);
+    while (transform.pending) assertEquals(transform.read(), undefined);
+    return transform;
+  };
+  let kept: GcmTransform | undefined;
+  const alive = await arraysWritten(() => void (kept = hold()));
+  assert(left(alive) >= 2);
+  kept!.close();
+  assertEquals(left(alive), 0);
+  const forged = await arraysWritten(() => {
+    const transform = hold();
+    transform.write([tag.with(0, tag[0]! ^ 1)]);
+    while (transform.pending) transform.read();
+    transform.end();
+    assertThrows(() => transform.read(), KcapiError, "not authentic");
+  });
+  assertEquals(left(forged), 0);
+  const drop: Record<string, () => Promise<void> | void> = {
+    "a transform": () => void hold(),
+    // A signal that nobody else refers to does not keep a stream alive whose reader waits.
+    "a stream with a signal": async () => {
+      const stream = new DecryptionStream("gcm(aes)", {
+        ...optionsOf(MESSAGE_1),
+        signal: new AbortController().signal,
+      });
+      stream.readable.getReader().read().catch(() => {});
+      await stream.writable.getWriter().write(ciphertext);
+    },
+  };
+  for (const [what, leave] of Object.entries(drop)) {
+    const dropped = await arraysWritten(async () => {
+      for (let i = 0; i < 10; i++) await leave();
+    });
+    const before = left(dropped);
+    assert(before >= 20, what);
+    // The stack may still refer to some of them.
+    await collectGarbage(() => left(dropped) < before / 2);
+    assert(left(dropped) < before / 2, what);
   }
 });
 

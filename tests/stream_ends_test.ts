@@ -6,7 +6,15 @@
  */
 import process from "node:process";
 import fc from "fast-check";
-import { EncryptionStream, type KcapiError, seal, SealStream, UnsealStream } from "../mod.ts";
+import {
+  DecryptionStream,
+  encrypt,
+  EncryptionStream,
+  type KcapiError,
+  seal,
+  SealStream,
+  UnsealStream,
+} from "../mod.ts";
 import { assert, assertEquals, assertStrictEquals, engine, test } from "./support/deps.ts";
 import { type Bytes, bytes, collect, concat, cut, outcomes, turns } from "./support/support.ts";
 
@@ -26,6 +34,8 @@ const FORMAT = {
 const SEALING = { key: KEY, format: FORMAT, engine } as const;
 const SEALED = await collect(seal(SEALING, bytes(500)));
 
+const GCM = { key: KEY, iv: bytes(12) };
+
 type Pair = TransformStream<Uint8Array, Uint8Array>;
 
 /** The streams under test. All get the same chunks: what is written to an UnsealStream must be sealed. */
@@ -36,6 +46,11 @@ const STREAMS: Record<string, { open: () => Pair; input: Bytes }> = {
   },
   SealStream: { open: () => new SealStream(SEALING) as Pair, input: bytes(600) },
   UnsealStream: { open: () => new UnsealStream(SEALING) as Pair, input: SEALED },
+  "EncryptionStream of gcm(aes)": { open: () => new EncryptionStream("gcm(aes)", GCM) as Pair, input: bytes(600) },
+  "DecryptionStream of gcm(aes)": {
+    open: () => new DecryptionStream("gcm(aes)", GCM) as Pair,
+    input: await collect(encrypt("gcm(aes)", GCM, bytes(500))),
+  },
 };
 
 type Act = "write" | "read" | "close" | "abort" | "abort without a reason" | "cancel" | "turn";

@@ -9,7 +9,7 @@ import type { Direction } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
-import { checkUserspaceGcm, userspaceHasGcm } from "./gcm_cipher.ts";
+import { userspaceHasGcm } from "./gcm_cipher.ts";
 import { checkGcm, type GcmPlan, refuseOthers } from "./gcm_options.ts";
 import { GcmTransform, type GiveTag } from "./gcm_transform.ts";
 import { webCryptoRule } from "./gcm_webcrypto.ts";
@@ -39,6 +39,5 @@ function open(plan: GcmPlan, giveTag: GiveTag): Transform {
   if (engine === "webcrypto" || engine === "auto" && needsWebCrypto) {
     return new BatchTransform(webCryptoRule(plan, giveTag), false);
   }
-  checkUserspaceGcm(key.length);
   return new GcmTransform(plan, giveTag);
 }

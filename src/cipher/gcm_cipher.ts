@@ -38,7 +38,7 @@ function tryKey(keySize: number): boolean {
 export function checkUserspaceGcm(keySize: number): void {
   if (userspaceHasGcm(keySize)) return;
   throw new KcapiError("ENOENT", "createCipheriv", `node:crypto of this runtime has no ${nameOf(keySize)}`, {
-    hint: 'WebCrypto may have it, for messages that fit into memory: engine "auto" or "webcrypto"',
+    hint: 'engine "auto" of EncryptionStream and DecryptionStream runs it over WebCrypto, which holds the message',
   });
 }
 

@@ -9,8 +9,9 @@ import { type Bytes, cloneBytes, IovCursor } from "../bytes.ts";
 import { MAX_WINDOW } from "../engines/engine.ts";
 import { discard, gather, toOwned, wipeScratch } from "../engines/scratch.ts";
 import { KcapiError } from "../errors.ts";
+import type { Secret } from "../secret.ts";
 import type { Transform } from "../streams/transform.ts";
-import { GcmCipher } from "./gcm_cipher.ts";
+import { checkUserspaceGcm, GcmCipher } from "./gcm_cipher.ts";
 import { GCM, type GcmPlan, IV_SIZE } from "./gcm_options.ts";
 
 /** Memory grows from here. */
@@ -64,18 +65,21 @@ class HeldOutput {
   }
 }
 
-/** What is to be released if a stream is dropped. It must not refer to the transform. */
+/**
+ * What is released if a stream is dropped. It must refer neither to the transform nor to the plan: the signals in the
+ * plan refer to the stream while a reader or a writer waits.
+ */
 interface State {
   cipher: GcmCipher | undefined;
-  readonly plan: GcmPlan;
+  readonly key: Secret;
   readonly held: HeldOutput | undefined;
 }
 
 const finalizer = new FinalizationRegistry<State>(release);
 
-function release({ cipher, plan, held }: State): void {
+function release({ cipher, key, held }: State): void {
   cipher?.close();
-  plan.key.dispose();
+  key.dispose();
   held?.wipe();
 }
 
@@ -88,6 +92,7 @@ export type GiveTag = (tag: Bytes) => void;
  */
 export class GcmTransform implements Transform {
   readonly engine = "userspace";
+  readonly #plan: GcmPlan;
   readonly #state: State;
   readonly #giveTag: GiveTag;
   /** Decryption: the bytes in front of the ciphertext, then the last bytes of the input, which may be the tag. */
@@ -106,16 +111,19 @@ export class GcmTransform implements Transform {
   /**
    * @param plan Its key is owned by this, also if this fails.
    * @param giveTag Called when an encryption ends.
+   * @throws {KcapiError} ENOENT if this runtime has no keys of this size.
    */
   constructor(plan: GcmPlan, giveTag: GiveTag = () => {}) {
     const { direction, releaseUnverified, tag, tagSize } = plan;
     const holds = direction === "encrypt" ? tag === "start" : !releaseUnverified;
-    this.#state = { cipher: undefined, plan, held: holds ? new HeldOutput() : undefined };
+    this.#plan = plan;
+    this.#state = { cipher: undefined, key: plan.key, held: holds ? new HeldOutput() : undefined };
     this.#giveTag = giveTag;
     this.#front = new ByteQueue(frontSize(plan));
     this.#tail = new ByteQueue(tagSize);
     finalizer.register(this, this.#state, this);
     try {
+      checkUserspaceGcm(plan.key.length);
       if (direction === "encrypt") this.#startEncryption();
       else if (frontSize(plan) === 0) this.#start(plan.iv!);
     } catch (error) {
@@ -192,26 +200,26 @@ export class GcmTransform implements Transform {
 
   /** Bytes at the end of the input that are not ciphertext. */
   get #tailSize(): number {
-    const { direction, tag, tagSize } = this.#state.plan;
+    const { direction, tag, tagSize } = this.#plan;
     return direction === "decrypt" && tag === "end" ? tagSize : 0;
   }
 
   /** @throws {KcapiError} If a message of `size` bytes is too long to be held, or for GCM. */
   #checkSize(size: number): void {
-    const { plan: { maxSize, limit }, held } = this.#state;
+    const { maxSize, limit } = this.#plan;
     if (size > limit) throw tooLongForGcm(limit);
-    if (held && size > maxSize) throw tooLongToHold(this.#state.plan);
+    if (this.#state.held && size > maxSize) throw tooLongToHold(this.#plan);
   }
 
   #startEncryption(): void {
-    const { plan } = this.#state;
+    const plan = this.#plan;
     const iv = plan.iv ?? crypto.getRandomValues(new Uint8Array(IV_SIZE));
     if (!plan.iv) this.#newIV = cloneBytes(iv);
     this.#start(iv);
   }
 
   #readFront(input: IovCursor): boolean {
-    const { plan } = this.#state;
+    const plan = this.#plan;
     const size = frontSize(plan);
     this.#front.add(input, Math.min(size - this.#front.length, input.remaining));
     if (this.#front.length < size) return false;
@@ -220,13 +228,14 @@ export class GcmTransform implements Transform {
   }
 
   #start(iv: Bytes): void {
-    const { plan } = this.#state;
+    const plan = this.#plan;
     this.#state.cipher = new GcmCipher(plan.direction, plan.key, iv, plan);
     plan.key.dispose();
   }
 
   #finish(): void {
-    const { plan, cipher, held } = this.#state;
+    const { cipher, held } = this.#state;
+    const plan = this.#plan;
     if (plan.direction === "encrypt") {
       const tag = cipher!.tag();
       if (plan.tag !== "detached") this.#ready.push(cloneBytes(tag));

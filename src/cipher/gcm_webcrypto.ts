@@ -66,7 +66,7 @@ function openGcm(plan: GcmPlan, front: Bytes, giveTag: GiveTag): Session {
     } catch (error) {
       return { outputs: [], error };
     } finally {
-      message.fill(0);
+      for (const bytes of [...list, message]) bytes.fill(0);
     }
   }
 
