@@ -5,7 +5,7 @@
 import * as main from "../../mod.ts";
 import * as sealed from "../../src/sealed/mod.ts";
 import { bytes } from "../support/bytes.ts";
-import { assertEquals, assertRejects, assertStringIncludes, assertThrows, test } from "./deps.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows, test } from "./deps.ts";
 
 const KEY = bytes(32, 1);
 const FORMATS = ["AES256_CTR_HMAC_SHA256_64KB", "AES256_GCM_HKDF_64KB"] as const;
@@ -57,3 +57,52 @@ test("sealed: options of a server are refused by name", () => {
     '"engine" expected "auto" or "webcrypto"',
   );
 });
+
+for (const [name, { seal, SealStream, unseal }] of Object.entries({ main, sealed })) {
+  test(`${name}: timers get their turns while bytes in memory are sealed`, async () => {
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 1);
+    // Small chunks: many steps without anything to wait for.
+    async function* chunks() {
+      for (let i = 0; i < 20_000; i++) yield bytes(100);
+    }
+    for await (const _ of unseal({ key: KEY }, seal({ key: KEY }, chunks())));
+    clearInterval(timer);
+    assert(ticks > 0);
+  });
+
+  test(`${name}: inPlace moves the memory of a chunk in one segment, and otherwise it stays the caller's`, async () => {
+    for (const inPlace of [false, true]) {
+      const stream = new SealStream({ key: KEY, inPlace });
+      const output = new Response(stream.readable).arrayBuffer();
+      const writer = stream.writable.getWriter();
+      const chunk = bytes(60_000);
+      await writer.write(chunk);
+      assertEquals(chunk.length, inPlace ? 0 : 60_000);
+      if (!inPlace) chunk.fill(0);
+      await writer.close();
+      const pieces = await Array.fromAsync(unseal({ key: KEY }, new Uint8Array(await output)));
+      assertEquals(new Uint8Array(await new Blob(pieces).arrayBuffer()), bytes(60_000));
+    }
+  });
+
+  test(`${name}: a CryptoKey that HKDF cannot use is a TypeError that names the right one`, async () => {
+    const aes = await crypto.subtle.importKey("raw", KEY, "AES-GCM", false, ["encrypt"]);
+    const expected =
+      "expected a CryptoKey of the algorithm HKDF with the usage deriveBits or deriveKey, got one of AES-GCM";
+    assertThrows(() => new SealStream({ key: aes }), TypeError, expected);
+    for (const usage of ["deriveKey", "deriveBits"] as const) {
+      const key = await crypto.subtle.importKey("raw", KEY, "HKDF", false, [usage]);
+      const file = await new Blob(await Array.fromAsync(seal({ key }, bytes(1000)))).arrayBuffer();
+      assertEquals(await Array.fromAsync(unseal({ key: KEY }, file)), [bytes(1000)]);
+    }
+  });
+
+  test(`${name}: a signal ends a stream that waits for its source`, async () => {
+    const abort = new AbortController();
+    const { readable } = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>();
+    const next = unseal({ key: KEY, signal: abort.signal }, readable).next();
+    setTimeout(() => abort.abort(new Error("enough")), 1);
+    await assertRejects(() => next, Error, "enough");
+  });
+}
