@@ -92,6 +92,42 @@ test("the name of a key is stored with its recipient, and the private part is no
   );
 });
 
+test("a service that keeps a private RSA key unwraps the key of a file", async () => {
+  const algorithm = { name: "RSA-OAEP", modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1), hash: "SHA-256" };
+  const pair = await crypto.subtle.generateKey(algorithm, false, ["encrypt", "decrypt"]) as CryptoKeyPair;
+  const returned: Bytes[] = [];
+  const service = {
+    async unwrap(encryptedKey: Bytes) {
+      const bytes = new Uint8Array(await crypto.subtle.decrypt("RSA-OAEP", pair.privateKey, encryptedKey));
+      returned.push(bytes);
+      return bytes;
+    },
+  };
+  const file = await sealedFor([RSA.recipient as Recipient, X25519.recipient as Recipient, pair.publicKey]);
+  // The service refuses what is for another key, and the next recipient is tried.
+  assertEquals(await unsealedBy([service], file), DATA);
+  assert(returned.length === 1 && returned[0]!.every((byte) => byte === 0), "what the service returned is zeroed");
+  using reader = await openEnvelope(new Blob([file]), { identities: [symmetricKey() as Identity, service] });
+  assertEquals(reader.size, DATA.length);
+
+  const refusal = new Error("denied");
+  const refused = { unwrap: () => Promise.reject(refusal) };
+  const error = await assertRejects(() => unsealedBy([refused], file), KcapiError, "no identity");
+  assertEquals([error.code, error.cause], ["EKEYREJECTED", refusal]);
+  for (const wrong of [new Uint8Array(32), new Uint8Array(5), new Uint8Array(0)]) {
+    await assertRejects(() => unsealedBy([{ unwrap: () => wrong }], file), KcapiError, "no identity");
+  }
+  const named = { ...refused, kid: "another" };
+  const forNamed = await sealedFor([{ ...RSA.recipient, kid: "2026" } as Recipient]);
+  const passedOver = await assertRejects(() => unsealedBy([named], forNamed), KcapiError, "no identity");
+  assertEquals(passedOver.cause, undefined);
+  for (
+    const [wrong, message] of [[{ unwrap: 1 }, ".unwrap"], [{ ...refused, name: "" }, 'no option "name"']] as const
+  ) {
+    assertThrows(() => new EnvelopeUnsealStream({ identities: [wrong as never] }), TypeError, message);
+  }
+});
+
 test("the format is in the protected header, and the rest of the file is a sealed stream in it", async () => {
   for (const format of ["AES128_CTR_HMAC_SHA256_4KB", "AES256_GCM_HKDF_1MB"] as const) {
     const file = await sealedFor([AES as Recipient], DATA, { format });

@@ -21,4 +21,4 @@ export {
   type RewrapOptions,
 } from "./envelope.ts";
 export type { EnvelopeRecipient } from "./header.ts";
-export type { Identity, JWK, Passphrase, Recipient } from "./recipients.ts";
+export type { Identity, JWK, Passphrase, Recipient, RemoteKey } from "./recipients.ts";

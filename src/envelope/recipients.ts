@@ -6,7 +6,7 @@
 
 import { importJWK, type JWK as JoseJWK } from "jose";
 import { fromBase64Url } from "../base64url.ts";
-import { type Bytes, describe } from "../bytes.ts";
+import { type Bytes, type BytesLike, describe } from "../bytes.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import { Secret } from "../secret.ts";
 import { MOST_ITERATIONS } from "./header.ts";
@@ -35,10 +35,25 @@ export interface Passphrase {
  */
 export type Recipient = Passphrase | JWK | CryptoKey;
 
+/** A private RSA key that a service keeps to itself, such as a KMS. It opens files for its public key. */
+export interface RemoteKey {
+  /**
+   * Asks the service to decrypt with RSA-OAEP and SHA-256.
+   *
+   * @param encryptedKey What the service decrypts.
+   * @returns What it decrypted. The bytes are zeroed. If it rejects, the next identity is tried, and the error is the
+   * `cause` if none fits.
+   */
+  readonly unwrap: (encryptedKey: Uint8Array<ArrayBuffer>) => BytesLike | Promise<BytesLike>;
+  /** The name of the key. Recipients with another name are passed over. */
+  readonly kid?: string | undefined;
+}
+
 /**
- * Who opens a file: a passphrase, a private key as a JWK or a CryptoKey, or a symmetric key (a JWK of the kind `oct`).
+ * Who opens a file: a passphrase, a private key as a JWK, a CryptoKey or a RemoteKey, or a symmetric key (a JWK of the
+ * kind `oct`).
  */
-export type Identity = Passphrase | JWK | CryptoKey;
+export type Identity = Passphrase | JWK | CryptoKey | RemoteKey;
 
 /** A JWE algorithm that wraps the key of a file (RFC 7518, RFC 8037). */
 type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "A256KW";
@@ -47,8 +62,10 @@ type KeyAlgorithm = "PBES2-HS512+A256KW" | "ECDH-ES+A256KW" | "RSA-OAEP-256" | "
 export interface JoseKey {
   readonly algorithm: KeyAlgorithm;
   readonly kid: string | undefined;
-  /** Bytes for a passphrase and a symmetric key. */
+  /** Bytes for a passphrase and a symmetric key. Empty if there is `unwrap`. */
   readonly key: CryptoKey | Secret;
+  /** Takes the place of `key`. */
+  readonly unwrap?: RemoteKey["unwrap"] | undefined;
   /** PBKDF2 iterations, for a passphrase. */
   readonly iterations: number | undefined;
 }
@@ -87,8 +104,18 @@ export function checkList<T extends Recipient | Identity>(name: string, list: re
     }
     if (each instanceof CryptoKey) return each;
     if ("passphrase" in each) checkPassphrase(`${name}[${i}]`, each as Passphrase);
+    if (name === "identities" && "unwrap" in each) checkRemoteKey(`${name}[${i}]`, each as RemoteKey);
     return { ...each };
   });
+}
+
+const REMOTE_NAMES: OptionNames<RemoteKey> = { unwrap: true, kid: true };
+
+function checkRemoteKey(name: string, value: RemoteKey): void {
+  checkOptions(name, value, REMOTE_NAMES);
+  if (typeof value.unwrap !== "function") {
+    throw new TypeError(`"${name}.unwrap" expected a function, got ${describe(value.unwrap)}`);
+  }
 }
 
 const PASSPHRASE_NAMES: OptionNames<Passphrase> = { passphrase: true, iterations: true };
@@ -135,6 +162,10 @@ export function disposeKeys(keys: readonly JoseKey[]): void {
 function importKey(name: string, value: Recipient | Identity, isRecipient: boolean): Promise<JoseKey> | JoseKey {
   if (value instanceof CryptoKey) return fromCryptoKey(name, value, isRecipient);
   if ("passphrase" in value) return fromPassphrase(value as Passphrase);
+  if (!isRecipient && "unwrap" in value) {
+    const { unwrap, kid } = value as RemoteKey;
+    return { algorithm: "RSA-OAEP-256", kid, key: Secret.alloc(0), unwrap, iterations: undefined };
+  }
   return fromJWK(name, value as JWK, isRecipient);
 }
 

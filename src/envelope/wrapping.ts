@@ -5,7 +5,8 @@
  */
 
 import { flattenedDecrypt, type FlattenedJWE, GeneralEncrypt } from "jose";
-import type { Bytes } from "../bytes.ts";
+import { fromBase64Url } from "../base64url.ts";
+import { type Bytes, toUint8Array } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import { Secret } from "../secret.ts";
 import type { SealedFormatName } from "../sealed/format.ts";
@@ -18,7 +19,7 @@ import {
   MOST_HEADER,
   MOST_ITERATIONS,
 } from "./header.ts";
-import { disposeKeys, type JoseKey } from "./recipients.ts";
+import { disposeKeys, type JoseKey, type RemoteKey } from "./recipients.ts";
 
 const KEY_SIZE = 32;
 const CONTENT_ALGORITHMS = ["A256GCM", "A192GCM", "A128GCM", "A256CBC-HS512", "A192CBC-HS384", "A128CBC-HS256"];
@@ -67,15 +68,20 @@ export async function makeHeader(
 export async function unwrapKey({ recipients, jwes }: EnvelopeHeader, identities: readonly JoseKey[]): Promise<Secret> {
   try {
     let budget = MOST_ITERATIONS;
+    let cause: unknown;
     for (const [i, jwe] of jwes.entries()) {
       for (const identity of identities.filter((identity) => mayFit(recipients[i]!, identity))) {
         budget -= recipients[i]!.iterations ?? 0;
         if (budget < 0) throw createHeaderError(`the file asks for more than ${MOST_ITERATIONS} iterations of PBKDF2`);
-        const key = await tryUnwrap(jwe, identity);
-        if (key) return key;
+        try {
+          const key = await tryUnwrap(jwe, identity);
+          if (key) return key;
+        } catch (error) {
+          cause ??= error;
+        }
       }
     }
-    throw createNoIdentityError(recipients);
+    throw createNoIdentityError(recipients, cause);
   } finally {
     disposeKeys(identities);
   }
@@ -86,7 +92,33 @@ function mayFit(recipient: EnvelopeRecipient, identity: JoseKey): boolean {
   return identity.algorithm === algorithm && (kid === undefined || identity.kid === undefined || kid === identity.kid);
 }
 
-async function tryUnwrap(jwe: FlattenedJWE, { algorithm, key }: JoseKey): Promise<Secret | undefined> {
+/** @throws What the service of a remote key throws. */
+async function tryUnwrap(jwe: FlattenedJWE, identity: JoseKey): Promise<Secret | undefined> {
+  const { algorithm, key, unwrap } = identity;
+  if (unwrap) {
+    using contentKey = await askService(jwe, unwrap);
+    return await decryptKey(withoutWrapping(jwe), "dir", contentKey);
+  }
+  return await decryptKey(jwe, algorithm, key);
+}
+
+async function askService({ encrypted_key = "" }: FlattenedJWE, unwrap: RemoteKey["unwrap"]): Promise<Secret> {
+  const bytes = toUint8Array("unwrap", await unwrap(fromBase64Url(encrypted_key)!));
+  const contentKey = Secret.from(bytes);
+  bytes.fill(0);
+  return contentKey;
+}
+
+/** The same JWE for those who have the content key. The header of a recipient is not authenticated. */
+function withoutWrapping({ encrypted_key: _, header, ...jwe }: FlattenedJWE): FlattenedJWE {
+  return { ...jwe, header: { ...header, alg: "dir" } };
+}
+
+async function decryptKey(
+  jwe: FlattenedJWE,
+  algorithm: string,
+  key: CryptoKey | Secret,
+): Promise<Secret | undefined> {
   try {
     const { plaintext } = await flattenedDecrypt(jwe, key instanceof Secret ? key.bytes : key, {
       keyManagementAlgorithms: [algorithm],
@@ -104,9 +136,10 @@ async function tryUnwrap(jwe: FlattenedJWE, { algorithm, key }: JoseKey): Promis
   }
 }
 
-function createNoIdentityError(recipients: readonly EnvelopeRecipient[]): KcapiError {
+function createNoIdentityError(recipients: readonly EnvelopeRecipient[], cause: unknown): KcapiError {
   const kinds = [...new Set(recipients.map(kindOf))].join(", ");
   return new KcapiError("EKEYREJECTED", "open", "no identity fits this file", {
     hint: `its key is wrapped for: ${kinds}`,
+    cause,
   });
 }

@@ -3,7 +3,14 @@
  * docs/keys.md use. Each keeps its key to itself, as a KMS does, and encrypts with AES-GCM.
  */
 import { Buffer } from "node:buffer";
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import {
+  constants,
+  createCipheriv,
+  createDecipheriv,
+  generateKeyPairSync,
+  privateDecrypt,
+  randomBytes,
+} from "node:crypto";
 import { createServer, type Server } from "node:http";
 
 const key = randomBytes(32);
@@ -35,19 +42,45 @@ export class EncryptCommand {
 }
 
 export class DecryptCommand {
-  readonly input: { KeyId: string; CiphertextBlob: Uint8Array };
+  readonly input: { KeyId: string; CiphertextBlob: Uint8Array; EncryptionAlgorithm?: string };
 
-  constructor(input: { KeyId: string; CiphertextBlob: Uint8Array }) {
+  constructor(input: { KeyId: string; CiphertextBlob: Uint8Array; EncryptionAlgorithm?: string }) {
     this.input = input;
   }
 }
 
+export class GetPublicKeyCommand {
+  readonly input: { KeyId: string };
+
+  constructor(input: { KeyId: string }) {
+    this.input = input;
+  }
+}
+
+interface Answer {
+  CiphertextBlob?: Uint8Array;
+  Plaintext?: Uint8Array;
+  PublicKey?: Uint8Array;
+}
+
 export class KMSClient {
-  send(command: EncryptCommand | DecryptCommand): Promise<{ CiphertextBlob?: Uint8Array; Plaintext?: Uint8Array }> {
+  readonly #pair = generateKeyPairSync("rsa", { modulusLength: 2048 });
+
+  send(command: EncryptCommand | DecryptCommand | GetPublicKeyCommand): Promise<Answer> {
     expect(command.input.KeyId.length > 0, "the name of a key");
-    if (command instanceof DecryptCommand) return Promise.resolve({ Plaintext: decrypt(command.input.CiphertextBlob) });
+    if (command instanceof DecryptCommand) return Promise.resolve({ Plaintext: this.#decrypt(command) });
+    if (command instanceof GetPublicKeyCommand) {
+      return Promise.resolve({ PublicKey: this.#pair.publicKey.export({ type: "spki", format: "der" }) });
+    }
     expect(command.input.Plaintext.length <= 4096, "at most 4096 bytes");
     return Promise.resolve({ CiphertextBlob: encrypt(command.input.Plaintext) });
+  }
+
+  #decrypt({ input: { CiphertextBlob, EncryptionAlgorithm } }: DecryptCommand): Uint8Array {
+    if (EncryptionAlgorithm === undefined) return decrypt(CiphertextBlob);
+    expect(EncryptionAlgorithm === "RSAES_OAEP_SHA_256", "the algorithm of the key");
+    const padding = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256" };
+    return privateDecrypt({ key: this.#pair.privateKey, ...padding }, CiphertextBlob);
   }
 }
 
