@@ -263,8 +263,8 @@ export class SegmentLayout {
   }
 
   /**
-   * Measures a stream of `size` bytes that may have been cut or extended anywhere. `end` is where its last
-   * segment ends: if less than a tag is left behind a segment, this belongs to none. Undefined if there is no header.
+   * Measures a stream of `size` bytes that may have been truncated or extended anywhere. `end` is the end of its last
+   * segment. Fewer bytes than a tag after a segment belong to no segment. Undefined if there is no header.
    */
   measureDamaged(
     size: number,

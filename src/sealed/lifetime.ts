@@ -74,7 +74,7 @@ export class Lifetime {
     }
   }
 
-  /** Waits for a read of the source. The signal aborts at the end, and if the read fails, for what is left of it. */
+  /** Waits for a read of the source. The signal of the read aborts when the reader closes, and when the read fails. */
   async read<T>(read: (options: { readonly signal: AbortSignal }) => Promise<T>): Promise<T> {
     const controller = new AbortController();
     try {

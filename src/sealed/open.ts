@@ -18,8 +18,8 @@ import type { SealedSource } from "./source.ts";
  * The promise resolves when the last segment is verified. So the size is authentic: a file that was truncated or
  * extended does not open, unless `allowDamage` is true. Other segments are verified when they are read.
  *
- * Opening takes one round trip to the source. Neighboring segments are read at once, and a large range has several
- * reads under way. Small reads in sequence read each segment once.
+ * Opening takes one round trip to the source. Neighboring segments are read at once, and a large range uses several
+ * reads at once. Small reads in sequence read each segment once.
  *
  * @param source A Blob (`Bun.file()`, `openAsBlob()` of Node), or an object with `size` and `read(start, end)`, as in
  * the second example. The second example works for files of any size.

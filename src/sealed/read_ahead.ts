@@ -1,26 +1,26 @@
 /**
  * {@linkcode ReadAhead}: reads and opens a range of segments in order, some of them ahead.
  *
- * What a reader holds, and in which order a segment gets through it:
+ * The way of a segment through a reader:
  *
  *     source ── SealedRead ──> sealed bytes ── SegmentOpener ──> OpenedSegments ──> the caller's memory
  *               (SealedReads)                                    (SegmentCache)
  *
- * A range is cut into *runs*. A run is a read of neighboring segments that this range starts, or one that it joins, or
- * a segment that the cache has. Runs are planned in order, opened in order, and delivered in order:
+ * A range is split into *runs*. A run is a read of neighboring segments that this range starts or joins, or a segment
+ * of the cache. Runs are planned, opened and delivered in order:
  *
  *     segments:   delivered | opened, or being opened | to be opened | not planned
  *                           ^ #opened[0].first        ^ #nextOpened  ^ #nextRun
  *
- * What holds:
+ * These rules hold:
  *
  * - At most `readAhead + 1` runs are planned and not delivered, each with a read of at most `readSize` bytes, or of one
  *   segment. At most `session.limit` batches of them are opened and not delivered. This bounds the memory.
- * - A read is started only for what is neither in the cache nor under way.
- * - Whoever uses a read or an opened segment is counted as its user until it is done with it, also if it fails or is
+ * - A read is started only for segments that are neither in the cache nor in a pending read.
+ * - Each range that uses a read or an opened segment is counted as its user until it has finished, failed or been
  *   cancelled. A read without users is aborted, and an opened segment without users is kept or zeroed.
- * - A segment comes out only after the session has verified it. Before bytes are used, and before any are decrypted, it
- *   is checked that the reader is open, because closing it zeroes the segments and the keys.
+ * - A segment is returned only after the session has verified it. Before bytes are used or decrypted, the code checks
+ *   that the reader is open, because `close()` zeroes the segments and the keys.
  *
  * @module
  */
@@ -35,7 +35,7 @@ import type { Decrypted, OpenedSegments, SegmentCache } from "./segment_cache.ts
 import type { AnySource } from "./source.ts";
 import type { SegmentOpener } from "./segment_opener.ts";
 
-/** What all ranges of a file share. */
+/** The state that all ranges of a file share. */
 export interface ReadContext {
   readonly source: AnySource;
   readonly lifetime: Lifetime;
@@ -81,7 +81,7 @@ interface Run {
   readonly opened?: OpenedSegments;
 }
 
-/** While a range is read to the end, each of its reads is so many times as large as the one before. */
+/** While a range is read, each of its reads is this many times as large as the one before. */
 const GROWTH = 4;
 
 /** A range of segments that is being read. One call of {@linkcode next} at a time. */
@@ -130,7 +130,7 @@ export class ReadAhead {
     }
   }
 
-  /** Ends all that is under way for this range. A pending call rejects. */
+  /** Ends the reads and batches of this range. A pending call rejects. */
   cancel(reason: unknown): void {
     if (this.#cancelled) return;
     this.#cancelled = { reason };
@@ -229,7 +229,7 @@ export class ReadAhead {
         opened.result = decrypted;
         if (lifetime.isClosed) decrypted.bytes.fill(0);
       });
-      opened.opening.catch(() => {}); // the reader is closed, which its callers are told
+      opened.opening.catch(() => {}); // the reader is closed, and its callers get that error
     } else {
       opened.result = result;
     }

@@ -10,29 +10,29 @@ import type { OptionNames } from "../options.ts";
 /** How `openSealed()` reads its source. The defaults suit a store with some 30 ms of latency, and a local file. */
 export interface SealedReadOptions {
   /**
-   * The most bytes to read at once: so many neighboring segments are one call of `read()`, or one segment if that is
-   * larger. Default: 1,048,576.
+   * The most bytes of one `read()` of the source. It reads that many neighboring segments, at least one. Default:
+   * 1,048,576.
    */
   readSize?: number | undefined;
   /**
-   * Reads that `stream()` and `bytes()` have under way, besides the one that they wait for. One call holds at most
+   * The number of reads that `stream()` and `bytes()` start ahead of the one that they wait for. One call holds at most
    * `(readAhead + 1) * readSize` bytes of the source, and about as many bytes of plaintext. Default: 3.
    */
   readAhead?: number | undefined;
   /**
-   * Segments whose plaintext is kept: those that were opened last. They are zeroed when others take their place, and
-   * when the file is closed. Default: 1, so that small reads in sequence open each segment once.
+   * The number of opened segments whose plaintext is kept. They are zeroed when later ones replace them, and when the
+   * file is closed. Default: 1, so that small reads in sequence open each segment once.
    */
   cacheSize?: number | undefined;
   /**
-   * Opens the file also if its end does not verify, to rescue what is intact. Then `isSizeVerified` is false, and
-   * `size` is not authenticated: someone may have cut the file. Damaged segments are EBADMSG as always, the others can
-   * be read. Default: false.
+   * Opens the file also if its end cannot be verified, to rescue the intact segments. Then `isSizeVerified` is false,
+   * and `size` is not authenticated: the file may be truncated. Damaged segments are EBADMSG, and the others can be
+   * read. Default: false.
    */
   allowDamage?: boolean | undefined;
 }
 
-/** The same, checked and with the defaults. */
+/** The checked options, with the defaults. */
 export interface CheckedReadOptions {
   readonly readSize: number;
   readonly readAhead: number;

@@ -49,10 +49,10 @@ export class SealedReader extends RangeReader {
   }
 
   /**
-   * Reads the whole file and verifies each segment, to find what is damaged. For a file whose end may be damaged, too,
-   * open it with `allowDamage`.
+   * Reads the whole file and verifies each segment, to find the damaged ranges. If the end of the file may be damaged,
+   * too, open it with `allowDamage`.
    *
-   * @param options A signal, and what to call on progress.
+   * @param options A signal, and a function that is called on progress.
    * @returns Whether the file is intact, and the ranges of the plaintext that are damaged.
    * @throws {TypeError} If an option is of a wrong type.
    * @throws {KcapiError} EBADF after {@linkcode close}; the errors of the source. Damage is not thrown.
@@ -112,10 +112,10 @@ export async function openReader(
   }
 }
 
-/** A file of so few segments is read at once, if it is no larger than a read: later reads find it. */
+/** A file of at most this many segments is read at once, if it is not larger than a read. */
 const FEW_SEGMENTS = 4;
 
-/** What the first round trip to the source gives. */
+/** The result of the first round trip to the source. */
 interface Ends {
   /** From the start of the file to the end of the header, or of the first segment if there are several keys. */
   readonly head: Bytes;

@@ -25,9 +25,9 @@ export interface SealedRead {
 }
 
 /**
- * A read is pending, then done or failed. While it is pending, callers that need one of its segments join it. A read
- * that is done belongs to those who joined it. One of them is kept longer: the last one that read beyond what its
- * caller asked for. It has sealed bytes only.
+ * A read is pending, then done or failed. While it is pending, callers that need one of its segments join it. When it
+ * is done, its users keep it. The last read that went beyond its caller's request is kept longer. It has sealed bytes
+ * only.
  */
 export class SealedReads {
   readonly #source: AnySource;
@@ -95,7 +95,7 @@ export class SealedReads {
     return read;
   }
 
-  /** Keeps a read, in the place of the one before, for the segments that nobody has asked for yet. */
+  /** Keeps a read in place of the previous one, for segments that were not requested yet. */
   keep(read: SealedRead): void {
     const before = this.#ahead;
     this.#ahead = read;

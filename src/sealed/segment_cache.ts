@@ -26,9 +26,9 @@ export interface OpenedSegments {
 }
 
 /**
- * A segment is in use until its last user releases it, then kept until others were opened later. It is zeroed when it
- * is dropped: nobody uses it then. Whoever asks for a segment that is in use, also one that is being opened, shares it.
- * Segments that were opened several at once, and those that failed, are neither shared nor kept.
+ * A segment is in use until its last user releases it. Then it is kept until later ones replace it. It is zeroed when
+ * it is dropped, because no one uses it then. A caller that needs a segment in use, or one that is being opened, shares
+ * it. Segments that were opened several at once, and those that failed, are neither shared nor kept.
  */
 export class SegmentCache {
   readonly #limit: number;
@@ -89,7 +89,7 @@ export class SegmentCache {
     wipe(oldest!);
   }
 
-  /** Releases a segment and gives its memory to the caller, if nobody else uses it. */
+  /** Releases a segment and gives its memory to the caller, if it has no other user. */
   give(opened: OpenedSegments): boolean {
     if (opened.users > 1 || opened.isKept) return false;
     opened.users = 0;
@@ -97,7 +97,7 @@ export class SegmentCache {
     return true;
   }
 
-  /** Zeroes all. What is in use is of no more use: its users find the reader closed. */
+  /** Zeroes all segments. Users of a segment then find the reader closed. */
   close(): void {
     this.#isClosed = true;
     for (const opened of [...this.#inUse.values(), ...this.#kept.values()]) wipe(opened);
