@@ -49,10 +49,10 @@ type Options = Partial<CipherStreamOptions>;
 
 async function throughHandle({ algorithm, key, iv, start }: Task, chunks: Iterable<Bytes>, room: number) {
   using handle = CipherHandle.open(algorithm, { key, engine });
-  // The second stream of a handle starts as the first.
+  // The streams of a handle before and after it have no position.
   handle.streamInitDec(new Uint8Array(handle.ivSize), {});
   await handle.streamUpdateLast(new Uint8Array(16));
-  await collect(handle.streamOp());
+  const first = await collect(handle.streamOp());
   handle.streamInitEnc(iv, start);
   const produce = async () => {
     for (const chunk of chunks) await handle.streamUpdate(chunk);
@@ -66,6 +66,9 @@ async function throughHandle({ algorithm, key, iv, start }: Task, chunks: Iterab
     pieces.push(into.slice(0, length));
   }
   await producing;
+  handle.streamInitEnc(new Uint8Array(handle.ivSize));
+  await handle.streamUpdateLast(new Uint8Array(16));
+  assertEquals(await collect(handle.streamOp()), first, "the stream after it");
   return concat(pieces);
 }
 
@@ -77,6 +80,8 @@ const WAYS: Record<string, (task: Task, chunks: Iterable<Bytes>) => Promise<Byte
   "a stream": (task, chunks) => throughStream(task, chunks),
   "a stream in place": (task, chunks) =>
     throughStream(task, [...chunks].map((chunk) => chunk.slice()), { inPlace: true }),
+  "a stream with a pool, in place": (task, chunks) =>
+    throughStream(task, [...chunks].map((chunk) => chunk.slice()), { pool, inPlace: true }),
   "a stream with a pool": (task, chunks) => throughStream(task, chunks, { pool }),
   "an iterable": ({ algorithm, key, iv, start }, chunks) =>
     collect(decrypt(algorithm, { key, iv, ...start, engine }, chunks)),

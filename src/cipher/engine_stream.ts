@@ -311,6 +311,7 @@ export class EngineStream {
     const queued = this.#queued;
     const round = this.engine.take(queued);
     this.#received(queued);
+    round.fill(0, 0, this.#skip); // the keystream itself, because the input was zeros
     this.#leftoverOffset = this.#skip;
     this.#leftoverOutput = round;
     this.#skip = 0;
