@@ -64,9 +64,9 @@ const SOURCES: Record<string, (content: Bytes) => Blob | RangeSource> = {
         return size;
       },
       read: (start, end) => Promise.resolve(content.slice(start, end)),
-      readEnds(head) {
+      readEnds(head, tail) {
         size = content.length;
-        return Promise.resolve({ size, head: content.slice(0, head), tail: new Uint8Array(0) });
+        return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(Math.max(0, size - tail)) });
       },
     };
   },
@@ -291,6 +291,35 @@ test("the message is read once to be verified, and of a range only its segments"
   assertEquals(reads.length, 1);
 });
 
+test("readSize and readAhead say how the message is verified; and no read is empty", async () => {
+  for (const [readSize, readAhead] of [[1, 0], [SEGMENT, 1], [200_000, 3], [1 << 30, 0]] as const) {
+    const reads: [number, number][] = [];
+    let underWay = 0, most = 0;
+    const source = sourceOf(MESSAGE, reads);
+    const slow = {
+      size: source.size,
+      async read(start: number, end: number) {
+        most = Math.max(most, ++underWay);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        underWay--;
+        return await source.read(start, end);
+      },
+    };
+    using reader = await openGcm(slow, { ...OPTIONS, readSize, readAhead });
+    const step = Math.max(SEGMENT, Math.floor(readSize / SEGMENT) * SEGMENT);
+    assertEquals(reads.length, 1 + Math.ceil(PLAINTEXT.length / step));
+    assertEquals(most, Math.min(readAhead + 1, reads.length - 1));
+    assertEquals(await reader.bytes(5, 1_000_000), PLAINTEXT.slice(5, 1_000_000));
+  }
+  for (const options of [{ tag: bytes(16) }, { ivPrefix: true, tag: "start" }, { ivPrefix: true }] as const) {
+    const reads: [number, number][] = [];
+    const { key, associatedData } = OPTIONS;
+    const iv = "ivPrefix" in options ? {} : { iv: IV };
+    await caught(openGcm(sourceOf(MESSAGE, reads), { key, associatedData, ...iv, ...options }));
+    assertEquals(reads.filter(([start, end]) => start >= end), []);
+  }
+});
+
 test("many reads at once", async () => {
   using reader = await openGcm(new Blob([MESSAGE]), OPTIONS);
   const starts = Array.from({ length: 20 }, (_, i) => 90_001 * i);
@@ -307,6 +336,13 @@ test("a signal and close() end what is under way; a source that never answers is
   const reason = new Error("left");
   abort.abort(reason);
   assertEquals(await caught(opening), reason);
+
+  const unknown = { size: undefined, read: never.read, readEnds: () => new Promise<never>(() => {}) };
+  const second = new AbortController();
+  const learning = openGcm(unknown, { ...OPTIONS, signal: second.signal });
+  learning.catch(() => {});
+  second.abort(reason);
+  assertEquals(await caught(learning), reason);
 
   let answers = true;
   const content = sourceOf(MESSAGE);
@@ -351,6 +387,9 @@ test("bad options are refused by name", async () => {
     [{ maxSize: 5 }, TypeError, '"options" has no option "maxSize"'],
     [{ releaseUnverified: true }, TypeError, "releaseUnverified"],
     [{ signal: 5 }, TypeError, '"signal"'],
+    [{ readSize: 0 }, RangeError, '"readSize"'],
+    [{ readAhead: "1" }, TypeError, '"readAhead"'],
+    [{ allowDamage: true }, TypeError, "allowDamage"],
   ];
   for (const [options, error, text] of cases) {
     await assertRejects(() => openGcm(new Blob([MESSAGE]), { ...OPTIONS, ...options } as OpenGcmOptions), error, text);

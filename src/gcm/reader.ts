@@ -21,10 +21,14 @@ import type { Secret } from "../secret.ts";
 import { withSizeHint } from "../sealed/open.ts";
 import { SegmentSide } from "../sealed/format.ts";
 import { CONSTRUCT, RangeReader, SegmentReader } from "../sealed/range_reader.ts";
+import { type CheckedReadOptions, checkReadOptions, type SealedReadOptions } from "../sealed/read_options.ts";
 import { anySource, rejectSize, type SealedSource } from "../sealed/source.ts";
 
 /** Options of {@linkcode openGcm}. */
-export interface OpenGcmOptions extends Pick<GcmOptions, "associatedData" | "tagSize"> {
+export interface OpenGcmOptions
+  extends
+    Pick<GcmOptions, "associatedData" | "tagSize">,
+    Pick<SealedReadOptions, "readSize" | "readAhead" | "cacheSize"> {
   /** The key: 16, 24 or 32 bytes. It is copied, and the copy is zeroed when the message is closed. */
   key: BytesLike;
   /** The IV: 1 to 128 bytes, usually 12. */
@@ -48,12 +52,15 @@ const NAMES: OptionNames<OpenGcmOptions> = {
   tagSize: true,
   engine: true,
   signal: true,
+  readSize: true,
+  readAhead: true,
+  cacheSize: true,
 };
 
 /** The digest of each segment is kept, so that what is read later is what was verified. */
 const SEGMENT = 64 * 1024;
 const DIGEST = 32;
-/** Bytes that are read at once. */
+/** Bytes that are decrypted at once. */
 const BATCH = 16 * SEGMENT;
 
 /**
@@ -91,15 +98,16 @@ const BATCH = 16 * SEGMENT;
 export async function openGcm(source: SealedSource, options: OpenGcmOptions): Promise<RangeReader> {
   checkOptions("options", options, NAMES);
   const any = anySource(source);
+  const reading = checkReadOptions(options);
   const plan = checkGcm("decrypt", options);
   using _ = plan.key;
   checkEngine(plan);
   checkUserspaceGcm(plan.key.length);
   try {
-    await any.learnSize(1, { signal: new AbortController().signal });
-    const reader = new SegmentReader(any, plan.signals);
+    const reader = new SegmentReader(any, plan.signals, reading);
     try {
-      await open(reader, plan, source);
+      const message = await findMessage(reader, plan, (error) => rejectSize(source, reader.size, error));
+      await open(reader, plan, message, reading);
       return new RangeReader(CONSTRUCT, reader);
     } catch (error) {
       reader.close(error);
@@ -117,40 +125,73 @@ function checkEngine({ engine }: GcmPlan): void {
   );
 }
 
-/** Where the ciphertext is in the source. */
-interface Extent {
+/** The parts of a message. */
+interface Message {
+  readonly iv: Bytes;
+  readonly tag: Bytes;
+  /** Where the ciphertext is in the source. */
   readonly start: number;
   readonly end: number;
 }
 
-/** Verifies the message. */
-async function open(reader: SegmentReader, plan: GcmPlan, source: SealedSource): Promise<void> {
-  const { size } = reader;
+/**
+ * Reads what is around the ciphertext.
+ *
+ * @param reject Throws the error for a size that no message has, or a better one.
+ */
+async function findMessage(
+  reader: SegmentReader,
+  plan: GcmPlan,
+  reject: (error: KcapiError) => Promise<never>,
+): Promise<Message> {
   const start = frontSize(plan);
-  const end = plan.tag === "end" ? size - plan.tagSize : size;
-  const plaintextSize = end - start;
-  if (plaintextSize < 0) await reader.wait(rejectSize(source, size, createUnverifiedError()));
-  if (plaintextSize > plan.limit) await reader.wait(rejectSize(source, size, tooLongForGcm(plan.limit)));
-  const front = await readOrNothing(reader, 0, start);
-  const iv = plan.iv ?? front.slice(0, IV_SIZE);
-  const tag = typeof plan.tag !== "string" ? plan.tag : await findTag(reader, plan, front, end);
-  const digests = await verify(reader, plan, { iv, tag, extent: { start, end } });
+  const tailSize = plan.tag === "end" ? plan.tagSize : 0;
+  const checkSize = async () => {
+    const size = reader.size - tailSize - start;
+    if (size < 0) await reader.wait(reject(createUnverifiedError()));
+    if (size > plan.limit) await reader.wait(reject(tooLongForGcm(plan.limit)));
+  };
+  if (reader.knowsSize) await checkSize();
+  const { head, tail } = await readEnds(reader, start, tailSize);
+  await checkSize();
+  return {
+    iv: plan.iv ?? head.slice(0, IV_SIZE),
+    tag: typeof plan.tag !== "string"
+      ? plan.tag
+      : plan.tag === "start"
+      ? head.slice(start - plan.tagSize, start)
+      : tail,
+    start,
+    end: reader.size - tailSize,
+  };
+}
+
+/** Reads the first `head` and the last `tail` bytes. A source is never asked for no bytes. */
+async function readEnds(reader: SegmentReader, head: number, tail: number): Promise<{ head: Bytes; tail: Bytes }> {
+  if (head > 0 || !reader.knowsSize) return await reader.readEnds(Math.max(1, head), tail);
+  const { size } = reader;
+  return { head: NOTHING, tail: tail === 0 ? NOTHING : await reader.read(size - tail, size) };
+}
+
+const NOTHING: Bytes = new Uint8Array(0);
+
+/** Verifies the message. */
+async function open(
+  reader: SegmentReader,
+  plan: GcmPlan,
+  message: Message,
+  reading: CheckedReadOptions,
+): Promise<void> {
+  const { iv, start, end } = message;
+  const digests = await verify(reader, plan, message, reading);
   reader.open({
     session: openSession(plan.key, firstCounter(plan, iv), digests),
     stored: new SegmentSide(SEGMENT, 0, start),
     plaintext: new SegmentSide(SEGMENT, 0, 0),
-    segments: Math.ceil(plaintextSize / SEGMENT),
+    segments: Math.ceil((end - start) / SEGMENT),
     end,
-    plaintextSize,
+    plaintextSize: end - start,
   });
-}
-
-async function readOrNothing(reader: SegmentReader, start: number, end: number): Promise<Bytes> {
-  return start === end ? new Uint8Array(0) : (await reader.read(start, end)).slice();
-}
-
-async function findTag(reader: SegmentReader, plan: GcmPlan, front: Bytes, end: number): Promise<Bytes> {
-  return plan.tag === "start" ? front.slice(-plan.tagSize) : await readOrNothing(reader, end, reader.size);
 }
 
 /**
@@ -162,31 +203,44 @@ async function findTag(reader: SegmentReader, plan: GcmPlan, front: Bytes, end: 
 async function verify(
   reader: SegmentReader,
   plan: GcmPlan,
-  { iv, tag, extent: { start, end } }: { iv: Bytes; tag: Bytes; extent: Extent },
+  { iv, tag, start, end }: Message,
+  reading: CheckedReadOptions,
 ): Promise<Bytes> {
   const digests = new Uint8Array(Math.ceil((end - start) / SEGMENT) * DIGEST);
   const cipher = new GcmCipher("decrypt", plan.key, iv, plan);
-  const readAt = (at: number) => {
-    const reading = reader.read(at, Math.min(at + BATCH, end));
-    reading.catch(() => {}); // awaited below, unless an earlier one fails
-    return reading;
-  };
   try {
-    let next = start < end ? readAt(start) : undefined;
-    for (let at = start; next; at += BATCH) {
-      const batch: Bytes = await next;
-      next = at + BATCH < end ? readAt(at + BATCH) : undefined;
-      for (const [i, segment] of segmentsOf(batch).entries()) {
+    let index = 0;
+    for await (const batch of batchesOf(reader, start, end, reading)) {
+      for (const segment of segmentsOf(batch)) {
         const plaintext = cipher.update(segment);
         plaintext.fill(0);
         discard(plaintext);
-        digests.set(digestOf(segment), ((at - start) / SEGMENT + i) * DIGEST);
+        digests.set(digestOf(segment), index++ * DIGEST);
       }
     }
     if (!cipher.verify(tag)) throw createUnverifiedError();
     return digests;
   } finally {
     cipher.close();
+  }
+}
+
+/** Reads whole segments, with as many reads under way as the options say. */
+async function* batchesOf(
+  reader: SegmentReader,
+  start: number,
+  end: number,
+  { readSize, readAhead }: CheckedReadOptions,
+): AsyncGenerator<Bytes> {
+  const step = Math.max(SEGMENT, readSize - readSize % SEGMENT);
+  const underWay: Promise<Bytes>[] = [];
+  for (let at = start, next = start; at < end; at += step) {
+    for (; next < end && underWay.length <= readAhead; next += step) {
+      const reading = reader.read(next, Math.min(next + step, end));
+      reading.catch(() => {}); // reported when its turn comes
+      underWay.push(reading);
+    }
+    yield await underWay.shift()!;
   }
 }
 

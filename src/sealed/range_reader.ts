@@ -176,6 +176,11 @@ export class SegmentReader {
     return this.#source.size!;
   }
 
+  /** Whether {@linkcode size} is known before a source was read. */
+  get knowsSize(): boolean {
+    return this.#source.size !== undefined;
+  }
+
   /** Set by {@linkcode open}. */
   get opened(): Opened {
     return this.#opened!;

@@ -119,11 +119,6 @@ export class AnySource {
     return { head: all.subarray(0, head), tail: all.subarray(Math.max(0, all.length - tail)) };
   }
 
-  /** Reads the beginning of a source that does not know its size. */
-  async learnSize(head: number, options: SourceReadOptions): Promise<void> {
-    if (this.#size === undefined) await this.#learnSize(head, 0, options);
-  }
-
   async #learnSize(head: number, tail: number, options: SourceReadOptions): Promise<CheckedEnds> {
     const ends = await this.#source.readEnds!(head, tail, options);
     const size = this.#size = sizeOf(ends);
