@@ -1,5 +1,5 @@
 /**
- * Encryption of streams, for Deno, Bun and Node.
+ * Encryption of streams, for Deno, Bun and Node, and for browsers as far as sealed streams go.
  *
  * For new data, use sealed streams: {@linkcode SealStream} and {@linkcode UnsealStream}, {@linkcode seal} and
  * {@linkcode unseal}, and {@linkcode openSealed} for random access. They encrypt and authenticate, in the format of
@@ -9,7 +9,7 @@
  * {@linkcode encrypt} and {@linkcode CipherHandle}. They do not authenticate. {@linkcode OpenSSLDecryptionStream} reads
  * the files of `openssl enc`.
  *
- * The ciphers run in the Linux kernel (AF_ALG, through libkcapi) or in `node:crypto` of the runtime.
+ * The ciphers run in the Linux kernel (AF_ALG, through libkcapi), in `node:crypto` of the runtime, or in WebCrypto.
  *
  * @example Seal a stream and unseal it
  * ```ts
