@@ -385,7 +385,7 @@ test("seal, unseal and recipients refuse what they cannot use, and say which opt
     [["seal", "--recipient", "me.pub", "-i", "in", "-o", "me.pub"], 1, "it is the recipient"],
     [["unseal", "--identity", "me.jwk", "-i", "sealed", "-o", "me.jwk"], 1, "it is the identity"],
     [["unseal", "--identity", "me.jwk", "-i", "sealed", "-o", "sealed"], 1, "it is the input"],
-    [["recipients", "raw"], 3, "raw is no envelope"],
+    [["recipients", "raw"], 3, "raw is not an envelope"],
     [["recipients"], 2, "no FILE"],
     [["recipients", "a", "b"], 2, "more than one FILE"],
   ];

@@ -122,7 +122,7 @@ export class EngineStream {
     if (this.#skip > 0) this.#saveTail(new IovCursor([new Uint8Array(this.#skip)]));
   }
 
-  /** Drops the stream in progress. Takes what is in the engine, because no other stream can start before that. */
+  /** Drops the stream in progress. Takes the bytes in the engine, because no other stream can start before that. */
   abandon(): void {
     if (this.algorithm.kind === "stream" && !this.#ended) this.engine.update([], true);
     if (this.#queued > 0) this.engine.take(this.#queued).fill(0);

@@ -1,5 +1,5 @@
 /**
- * AES-GCM of a whole message in userspace: the tag, and what is held until it is known.
+ * AES-GCM of a whole message in userspace: the tag, and the output that is held until the tag is known.
  *
  * @module
  */
@@ -66,8 +66,8 @@ class HeldOutput {
 }
 
 /**
- * What is released if a stream is dropped. It must refer neither to the transform nor to the plan: the signals in the
- * plan refer to the stream while a reader or a writer waits.
+ * The state that the finalizer releases. It must refer neither to the transform nor to the plan, because the signals in
+ * the plan refer to the stream while a reader or a writer waits.
  */
 interface State {
   cipher: GcmCipher | undefined;
@@ -83,7 +83,7 @@ function release({ cipher, key, held }: State): void {
   held?.wipe();
 }
 
-/** Where the tag goes when an encryption ends. */
+/** Receives the tag when an encryption ends. */
 export type GiveTag = (tag: Bytes) => void;
 
 /**

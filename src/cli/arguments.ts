@@ -124,7 +124,7 @@ export function parse({ name, options, operands = [] }: Command, args: readonly 
     values.set(option.name, [...earlier ?? [], value]);
   }
   const words = tokens.flatMap((token) => token.kind === "positional" ? [token.value] : []);
-  // Who asks for help may leave out anything.
+  // With --help, required options may be missing.
   if (!values.has("help")) checkOperands(name, operands, words);
   return new Arguments(values, words);
 }
@@ -154,7 +154,7 @@ export function unknown(what: string, name: string, known: readonly string[]): s
   return `unknown ${what} "${name}"${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
 }
 
-/** What is wrong with the arguments. It quotes no values: a secret may stand in the wrong place. */
+/** The error of the arguments. It quotes no values, because a secret may be in the wrong place. */
 function problemOf(error: unknown, options: readonly Option[]): string {
   const [sentence = ""] = (error as Error).message.split(/\.\s|\n/);
   switch (codeOf(error)) {

@@ -138,7 +138,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
   {
     name: "tag",
     value: "PLACE",
-    text: "gcm(aes): where the tag is: end, or start (behind the IV of --iv-prefix); decryption also takes the tag " +
+    text: "gcm(aes): where the tag is: end, or start (after the IV of --iv-prefix); decryption also takes the tag " +
       "itself in hexadecimal digits, if it is stored apart (default: end)",
   },
   { name: "tag-size", value: "N", text: "gcm(aes): bytes of the tag: 4, 8 or 12 to 16 (default: 16)" },
@@ -230,15 +230,13 @@ const COMMANDS: readonly Command[] = [
       {
         name: "range",
         value: "A-B",
-        text:
-          "only the bytes from A to B, both included (A-: to the end; --range=-N: the last N). Reads no more than " +
-          "these, and the end",
+        text: "only the bytes from A to B, both included (A-: to the end; --range=-N: the last N). Reads only these " +
+          "bytes and the end of the file",
       },
       {
         name: "rescue",
-        text:
-          "write what is intact of a damaged file, and zeros in the place of the rest. Needs --out. Tells what is " +
-          "damaged, and exits with 4 if anything is",
+        text: "write the intact parts of a damaged file, and zeros in place of the others. Needs --out. Lists the " +
+          "damaged parts, and exits with 4 if there are any",
       },
       HELP,
     ],
@@ -263,7 +261,7 @@ const COMMANDS: readonly Command[] = [
     name: "keygen",
     summary: "makes a random key, a key pair or a keyset",
     text: "Only the user can read the file. An existing file is never replaced. The public part of a key pair is " +
-      "printed: give it to whoever seals for you.",
+      "printed: give it to the people who seal files for you.",
     options: [
       {
         name: "type",
@@ -313,7 +311,7 @@ const COMMANDS: readonly Command[] = [
   {
     name: "rewrap",
     summary: "wraps the key of a sealed file for other recipients",
-    text: "The data and its key stay as they are: whoever could open the old file and kept its key can open the new " +
+    text: "The data and its key stay unchanged: someone who opened the old file and stored its key can open the new " +
       "one. --in and --out may be the same file, which is then replaced as a whole.",
     options: [
       IN,

@@ -64,7 +64,7 @@ async function* after(first: Bytes, pieces: AsyncIterable<Bytes>): AsyncGenerato
   yield* pieces;
 }
 
-/** The bytes that come out, which the progress counts: about so many, with base64. */
+/** The number of output bytes, which the progress counts. With base64 it is an estimate. */
 function sizeOfOutput(direction: CryptDirection, { size }: Input, isBase64: boolean, headerSize: number) {
   if (size === undefined) return undefined;
   if (!isBase64) return size - headerSize;

@@ -91,10 +91,10 @@ function kindsOf({ recipients }: EnvelopeHeader): string {
 async function readEnvelope(input: Input): Promise<ReadHeader> {
   const found = await readHeader(input);
   if (found) return found;
-  throw new Failure(3, `${input.name} is no envelope: its first line is not ${MAGIC.trim()}`);
+  throw new Failure(3, `${input.name} is not an envelope: its first line is not ${MAGIC.trim()}`);
 }
 
-/** Shows who a file is wrapped for. */
+/** Shows the recipients of a file. */
 export async function recipients(args: Arguments): Promise<number> {
   const [path] = args.operands;
   const input = await openInput(path === "-" ? undefined : path, []);

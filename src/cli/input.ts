@@ -16,7 +16,7 @@ export interface Input {
   readonly fd: number;
   readonly name: string;
   readonly stats: fs.BigIntStats;
-  /** Its length in bytes; undefined for what is no file. */
+  /** Its length in bytes. Undefined if it is not a file. */
   readonly size: number | undefined;
   /** Bytes that were read from its start, and are still to be processed. */
   ahead: Bytes;

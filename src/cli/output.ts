@@ -18,7 +18,7 @@ import { atEnd, atEndOrSignal, procFile } from "./signals.ts";
 
 /** The output. The next piece is processed during a write. */
 export interface Output {
-  /** It has its name only when it is finished: nobody sees it before. */
+  /** The file gets its name only when it is complete. */
   readonly appearsAtEnd: boolean;
   write(bytes: Bytes): Promise<void>;
   /** Resolves when no write from `memory` is pending. */

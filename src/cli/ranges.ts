@@ -28,7 +28,7 @@ import { asUsage } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
 import { commonOptions, formatOf, headerFailure, type Keys, streamKeysFor, streamOptions } from "./sealing_options.ts";
 
-/** What is read by ranges. */
+/** A source that is read by ranges. */
 export interface Ranges {
   readonly name: string;
   readonly source: RangeSource;
@@ -129,7 +129,7 @@ function rangeOption(text: string | undefined): RangeOption | undefined {
   return range;
 }
 
-/** Unseals a file or a URL by ranges: all of it, a part, or what is intact. */
+/** Unseals a file or a URL by ranges: all of it, a part, or the intact segments. */
 export async function unsealRanges(args: Arguments, keys: Keys): Promise<number> {
   const range = rangeOption(args.get("range"));
   const isRescue = args.has("rescue");
@@ -154,7 +154,7 @@ function positionsOf({ first, last }: RangeOption, size: number): [start: number
   return first === undefined ? [Math.max(0, size - last!), size] : [first, Math.min(size, (last ?? size) + 1)];
 }
 
-/** Writes what is intact, and zeros in the place of what is damaged. */
+/** Writes the intact ranges, and zeros in place of the damaged ones. */
 async function rescue(file: SealedReader, ranges: Ranges, args: Arguments, keys: Keys): Promise<number> {
   const { isIntact, damaged } = await verifyWithProgress(file, args);
   if (isNothingIntact(file, damaged)) throw new Failure(3, `${ranges.name}: ${NOTHING_VERIFIES}`);

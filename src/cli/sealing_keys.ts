@@ -21,7 +21,7 @@ export interface StreamKeys extends Disposable {
   readonly options: { readonly key: readonly Bytes[] } | { readonly keyset: Keyset };
 }
 
-/** Who a file is wrapped for, or who opens it. */
+/** The recipients of a file, or the identities that open it. */
 export interface WrappingKeys extends Disposable {
   readonly inputs: readonly SecretInput[];
   readonly keys: readonly JoseKey[];
@@ -60,7 +60,7 @@ export async function readStreamKeys(args: Arguments): Promise<StreamKeys | unde
   for (const value of args.all(name)) inputs.push(await readKey(args, name, value));
   for (const { bytes } of inputs) {
     if (bytes.length > 0 && bytes.every((byte) => byte === 0)) {
-      throw wrongUsage(`--${name} has only zero bytes, which is no key`);
+      throw wrongUsage(`--${name} has only zero bytes, so it is not a key`);
     }
   }
   const key = inputs.map(({ bytes }) => bytes);

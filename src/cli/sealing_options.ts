@@ -36,7 +36,7 @@ export async function readKeys(args: Arguments, role: "recipient" | "identity"):
   };
 }
 
-/** The keys for a file that is no envelope. */
+/** The keys for a file that is not an envelope. */
 export function streamKeysFor(name: string, { stream }: Keys): StreamKeys {
   if (stream) return stream;
   throw new Failure(

@@ -51,7 +51,7 @@ export async function readSecret(args: Arguments, confirm: boolean): Promise<Sec
 /** Reads the key that an option names. */
 export async function readKey(args: Arguments, name: string, value: string): Promise<SecretInput> {
   const { bytes, stats } = await readSecretFile(args, name, value);
-  if (bytes.length > LONGEST_KEY) throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, which is no key`);
+  if (bytes.length > LONGEST_KEY) throw wrongUsage(`--${name} has more than ${LONGEST_KEY} bytes, too many for a key`);
   refuseText(name, bytes);
   return { kind: "key", bytes, stats };
 }

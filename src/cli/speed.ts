@@ -19,7 +19,7 @@ interface Measurement {
   engine: "kernel" | "userspace";
   /** 10^6 bytes per second. */
   rate?: number;
-  /** Why there is no rate. */
+  /** The error, if there is no rate. */
   error?: string;
 }
 

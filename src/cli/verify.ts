@@ -1,5 +1,5 @@
 /**
- * `verify`: checks sealed files without writing what is in them.
+ * `verify`: checks sealed files without writing their contents.
  *
  * @module
  */

@@ -203,7 +203,7 @@ function decode(value: unknown): Bytes {
   return bytes;
 }
 
-/** The error for a file that is no envelope, or that must not be opened. */
+/** Creates the error for a file that is not an envelope, or that must not be opened. */
 export function createHeaderError(message: string): KcapiError {
   return new KcapiError("EBADMSG", "open", message);
 }

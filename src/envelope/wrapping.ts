@@ -28,7 +28,7 @@ const CONTENT_ALGORITHMS = ["A256GCM", "A192GCM", "A128GCM", "A256CBC-HS512", "A
  * Makes a header.
  *
  * @param key The key of the file, which remains the caller's.
- * @param recipients Who it is wrapped for. They are disposed of.
+ * @param recipients The keys that wrap it. They are disposed of.
  */
 export async function makeHeader(
   key: Secret,
@@ -109,7 +109,7 @@ async function askService({ encrypted_key = "" }: FlattenedJWE, unwrap: RemoteKe
   return contentKey;
 }
 
-/** The same JWE for those who have the content key. The header of a recipient is not authenticated. */
+/** The same JWE for readers that have the content key. The header of a recipient is not authenticated. */
 function withoutWrapping({ encrypted_key: _, header, ...jwe }: FlattenedJWE): FlattenedJWE {
   return { ...jwe, header: { ...header, alg: "dir" } };
 }

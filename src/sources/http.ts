@@ -48,7 +48,7 @@ export interface HttpSourceOptions {
    * headers and heed the signal of `init`. It should not retry by itself.
    */
   fetch?: ((url: string, init: RequestInit) => Promise<Response>) | undefined;
-  /** Ends the requests that are under way, and refuses later ones. */
+  /** Ends pending requests, and refuses later ones. */
   signal?: AbortSignal | undefined;
   /**
    * How often a request is sent again after a network error, or an answer of status 429 or 5xx: from 0 to 100, 4 by

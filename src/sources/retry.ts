@@ -14,7 +14,7 @@ export const MOST_RETRY_AFTER = 60_000;
 
 /** A request failed, and the next attempt may succeed. */
 export class TransientError extends Error {
-  /** What the caller gets if there is no next attempt. */
+  /** The error of the caller if there is no next attempt. */
   readonly error: KcapiError;
   /** The least milliseconds until the next attempt. */
   readonly retryAfter: number;

@@ -244,7 +244,7 @@ export class Keyset implements KeySource, Disposable {
     }
   }
 
-  /** Zeroes all secrets. The keyset is of no use afterwards; streams that were made with it go on. */
+  /** Zeroes all secrets. Then the keyset cannot be used. Streams that were made with it continue. */
   close(): void {
     for (const { key } of this.#entries) key?.dispose();
   }
