@@ -108,7 +108,7 @@ function keysOfOthers(path: Path): Record<string, { recipient: string; identity:
       line: "a public key of RSA (RSA-OAEP-256)",
     },
     "P-256 in a JWK set": {
-      recipient: write("ec.pub", JSON.stringify({ keys: [{ ...ecPublic, kid: "2026" }] })),
+      recipient: write("ec.pub", JSON.stringify({ keys: [{ ...ecPublic, use: "sig" }, { ...ecPublic, kid: "2026" }] })),
       identity: write("ec.jwks", JSON.stringify({ keys: [stranger, { ...ecPrivate, key_ops: ["unwrapKey"] }] })),
       line: 'a public key of P-256 (ECDH-ES+A256KW, key "2026")',
     },
@@ -376,7 +376,7 @@ test("seal, unseal and recipients refuse what they cannot use, and say which opt
     [[...seal, "--passphrase-file", "latin1"], 2, "--passphrase-file expected UTF-8"],
     [[...seal, "--key", "hunter2"], 2, "did you mean --key-file?"],
     [[...seal, "--recipient", "text"], 2, "text expected JSON, got other text"],
-    [[...seal, "--recipient", "empty.jwks"], 2, "an empty JWK set"],
+    [[...seal, "--recipient", "empty.jwks"], 2, "a JWK set without one"],
     [[...seal, "--recipient", "zero.jwk"], 2, "nothing but zero bytes"],
     [[...seal, "--recipient", "ed.jwk"], 2, "X25519, P-256"],
     [[...seal, "--recipient", "broken.pem"], 2, "expected a public key in PEM"],

@@ -354,6 +354,7 @@ test("a key that cannot be used errors the stream, and names the entry", async (
     [{ kty: "oct", k: "A".repeat(43) }, "nothing but zero bytes"],
     [{ kty: "oct", k: `${AES.k!.slice(0, -1)}B` }, "expected base64url"],
     [{ ...X25519.recipient, alg: "ECDH-ES" }, "recipients[0].alg"],
+    [{ ...P256.recipient, use: "sig" }, "recipients[0].use"],
     [await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt"]), "AES-KW"],
     [await crypto.subtle.generateKey({ name: "AES-KW", length: 128 }, false, ["wrapKey"]), "256 bits"],
     [await crypto.subtle.generateKey({ name: "AES-KW", length: 256 }, false, ["unwrapKey"]), "the usage wrapKey"],

@@ -30,7 +30,12 @@ const CHUNK = 4096;
 /** A new key for a file, and the header that wraps it. */
 export async function wrapNewKey({ keys }: WrappingKeys, format: SealedFormatName) {
   const key = Secret.random(32);
-  return { key, header: await wrap(key, format, keys) };
+  try {
+    return { key, header: await wrap(key, format, keys) };
+  } catch (error) {
+    key.dispose();
+    throw error;
+  }
 }
 
 async function wrap(key: Secret, format: SealedFormatName, keys: WrappingKeys["keys"]): Promise<Bytes> {

@@ -139,15 +139,14 @@ export async function readKeyFile(kind: SecretInput["kind"], path: string): Prom
   return { kind, bytes, stats };
 }
 
-/** The keys of a file: a JWK, a JWK set (RFC 7517), or PEM. Its bytes are zeroed. */
+/** The keys of a file: a JWK, a JWK set (RFC 7517) without its keys for signatures, or PEM. Its bytes are zeroed. */
 function jwksOf(path: string, role: Role, bytes: Bytes): readonly JWK[] {
   const text = textOf(path, bytes);
   if (text.trimStart().startsWith("-----BEGIN ")) return [jwkOfPEM(path, role, text)];
-  const json = parseJSON(path, text) as JWK | { keys: readonly JWK[] };
-  const list = Array.isArray((json as { keys?: unknown } | null)?.keys)
-    ? (json as { keys: JWK[] }).keys
-    : [json as JWK];
-  if (list.length === 0) throw wrongUsage(`${path} expected ${ROLES[role].what}, got an empty JWK set`);
+  const json = parseJSON(path, text) as JWK | { readonly keys: readonly JWK[] } | null;
+  if (!Array.isArray(json?.keys)) return [json as JWK];
+  const list = (json.keys as readonly JWK[]).filter((key) => key?.use !== "sig");
+  if (list.length === 0) throw wrongUsage(`${path} expected ${ROLES[role].what}, got a JWK set without one`);
   return list;
 }
 

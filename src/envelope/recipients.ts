@@ -230,7 +230,7 @@ function checkCoordinates(name: string, jwk: JWK): void {
   }
 }
 
-function algorithmOf(name: string, { kty, crv, alg }: JWK): KeyAlgorithm {
+function algorithmOf(name: string, { kty, crv, alg, use }: JWK): KeyAlgorithm {
   const algorithm = kty === "OKP" && crv === "X25519" || kty === "EC" && EC_CURVES.includes(crv as string)
     ? "ECDH-ES+A256KW"
     : kty === "RSA"
@@ -241,6 +241,7 @@ function algorithmOf(name: string, { kty, crv, alg }: JWK): KeyAlgorithm {
   if (!algorithm) {
     throw new TypeError(`"${name}" expected a JWK of X25519, P-256, P-384, P-521, RSA or oct`);
   }
+  if (use !== undefined && use !== "enc") throw new TypeError(`"${name}.use" expected "enc" or none, got another use`);
   if (alg !== undefined && alg !== algorithm) {
     throw new TypeError(`"${name}.alg" expected ${algorithm} or none, got another algorithm`);
   }
