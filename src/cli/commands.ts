@@ -85,14 +85,19 @@ const CRYPT_OPTIONS: readonly Option[] = [
   KEY_SERIAL,
   { name: "passphrase-file", value: "FILE", text: "the passphrase: the first line of FILE" },
   { name: "passphrase-fd", value: "N", text: "the passphrase: the first line of descriptor N" },
-  { name: "iter", value: "N", text: `passphrase: rounds of PBKDF2 (default: ${DEFAULT_ITERATIONS})` },
+  { name: "iter", value: "N", text: `passphrase: iterations of PBKDF2 (default: ${DEFAULT_ITERATIONS})` },
   {
     name: "kdf",
     value: "KDF",
     choices: ["pbkdf2", "evp"],
     text: "passphrase: pbkdf2, or evp: EVP_BytesToKey, for files of openssl enc without -pbkdf2 (default: pbkdf2)",
   },
-  { name: "md", value: "DIGEST", choices: MD_NAMES, text: "passphrase: the hash of the derivation (default: sha256)" },
+  {
+    name: "md",
+    value: "DIGEST",
+    choices: MD_NAMES,
+    text: "passphrase: the hash of the derivation: md5, sha1, sha256, sha512 and others (default: sha256)",
+  },
   { name: "nosalt", text: "passphrase: no salt and no header, as openssl enc -nosalt" },
   { name: "salt", value: "HEX", text: "passphrase: this salt and no header, as openssl enc -S" },
   { name: "key-bits", value: "N", text: "passphrase: bits of the key to derive (default: the cipher's longest)" },
@@ -101,7 +106,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
     short: "a",
     text: "the ciphertext is base64, in lines of 64 characters; decryption finds a header in base64 by itself",
   },
-  { name: "one-line", short: "A", text: "base64 in one line" },
+  { name: "one-line", short: "A", text: "the ciphertext is base64, in one line" },
   { name: "iv", value: "HEX", text: "key: the IV" },
   { name: "iv-prefix", text: "key: the IV is in front of the ciphertext; encryption makes a random one" },
   {
@@ -124,7 +129,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
   {
     name: "sector-size",
     value: "N",
-    text: "sector modes (xts …): bytes of a sector; its IV is its number (plain64)",
+    text: "sector modes (xts …): bytes of a sector; its IV is its number",
   },
   { name: "sector", value: "N", text: "the number of the first sector, counted in sectors of 512 bytes (default: 0)" },
   {
@@ -205,7 +210,8 @@ const SEAL_TEXT =
 
 const SECRETS_TEXT =
   `Without a key or passphrase option, the terminal asks for the passphrase. A passphrase gives OpenSSL's format ` +
-  `(Salted__, PBKDF2-HMAC-SHA256): openssl enc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -aes-256-cbc. A key gives bare ` +
+  `(Salted__, PBKDF2-HMAC-SHA256): openssl enc -pbkdf2 -iter ${DEFAULT_ITERATIONS} -aes-256-cbc. Files of ` +
+  `other options need --iter, --kdf, --md, --nosalt or --salt, because they do not record them. A key gives bare ` +
   `ciphertext, as openssl enc -K -iv and kcapi-enc do.`;
 
 const COMMANDS: readonly Command[] = [
