@@ -21,19 +21,19 @@ export interface GcmOptions {
   /** Bytes of the tag: 16, the default; or 4, 8 or 12 to 15 for formats that cut it. Short tags are easier to guess. */
   tagSize?: number | undefined;
   /**
-   * Where the tag is. `"end"`, the default: behind the ciphertext. `"start"`: in front of it, and behind the IV of
-   * `ivPrefix`; encryption then holds the message. Apart from it: `"detached"` for encryption, which gives it as `tag`
-   * of the stream; its bytes for decryption.
+   * Where the tag is. `"end"`, the default: after the ciphertext. `"start"`: before the ciphertext, after the IV of
+   * `ivPrefix`; encryption then holds the message in memory. If the tag is stored separately: `"detached"` for
+   * encryption, which returns it as `tag` of the stream, and the bytes of the tag for decryption.
    */
   tag?: "end" | "start" | "detached" | BytesLike | undefined;
   /**
-   * The most bytes of a message that is held in memory: to be verified, for a tag in front, or for WebCrypto. Default:
-   * 64 MiB. A larger message is an error, EMSGSIZE.
+   * The most bytes of a message that is held in memory: to verify it, to write the tag first, or for WebCrypto. A
+   * larger message fails with EMSGSIZE. Default: 64 MiB.
    */
   maxSize?: number | undefined;
   /**
-   * Decryption gives bytes as they come, before the tag is known. **They may be forged**: do not act on them before the
-   * stream has ended. If the message is not authentic, the stream fails at its end with EBADMSG. Default: false.
+   * Decryption returns bytes before the tag is verified. **They may be forged**: do not act on them before the stream
+   * has ended. If the message is not authentic, the stream fails at its end with EBADMSG. Default: false.
    */
   releaseUnverified?: boolean | undefined;
 }
