@@ -53,7 +53,7 @@ async function drive(): Promise<object> {
   const downloaded = "storage" in navigator
     ? isEqual(new Uint8Array(await (await download("${NAME}")).arrayBuffer()), content)
     : "no private file system";
-  await upload(new File([content], "moved.txt"));
+  await upload(new File([content.slice(0, 1000)], "moved.txt"));
   const refused = await readEnd("moved.txt?as=${NAME}", 10).catch((error) => error.code ?? String(error));
   return {
     extractable: key.extractable,

@@ -105,8 +105,17 @@ webpack(${JSON.stringify(config)}, (error, stats) => {
   },
 };
 
-/** Plain modules: the files of the package with their names as a server has them. */
+/** Starts a Worker, for whose URL the policy demands a trusted type where the browser has them. */
+const START = `
+const url = "/plain/worker.js";
+const trusted = globalThis.trustedTypes?.createPolicy("page", { createScriptURL: (url) => url }).createScriptURL(url);
+new Worker(trusted ?? url, { type: "module" });
+`;
+
+/** Plain modules: the files of the package with their names as a server has them; in a page, and in a Worker. */
 function plain(project: string): void {
+  writeFileSync(join(project, "plain/start.js"), START);
+  writeFileSync(join(project, "plain/worker.js"), page("worker"));
   const program = PROGRAM
     .replace('"@kcapi/streams"', '"/node_modules/@kcapi/streams/dist/mod.js"')
     .replace('"@kcapi/streams/sealed"', '"/node_modules/@kcapi/streams/dist/src/sealed/mod.js"');
@@ -139,7 +148,7 @@ async function build(): Promise<Built> {
   for (const bundle of Object.values(BUNDLERS)) await bundle(project);
   const [, vite] = /src="([^"]+)"/.exec(readFileSync(join(project, "vite/out/index.html"), "utf8"))!;
   const pages = Object.fromEntries(names.map((name) => [name, `/${name}/${name === "plain" ? "" : "out/"}page.js`]));
-  return { project, site: siteOf(project), pages: { ...pages, vite: vite! } };
+  return { project, site: siteOf(project), pages: { ...pages, vite: vite!, worker: "/plain/start.js" } };
 }
 
 let built: Promise<Built> | undefined;
