@@ -17,14 +17,14 @@ export interface Statistics {
 
 /** A measurement: one entry of results.json. */
 export interface Figures {
-  /** `B1` … `B10` or `modes`. */
+  /** `B1` … `B12` or `modes`. */
   bar: string;
   runtime: string;
   where: "guest" | "host";
   /** Such as `cbc(aes), 64 KiB`. */
   work: string;
   figures: Record<string, Statistics>;
-  unit: "s" | "MiB" | "ticks";
+  unit: "s" | "MiB" | "ticks" | "times";
   /** The number of bytes that these seconds are for. */
   per?: number;
 }
@@ -216,6 +216,28 @@ export const BARS: Readonly<Record<string, Bar>> = {
       if (least === undefined) return [];
       const atLeast = Math.min(least, REACHED * of("one thread") / of("bare Workers"));
       return [{ formula: "one thread ÷ Workers", is: of("one thread") / of("Workers"), atLeast }];
+    },
+  },
+  B12: {
+    title: "reading a sealed file by ranges",
+    method: "64 MiB in AES-GCM-HKDF with segments of 64 KiB. *30 ms*: each read of the source takes 30 ms. *small " +
+      "reads*: 8 MiB, 64 bytes at a time, and 1,000 reads of a byte in one segment at once. *a file*: against " +
+      "`unseal()` over the same file, read in chunks of 1 MiB.",
+    checks(of, { work }) {
+      if (work === "small reads") {
+        return [
+          { formula: "bytes read ÷ bytes asked for, in sequence", is: of("bytes read"), atMost: 1.1 },
+          { formula: "reads for 1,000 reads of a segment at once", is: of("reads of a segment"), atMost: 1 },
+        ];
+      }
+      if (work.endsWith("a file")) {
+        return [{ formula: "stream() ÷ unseal()", is: of("stream()") / of("unseal()"), atMost: 1.15 }];
+      }
+      return [
+        { formula: "open ÷ one read", is: of("open") / of("one read"), atMost: 1.3 },
+        { formula: "seconds, bytes()", is: of("bytes()"), atMost: 0.7 },
+        { formula: "seconds, stream()", is: of("stream()"), atMost: 0.7 },
+      ];
     },
   },
   modes: {
