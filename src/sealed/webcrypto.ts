@@ -170,9 +170,10 @@ async function deriveByHmac(format: Format, key: Secret, { salt }: Header, info:
   const sign = await hmacOf(format.hkdfHash, pseudorandom);
   let block = new Uint8Array(0);
   for (let at = 0, i = 1; at < derived.length; i++) {
-    const next = await sign([block, info, Uint8Array.of(i)]);
+    const input = inOnePiece([block, info, Uint8Array.of(i)]);
     block.fill(0);
-    block = next;
+    block = await sign([input]);
+    input.fill(0);
     derived.bytes.set(block.subarray(0, derived.length - at), at);
     at += block.length;
   }
