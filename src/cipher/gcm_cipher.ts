@@ -16,29 +16,48 @@ type Name = "aes-128-gcm" | "aes-192-gcm" | "aes-256-gcm";
 
 const nameOf = (keySize: number) => `aes-${8 * keySize}-gcm` as Name;
 
-const works = new Map<number, boolean>();
+const works = new Map<string, boolean>();
 
 /** Whether `node:crypto` has AES-GCM with keys of this size: Deno's has none of 24 bytes. */
 export function userspaceHasGcm(keySize: number): boolean {
-  let isSupported = works.get(keySize);
-  if (isSupported === undefined) works.set(keySize, isSupported = tryKey(keySize));
+  return hasSizes(keySize, 16);
+}
+
+/** Deno 2.5 refuses tags of less than 16 bytes in decryption, with the error for a wrong tag. Deno 2.9 takes them. */
+function hasSizes(keySize: number, tagSize: number): boolean {
+  const id = `${keySize} ${tagSize}`;
+  const isSupported = works.get(id) ?? trySizes(keySize, tagSize);
+  works.set(id, isSupported);
   return isSupported;
 }
 
-function tryKey(keySize: number): boolean {
+/** Tries an empty message. */
+function trySizes(keySize: number, tagSize: number): boolean {
+  const { createCipheriv, createDecipheriv } = nodeCrypto();
+  const options = { authTagLength: tagSize };
+  const [name, key, iv] = [nameOf(keySize), new Uint8Array(keySize), new Uint8Array(12)];
   try {
-    nodeCrypto().createCipheriv(nameOf(keySize), new Uint8Array(keySize), new Uint8Array(12)).final();
+    const cipher = createCipheriv(name, key, iv, options);
+    cipher.final();
+    const decipher = createDecipheriv(name, key, iv, options);
+    decipher.setAuthTag(cipher.getAuthTag().subarray(0, tagSize));
+    decipher.final();
     return true;
   } catch {
     return false;
   }
 }
 
-/** @throws {KcapiError} ENOENT if `node:crypto` of this runtime has no keys of this size. */
-export function checkUserspaceGcm(keySize: number): void {
-  if (userspaceHasGcm(keySize)) return;
-  throw new KcapiError("ENOENT", "createCipheriv", `node:crypto of this runtime has no ${nameOf(keySize)}`, {
-    hint: 'engine "auto" of EncryptionStream and DecryptionStream runs it over WebCrypto, which holds the message',
+/** @throws {KcapiError} ENOENT if `node:crypto` of this runtime has no keys or no tags of these sizes. */
+export function checkUserspaceGcm(keySize: number, tagSize: number): void {
+  if (!userspaceHasGcm(keySize)) {
+    throw new KcapiError("ENOENT", "createCipheriv", `node:crypto of this runtime has no ${nameOf(keySize)}`, {
+      hint: 'engine "auto" of EncryptionStream and DecryptionStream runs it over WebCrypto, which holds the message',
+    });
+  }
+  if (hasSizes(keySize, tagSize)) return;
+  throw new KcapiError("ENOENT", "createCipheriv", `node:crypto of this runtime has no tags of ${tagSize} bytes`, {
+    hint: "a later release of the runtime may have them: Deno 2.9 has, Deno 2.5 has not",
   });
 }
 

@@ -111,7 +111,7 @@ export class GcmTransform implements Transform {
   /**
    * @param plan Its key is owned by this, also if this fails.
    * @param giveTag Called when an encryption ends.
-   * @throws {KcapiError} ENOENT if this runtime has no keys of this size.
+   * @throws {KcapiError} ENOENT if this runtime has no keys or no tags of these sizes.
    */
   constructor(plan: GcmPlan, giveTag: GiveTag = () => {}) {
     const { direction, releaseUnverified, tag, tagSize } = plan;
@@ -123,7 +123,7 @@ export class GcmTransform implements Transform {
     this.#tail = new ByteQueue(tagSize);
     finalizer.register(this, this.#state, this);
     try {
-      checkUserspaceGcm(plan.key.length);
+      checkUserspaceGcm(plan.key.length, tagSize);
       if (direction === "encrypt") this.#startEncryption();
       else if (frontSize(plan) === 0) this.#start(plan.iv!);
     } catch (error) {

@@ -102,7 +102,7 @@ export async function openGcm(source: SealedSource, options: OpenGcmOptions): Pr
   const plan = checkGcm("decrypt", options);
   using _ = plan.key;
   checkEngine(plan);
-  checkUserspaceGcm(plan.key.length);
+  checkUserspaceGcm(plan.key.length, plan.tagSize);
   try {
     const reader = new SegmentReader(any, plan.signals, reading);
     try {
@@ -254,20 +254,21 @@ function digestOf(bytes: Bytes): Uint8Array {
 }
 
 /**
- * The counter block of the first block of plaintext. GCM hashes an IV that has not 12 bytes.
- * Zeros encrypt to the cipher's output for that block, which is decrypted.
+ * The counter block of the first block of plaintext. GCM hashes an IV that has not 12 bytes. Zeros encrypt to what the
+ * block cipher makes of that counter block, and one block of cbc(aes) under an IV of zeros undoes that. (Deno 2.5 lacks
+ * ecb(aes).)
  */
 function firstCounter(plan: GcmPlan, iv: Bytes): Bytes {
   const gcm = new GcmCipher("encrypt", plan.key, iv, plan);
   const block = new Uint8Array(gcm.update(new Uint8Array(16)));
   gcm.close();
-  const ecb = openUserspace(parseAlgorithm("ecb(aes)"), plan.key.clone());
+  const cbc = openUserspace(parseAlgorithm("cbc(aes)"), plan.key.clone());
   try {
-    ecb.init("decrypt", null);
-    ecb.update([block], true);
-    return ecb.take(16);
+    cbc.init("decrypt", new Uint8Array(16));
+    cbc.update([block], true);
+    return cbc.take(16);
   } finally {
-    ecb.close();
+    cbc.close();
   }
 }
 

@@ -8,6 +8,7 @@ import {
   encrypt,
   EncryptionStream,
   listCiphers,
+  openGcm,
   openSealed,
   probe,
   seal,
@@ -62,6 +63,17 @@ for (const format of ["AES256_CTR_HMAC_SHA256_64KB", "AES256_GCM_HKDF_4KB"] as c
   results[`openSealed ${format}`] = await digest(await file.bytes()) === same;
   file.close();
 }
+
+const gcm = { key, iv: new Uint8Array(12), associatedData: new Uint8Array(3) };
+for (const engine of ["userspace", "webcrypto"] as const) {
+  results[`encrypt gcm(aes) ${engine}`] = await digest(encrypt("gcm(aes)", { ...gcm, engine }, input));
+  const decrypted = decrypt("gcm(aes)", { ...gcm, engine }, encrypt("gcm(aes)", gcm, input));
+  results[`decrypt gcm(aes) ${engine}`] = await digest(decrypted) === same;
+}
+const message = new Blob(await Array.fromAsync(encrypt("gcm(aes)", gcm, input)) as BlobPart[]);
+const reader = await openGcm(message, gcm);
+results["openGcm"] = await digest(await reader.bytes()) === same;
+reader.close();
 
 const pool = new WorkerPool(2);
 const pooled = { ...options, pool };
