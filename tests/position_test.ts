@@ -167,7 +167,7 @@ function positionsBelow(end: number): fc.Arbitrary<number> {
   ).map((position) => Math.min(position, end - 1));
 }
 
-const sizes = fc.array(fc.oneof(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 80_000 })), {
+const sizes = fc.array(fc.oneof(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 300_000 })), {
   minLength: 1,
   maxLength: 4,
 });
@@ -260,6 +260,26 @@ for (const [way, run] of Object.entries(WAYS)) {
     assertEquals((await caught(run(task, [concat([input, Uint8Array.of(1)])])) as KcapiError).code, "EOVERFLOW");
   });
 }
+
+test("in place, an output ends at the wrap of the counter, and the next one follows it", async () => {
+  const [key, iv, input] = [bytes(16), new Uint8Array(16).fill(255), bytes(WINDOW + 16)];
+  const expected = await webCrypto(key, iv, 32, input);
+  for (const more of [{ inPlace: true }, { inPlace: true, pool }]) {
+    const task = { algorithm: "ctr(aes)", key, iv, start: { counterBits: 32 } } as const;
+    assertEquals(await throughStream(task, [input.slice()], more), expected);
+  }
+});
+
+test("with ivPrefix, a counter of 32 bits starts at 0, and WebCrypto reads the output", async () => {
+  const [key, input] = [bytes(16), bytes(1000)];
+  for (const more of [{}, { pool }]) {
+    const options = { key, engine, ivPrefix: true, counterBits: 32, ...more } as const;
+    const output = await collect(encrypt("ctr(aes)", options, input));
+    assertEquals(output.slice(12, 16), new Uint8Array(4));
+    assertEquals(await webCrypto(key, output.slice(0, 16), 32, output.slice(16)), input);
+    assertEquals(await collect(decrypt("ctr(aes)", options, output)), input);
+  }
+});
 
 test("with no counterBits, all bits of the IV are the counter", async () => {
   const [key, input] = [bytes(16), bytes(100)];

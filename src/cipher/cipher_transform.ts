@@ -201,8 +201,8 @@ export class CipherTransform implements Transform {
   }
 
   #roundLength(input: IovCursor): number {
-    const { unit, window, tailLength } = this.#stream;
-    const most = this.#plan.sectors ? Math.min(MAX_SECTORS * unit, window) : window;
+    const { unit, window, tailLength, roundRoom } = this.#stream;
+    const most = this.#plan.sectors ? Math.min(MAX_SECTORS * unit, window) : Math.min(window, roundRoom);
     const total = tailLength + input.remaining;
     if (this.#last && total <= most) return total;
     const length = Math.min(total - (this.#last ? 0 : this.#reserve), most);

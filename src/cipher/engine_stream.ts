@@ -90,6 +90,13 @@ export class EngineStream {
     return wholeUnits(this.engine.window, this.unit);
   }
 
+  /** Bytes that still fit into the round in progress, up to the wrap of its counter. */
+  get roundRoom(): number {
+    const { algorithm } = this;
+    if (algorithm.kind !== "counter") return Infinity;
+    return bytesToWrap(algorithm, this.#layout!.iv!, this.#position) - this.#queued;
+  }
+
   /** Bytes that can be received now (rule F1). */
   get ready(): number {
     return this.#leftoverLength + Math.max(0, this.#queued - this.#skip);
@@ -229,8 +236,7 @@ export class EngineStream {
       return last ? total : 0;
     }
     if (this.algorithm.kind === "counter") {
-      const toWrap = bytesToWrap(this.algorithm, this.#layout!.iv!, this.#position) - this.#queued;
-      return Math.min(engine.capacity(this.#leftoverLength + this.#queued), toWrap);
+      return Math.min(engine.capacity(this.#leftoverLength + this.#queued), this.roundRoom);
     }
     return this.ready > 0 ? 0 : this.unit;
   }
