@@ -14,6 +14,7 @@ import {
 } from "../mod.ts";
 import { type Bytes, bytes, collect, concat } from "./support/bytes.ts";
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows, seed, times } from "./support/deps.ts";
+import { type OpenedSegments, SegmentCache } from "../src/sealed/segment_cache.ts";
 import { contractOf } from "./support/pool.ts";
 import { caught, turns as turnsOfLoop } from "./support/promises.ts";
 import { engineOf, KEY, NAME, SMALL, SMALL_GCM } from "./support/sealed_support.ts";
@@ -84,6 +85,8 @@ class Watched implements RangeSource {
     return promise;
   }
 }
+
+const HERE = { engine: "userspace" } as const;
 
 const total = (ranges: readonly (readonly [number, number])[]) => ranges.reduce((sum, [a, b]) => sum + b - a, 0);
 
@@ -172,7 +175,7 @@ test("opening reads header and end at once, and a small file in one read", async
     using reader = await opened(small);
     assertEquals(await reader.bytes(), input.slice(0, size));
     assertEquals(await collect(reader.stream()), input.slice(0, size));
-    assertEquals(small.take()[0], [0, small.size], `${size}`);
+    assertEquals(small.take(), [[0, small.size]]);
   }
 });
 
@@ -276,6 +279,36 @@ test("a read elsewhere reads its own segment and no other", async () => {
     assertEquals(await reader.bytes(at * SEGMENT, at * SEGMENT + 1), input.slice(at * SEGMENT, at * SEGMENT + 1));
     assertEquals(total(source.take()), SEGMENT);
   }
+  for (let i = 0; i < 100 * SEGMENT; i += SEGMENT) await reader.bytes(i, i + SEGMENT);
+  source.take();
+  await reader.bytes(200 * SEGMENT, 200 * SEGMENT + 1);
+  assertEquals(total(source.take()), SEGMENT, "also after a long sequence");
+});
+
+test("a read ahead of a sequence that fails is tried again by the next call", async () => {
+  const source = new Watched(large);
+  using reader = await opened(source);
+  let at = 0;
+  const next = () => reader.bytes(at, at + SEGMENT);
+  for (; at < 100 * SEGMENT; at += SEGMENT) await next();
+  source.isSilent = true;
+  for (;;) {
+    const reading = next();
+    reading.catch(() => {});
+    await turns(2);
+    const [asked] = [...source.pending];
+    if (!asked) {
+      await reading;
+      at += SEGMENT;
+      continue;
+    }
+    assert(asked.end - asked.start > 2 * SEGMENT, "it reads ahead");
+    asked.fail(new Error("the store is gone"));
+    await assertRejects(() => reading, Error, "the store is gone");
+    break;
+  }
+  source.isSilent = false;
+  assertEquals(await next(), input.slice(at, at + SEGMENT));
 });
 
 test("a thousand reads of a byte in one segment, at once, are one read", async () => {
@@ -287,6 +320,35 @@ test("a thousand reads of a byte in one segment, at once, are one read", async (
     const reads = Array.from({ length: 1000 }, (_, i) => reader.bytes(9000 + i, 9001 + i));
     assertEquals((await Promise.all(reads)).map(([byte]) => byte), [...input.slice(9000, 10_000)]);
     assertEquals(source.take().length, 1);
+  }
+});
+
+if (engine === "webcrypto") {
+  test("a thousand reads of a byte in one segment, at once, decrypt it once", async () => {
+    using reader = await opened(new Watched(large), { cacheSize: 0 });
+    const { subtle } = crypto;
+    const decrypt = subtle.decrypt;
+    let calls = 0;
+    subtle.decrypt = (...args) => (calls++, decrypt.apply(subtle, args));
+    try {
+      await Promise.all(Array.from({ length: 1000 }, (_, i) => reader.bytes(9000 + i, 9001 + i)));
+    } finally {
+      subtle.decrypt = decrypt;
+    }
+    assertEquals(calls, 1);
+  });
+}
+
+test("what a cancelled stream had opened ahead is not kept", async () => {
+  const source = new Watched(large);
+  using reader = await opened(source, { cacheSize: 0 });
+  const stream = reader.stream().getReader();
+  await stream.read();
+  await stream.cancel();
+  for (let segment = 0; segment < 15; segment++) {
+    source.take();
+    await reader.bytes(segment * (SEGMENT - 32), segment * (SEGMENT - 32) + 1);
+    assertEquals(source.take().length, 1, `segment ${segment}`);
   }
 });
 
@@ -312,11 +374,11 @@ test("no segment is under way twice: streams and large ranges share their reads"
   using reader = await opened(source, { readSize: 8 * SEGMENT });
   source.isSilent = true;
   source.take();
-  const streams = [reader.stream(), reader.stream({ start: 50_000 })];
-  const ranges = [[0, 100_000], [60_000, 500_000], [20_000, 200_000]] as const;
+  const ranges = [[60_000, 500_000], [50_000, 500_000], [0, 100_000], [20_000, 200_000]] as const;
+  const streams = [reader.stream(), reader.stream({ start: 45_000 })];
   const reading = [
-    ...streams.map((stream) => collect(stream)),
     ...ranges.map(([start, end]) => reader.bytes(start, end)),
+    ...streams.map((stream) => collect(stream)),
   ];
   await turns(3);
   const asked = [...source.pending].sort((a, b) => a.start - b.start);
@@ -324,8 +386,18 @@ test("no segment is under way twice: streams and large ranges share their reads"
   for (let i = 1; i < asked.length; i++) assert(asked[i]!.start >= asked[i - 1]!.end, "none overlaps another");
   source.isSilent = false;
   for (const each of asked) each.answer();
-  const expected = [input, input.slice(50_000), ...ranges.map(([start, end]) => input.slice(start, end))];
+  const expected = [...ranges.map(([start, end]) => input.slice(start, end)), input, input.slice(45_000)];
   assertEquals(await Promise.all(reading), expected);
+});
+
+test("a segment that is kept is not read again with its neighbors", async () => {
+  const source = new Watched(large);
+  using reader = await opened(source);
+  await reader.bytes(50_000, 50_001);
+  source.take();
+  const [start, end] = [40_000, 60_000];
+  assertEquals(await reader.bytes(start, end), input.slice(start, end));
+  assertEquals(source.take().length, 2, "before it, and after it");
 });
 
 // ---- what ends a read --------------------------------------------------------------------------------------------
@@ -478,6 +550,92 @@ test("a source that swaps, repeats or shifts segments is EBADMSG, and nothing of
   const from = 20 * (SEGMENT - 32) - 24;
   assertEquals((await assertRejects(() => reader.bytes(from, from + 1), KcapiError)).code, "EBADMSG");
   assertEquals(await reader.bytes(from - 1, from), input.slice(from - 1, from));
+});
+
+test("a size that changes while the file is opened is EIO", async () => {
+  const source = new Watched(large);
+  source.isSilent = true;
+  const opening = opened(source);
+  opening.catch(() => {});
+  await turns(2);
+  (source as { size: number }).size++;
+  for (const asked of source.pending) asked.answer();
+  assertEquals((await assertRejects(() => opening, KcapiError)).code, "EIO");
+});
+
+// ---- what is kept ------------------------------------------------------------------------------------------------
+
+/** Opened segment `index`, used by one caller. */
+const openedSegment = (index: number): OpenedSegments => ({
+  first: index,
+  end: index + 1,
+  result: { bytes: bytes(10, index + 1) },
+  opening: undefined,
+  users: 1,
+  isKept: false,
+});
+const isZero = ({ result }: OpenedSegments) => result!.bytes.every((byte) => byte === 0);
+
+test("SegmentCache: a segment is zeroed when it is neither used nor among the last", HERE, () => {
+  const cache = new SegmentCache(2);
+  const segments = [0, 1, 2, 3].map(openedSegment);
+  for (const segment of segments) cache.add(segment);
+  assertStrictEquals(cache.use(0), segments[0]);
+  for (const segment of segments.slice(0, 3)) cache.release(segment);
+  assertEquals(segments.map(isZero), [false, false, false, false], "0 and 3 are in use, 1 and 2 are kept");
+  assertStrictEquals(cache.use(1), segments[1]);
+  cache.release(segments[1]!);
+  cache.release(segments[0]!);
+  assertEquals(segments.map(isZero), [false, false, true, false], "2 was released first");
+  assertEquals([0, 1, 2, 3].map((index) => cache.has(index)), [true, true, false, true]);
+  cache.close();
+  assertEquals(segments.map(isZero), [true, true, true, true]);
+  cache.release(segments[3]!);
+  assertEquals(cache.has(3), false);
+});
+
+test("SegmentCache: memory is given away only by its one user, and not if it was kept", HERE, () => {
+  const cache = new SegmentCache(1);
+  const [given, shared, kept, failed] = [0, 1, 2, 3].map(openedSegment) as [
+    OpenedSegments,
+    OpenedSegments,
+    OpenedSegments,
+    OpenedSegments,
+  ];
+  for (const segment of [given, shared, kept, failed]) cache.add(segment);
+  cache.use(1);
+  assertEquals([cache.give(given), cache.give(shared)], [true, false]);
+  cache.release(kept);
+  cache.use(2);
+  assertEquals([cache.give(kept), cache.has(0)], [false, false]);
+  failed.result = { bytes: failed.result!.bytes, error: new Error("damaged") };
+  cache.release(failed);
+  assertEquals([cache.has(3), isZero(failed)], [false, true]);
+  cache.close();
+  assertEquals([given, shared, kept].map(isZero), [false, true, true]);
+});
+
+test("close() zeroes the segments that a reader has kept", async () => {
+  const source = new Watched(large);
+  const reader = await opened(source, { cacheSize: 2 });
+  await reader.bytes(50_000, 50_001);
+  const zeroed: Bytes[] = [];
+  const { fill } = Uint8Array.prototype;
+  Uint8Array.prototype.fill = function (this: Bytes, ...args) {
+    zeroed.push(this.slice());
+    return fill.apply(this, args) as Bytes;
+  };
+  try {
+    reader.close();
+  } finally {
+    Uint8Array.prototype.fill = fill;
+  }
+  const start = 12 * (SEGMENT - 32) - 24;
+  for (const at of [start, input.length - (input.length + 24) % (SEGMENT - 32)]) {
+    const segment = input.slice(at, at + SEGMENT - 32);
+    const isSame = (each: Bytes) => each.length === segment.length && each.every((byte, i) => byte === segment[i]);
+    assert(zeroed.some(isSame), `the segment at ${at}`);
+  }
 });
 
 // ---- options -----------------------------------------------------------------------------------------------------

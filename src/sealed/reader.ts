@@ -189,7 +189,7 @@ async function open(
   const last = running instanceof Promise ? await reader.wait(running) : running;
   const isSizeVerified = last.error === undefined;
   if (!isSizeVerified && !allowDamage) throw last.error;
-  if (isSizeVerified) cache.keep(segments - 1, last);
+  cache.keep(segments - 1, last);
   const all = head.length === size ? head : tail.length === size ? tail : undefined;
   if (all && segments > 1) reads.adopt(segments, all.subarray(stored.start(0), end));
   const isFrameIntact = isSizeVerified && end === size && head[0] === format.headerSize;

@@ -37,6 +37,8 @@ export class SealedReads {
   /** The pending reads, by each segment in them. */
   readonly #pending = new Map<number, SealedRead>();
   #ahead: SealedRead | undefined;
+  /** A small file, which was read when it was opened. */
+  #whole: SealedRead | undefined;
 
   /** @param size The end of the last segment. */
   constructor(source: AnySource, lifetime: Lifetime, sealed: SegmentSide, size: number) {
@@ -102,10 +104,10 @@ export class SealedReads {
     if (before && before.users === 0) abortPending(before);
   }
 
-  /** Keeps the sealed bytes of the segments to before `end`, which were read before. */
+  /** Takes all segments, to before `end`, of a file that was read as a whole. There are no other reads then. */
   adopt(end: number, bytes: Bytes): void {
     const answer = Promise.resolve(bytes);
-    this.#ahead = { first: 0, end, answer, bytes, users: 0, isPending: false, abort: () => {} };
+    this.#whole = { first: 0, end, answer, bytes, users: 0, isPending: false, abort: () => {} };
   }
 
   release(read: SealedRead): void {
@@ -120,7 +122,8 @@ export class SealedReads {
 
   #find(index: number): SealedRead | undefined {
     const ahead = this.#ahead;
-    return ahead && index >= ahead.first && index < ahead.end ? ahead : this.#pending.get(index);
+    if (ahead && index >= ahead.first && index < ahead.end) return ahead;
+    return this.#whole ?? this.#pending.get(index);
   }
 
   #startOf(index: number): number {
