@@ -316,11 +316,12 @@ test("memory that is shared with Workers is not output, and is zeroed when no st
     assert(pieces.every(({ buffer }) => buffer instanceof ArrayBuffer));
     assertEmpty();
   }
-  if (opens("chacha20")) { // its counter ends at the start of the second batch, which is buffered by then
+  if (opens("chacha20")) { // its counter ends at the start of the second batch
     const iv = bytes(16, 3);
     new DataView(iv.buffer).setUint32(0, 2 ** 32 - UNIT / 64, true);
     const failing = encrypt("chacha20", { key: KEY, iv, engine, pool }, input);
     await assertRejects(() => collect(failing), KcapiError, "EOVERFLOW");
+    await until(() => underWay() === 0, "Workers have answered"); // the third batch may still be in one
     assertEmpty();
   }
   const cancelled = new SealStream(options);
