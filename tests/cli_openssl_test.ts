@@ -5,7 +5,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DIGESTS } from "../src/openssl/key.ts";
-import { readBytes, run } from "./support/cli_support.ts";
+import { readBytes, run, runEach } from "./support/cli_support.ts";
 import { assertEquals, engine, spawn, tempDir, test } from "./support/deps.ts";
 import { CryptoJS, GibberishAES } from "./support/libraries.ts";
 import { bytes } from "./support/support.ts";
@@ -94,6 +94,18 @@ test("with a key, --base64 is openssl enc -K -a", { engine: "userspace" }, async
     assertEquals(readBytes(at("ours")), readBytes(at("theirs")));
     await run("decrypt", ...options, "-i", at("theirs"), "-o", at("back"));
     assertEquals(readBytes(at("back")), bytes(300_000));
+  }
+});
+
+test("a file that ends within its header is cut short, also in base64", { engine: "userspace" }, async () => {
+  const directory = tempDir();
+  const starts = ["", "Salted", "Salted__1234567", "U2FsdGVkX1", "U2FsdGVkX18AAAAAAAA="];
+  starts.forEach((start, i) => writeFileSync(join(directory, `${i}`), start));
+  writeFileSync(join(directory, "passphrase"), PASSPHRASE);
+  const options = ["decrypt", "--passphrase-file", "passphrase", "--iter", "1", "-o", "new"];
+  const results = await runEach(starts.map((_, i) => [...options, "-i", `${i}`]), directory);
+  for (const [i, { code, stderr }] of results.entries()) {
+    assertEquals([code, stderr], [3, `kcapi-streams: ${i} is cut short: it ends within OpenSSL's header\n`]);
   }
 });
 

@@ -122,7 +122,7 @@ export async function openFile(input: Input, { salt }: OpenSSLFormat, base64: bo
 }
 
 function whyNoHeader(name: string, start: Bytes): string {
-  if (start.length < HEADER_SIZE && maybeHeader(start)) {
+  if (start.length < HEADER_SIZE && (maybeHeader(start) || maybeBase64(start))) {
     return `${name} is cut short: it ends within OpenSSL's header`;
   }
   return `${name} does not begin with "Salted__": it was encrypted with a key (--key-file), by openssl enc -nosalt ` +
