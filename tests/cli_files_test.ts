@@ -146,6 +146,7 @@ test(
       [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--salt", "12"], 2, "--salt expects 16 hexadecimal"],
       [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--md", "sha"], 2, "--md expects md5 or sha1"],
       [["decrypt", ...passphrase, "-i", "base64", "-o", "old", "--kdf", "evp"], 2, "--iter is for --kdf pbkdf2"],
+      [["decrypt", ...key, "--position", "16", ...files], 2, "use --sector-size and --sector"],
       [["encrypt", ...key, "--kdf", "evp", ...files], 2, "--kdf is for passphrases, not for keys"],
       [
         ["decrypt", "--passphrase-file", "passphrase", "-i", "salted", "-o", "old"],

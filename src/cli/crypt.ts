@@ -5,6 +5,7 @@
  */
 
 import { type CipherStreamOptions, decrypt, encrypt, KcapiError, type KernelKey } from "../../mod.ts";
+import { hasPositions, parseAlgorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
 import { base64Decoder, base64Encoder, codecIterable } from "../openssl/base64.ts";
 import { type Arguments, fromHex } from "./arguments.ts";
@@ -105,6 +106,12 @@ function keyingFromKey(args: Arguments, plan: CryptPlan, key: Bytes | KernelKey)
     throw wrongUsage("--iv-prefix and --position exclude each other: read the IV from the front, and give it as --iv");
   }
   const { cipher, keySize, sectorSize } = plan;
+  if (args.has("position") && !asUsage(() => hasPositions(parseAlgorithm(cipher)))) {
+    throw wrongUsage(
+      `--position is for counter modes, such as ctr(aes) and chacha20, not for ${cipher}: for a disk, use ` +
+        "--sector-size and --sector",
+    );
+  }
   if (keySize !== undefined) checkKeySize(key, keySize, args.get("cipher")!, cipher);
   const ivSize = ivSizeOf(plan, key);
   const ivHex = args.get("iv");
