@@ -7,7 +7,7 @@
 import type { Bytes } from "./bytes.ts";
 import { KcapiError } from "./errors.ts";
 
-/** Zeroes the bytes of a secret that nobody disposed of. The held value is the memory, never the secret. */
+/** Zeroes the bytes of a dropped secret. The registry holds the memory, not the secret. */
 const finalizer = new FinalizationRegistry<Bytes>((bytes) => bytes.fill(0));
 
 /**

@@ -63,7 +63,7 @@ export async function cryptGcm(direction: CryptDirection, args: Arguments): Prom
       await pump(pieces, output, new Progress(direction, pieces, input.size, args));
     }
   } catch (error) {
-    throw explained(error);
+    throw addExplanation(error);
   } finally {
     key.bytes.fill(0);
   }
@@ -110,7 +110,7 @@ async function decryptFile(options: Options, input: Input, output: Output, args:
   await pump(pieces, output, new Progress("decrypt", pieces, input.size, args));
 }
 
-function explained(error: unknown): unknown {
+function addExplanation(error: unknown): unknown {
   switch (codeOf(error)) {
     case "EBADMSG":
       return new Failure(

@@ -195,7 +195,7 @@ async function deriveFromKey(format: Format, key: CryptoKey, { salt }: Header, i
     throw new KcapiError("EINVAL", "open", "WebCrypto refuses to derive keys from the CryptoKey", {
       cause,
       ...(info.length > MOST_INFO && {
-        hint: "with a CryptoKey, some runtimes take at most 1,024 bytes of associated data",
+        hint: "with a CryptoKey, Node and Bun accept at most 1,024 bytes of associated data",
       }),
     });
   }
