@@ -98,7 +98,7 @@ test("a service that keeps a private RSA key unwraps the key of a file", async (
   const returned: Bytes[] = [];
   const service = {
     async unwrap(encryptedKey: Bytes) {
-      const bytes = new Uint8Array(await crypto.subtle.decrypt("RSA-OAEP", pair.privateKey, encryptedKey));
+      const bytes = new Uint8Array(await crypto.subtle.decrypt({ name: "RSA-OAEP" }, pair.privateKey, encryptedKey));
       returned.push(bytes);
       return bytes;
     },

@@ -96,8 +96,12 @@ function mayFit(recipient: EnvelopeRecipient, identity: JoseKey): boolean {
 async function tryUnwrap(jwe: FlattenedJWE, identity: JoseKey): Promise<Secret | undefined> {
   const { algorithm, key, unwrap } = identity;
   if (unwrap) {
-    using contentKey = await askService(jwe, unwrap);
-    return await decryptKey(withoutWrapping(jwe), "dir", contentKey);
+    const contentKey = await askService(jwe, unwrap);
+    try {
+      return await decryptKey(withoutWrapping(jwe), "dir", contentKey);
+    } finally {
+      contentKey.dispose(); // no "using": Safari has no Symbol.dispose
+    }
   }
   return await decryptKey(jwe, algorithm, key);
 }
