@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Direction } from "../engines/engine.ts";
 import { type CipherStreamOptions, decrypt, encrypt, KcapiError, type KernelKey } from "../../mod.ts";
 import { hasPositions, parseAlgorithm } from "../algorithms.ts";
 import type { Bytes } from "../bytes.ts";
@@ -18,9 +19,7 @@ import { asUsage, type CryptPlan, ivSizeOf, optionsOf, planOf } from "./plan.ts"
 import { Progress, pump } from "./progress.ts";
 import { kernelKeyOf, readSecret } from "./secrets.ts";
 
-type CryptDirection = "encrypt" | "decrypt";
-
-export async function crypt(direction: CryptDirection, args: Arguments): Promise<number> {
+export async function crypt(direction: Direction, args: Arguments): Promise<number> {
   if (isGcm(args)) return await cryptGcm(direction, args);
   refuseGcmOptions(args);
   const plan = planOf(args);
@@ -66,7 +65,7 @@ async function* after(first: Bytes, pieces: AsyncIterable<Bytes>): AsyncGenerato
 }
 
 /** The number of output bytes, which the progress counts. With base64 it is an estimate. */
-function sizeOfOutput(direction: CryptDirection, { size }: Input, isBase64: boolean, headerSize: number) {
+function sizeOfOutput(direction: Direction, { size }: Input, isBase64: boolean, headerSize: number) {
   if (size === undefined) return undefined;
   if (!isBase64) return size - headerSize;
   return direction === "encrypt" ? size / 3 * 4 : size / 4 * 3;
@@ -85,7 +84,7 @@ interface Keying extends Pick<CipherStreamOptions, "iv" | "ivPrefix"> {
 }
 
 async function keyingFromPassphrase(
-  direction: CryptDirection,
+  direction: Direction,
   plan: CryptPlan,
   passphrase: Bytes,
   format: OpenSSLFormat,

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Direction } from "../engines/engine.ts";
 import { decrypt, encrypt, openGcm } from "../../mod.ts";
 import type { Bytes } from "../bytes.ts";
 import { userspaceHasGcm } from "../cipher/gcm_cipher.ts";
@@ -16,8 +17,6 @@ import { openOutput, type Output, refuseTerminal } from "./output.ts";
 import { asUsage } from "./plan.ts";
 import { Progress, pump } from "./progress.ts";
 import { readAssociatedData, readSecret } from "./secrets.ts";
-
-type CryptDirection = "encrypt" | "decrypt";
 
 /** Options that no other cipher has. */
 const GCM_ONLY = ["associated-data", "associated-data-file", "tag", "tag-size", "max-size", "release-unverified"];
@@ -41,7 +40,7 @@ export function refuseGcmOptions(args: Arguments): void {
   if (name !== undefined) throw wrongUsage(`--${name} is for -c ${GCM} or aes-256-gcm`);
 }
 
-export async function cryptGcm(direction: CryptDirection, args: Arguments): Promise<number> {
+export async function cryptGcm(direction: Direction, args: Arguments): Promise<number> {
   const isDecryption = direction === "decrypt";
   const other = args.names.find((name) => !OPTIONS.has(name));
   if (other !== undefined) throw wrongUsage(`--${other} is not for ${GCM}`);
@@ -70,7 +69,7 @@ export async function cryptGcm(direction: CryptDirection, args: Arguments): Prom
   return 0;
 }
 
-function optionsOf(direction: CryptDirection, args: Arguments): Omit<Options, "key" | "associatedData"> {
+function optionsOf(direction: Direction, args: Arguments): Omit<Options, "key" | "associatedData"> {
   const [iv, ivPrefix] = [args.get("iv"), args.has("iv-prefix")];
   if (iv !== undefined && ivPrefix) throw wrongUsage("--iv and --iv-prefix exclude each other");
   if (iv === undefined && !ivPrefix) throw wrongUsage(`${GCM} needs --iv or --iv-prefix`);

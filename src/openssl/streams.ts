@@ -65,7 +65,7 @@ interface Cipher {
   readonly ivSize: number;
 }
 
-interface Plan {
+interface OpenSSLPlan {
   readonly cipher: Cipher;
   readonly derivation: Derivation;
   readonly passphrase: Secret;
@@ -153,12 +153,12 @@ export class OpenSSLDecryptionStream {
   }
 }
 
-function openingWithSalt(plan: Plan, salt: Bytes) {
+function openingWithSalt(plan: OpenSSLPlan, salt: Bytes) {
   const open = async (rest?: Bytes) => ({ stream: await openCipher(DecryptionStream, plan, salt), rest });
   return { add: open, end: open };
 }
 
-function openingWithHeader(plan: Plan) {
+function openingWithHeader(plan: OpenSSLPlan) {
   const header = new Uint8Array(HEADER_SIZE);
   let length = 0;
   return {
@@ -198,7 +198,7 @@ function withOtherWays(error: unknown, derivation: Derivation): unknown {
 
 async function openCipher(
   Stream: typeof EncryptionStream | typeof DecryptionStream,
-  { cipher, derivation, passphrase, options }: Plan,
+  { cipher, derivation, passphrase, options }: OpenSSLPlan,
   salt: Bytes,
 ): Promise<StreamSides> {
   const { algorithm, keySize, ivSize } = cipher;
@@ -212,7 +212,7 @@ async function openCipher(
   }
 }
 
-function check(name: string, options: OpenSSLOptions): Plan {
+function check(name: string, options: OpenSSLOptions): OpenSSLPlan {
   checkOptions("options", options, NAMES);
   if (typeof name !== "string") throw new TypeError(`"cipher" expected a string, got ${describe(name)}`);
   const cipher = cipherOf(name);

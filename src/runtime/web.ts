@@ -23,12 +23,12 @@ export function disposeByClose({ prototype }: { readonly prototype: { close(): v
 }
 
 /** Calls a function in a later turn of the event loop. */
-type Scheduler = (callback: () => void) => void;
+type ScheduleCallback = (callback: () => void) => void;
 
 const globals = globalThis as {
-  readonly setImmediate?: Scheduler;
+  readonly setImmediate?: ScheduleCallback;
   readonly MessageChannel?: typeof MessageChannel;
-  readonly setTimeout: Scheduler;
+  readonly setTimeout: ScheduleCallback;
   readonly navigator?: { readonly userAgent?: string };
 };
 
@@ -39,10 +39,10 @@ const Channel = globals.navigator?.userAgent === "Cloudflare-Workers" ? undefine
  * The runtime's setImmediate, or what has its effect: messages, because browsers delay nested timers by 4 ms. Captured
  * at import, because a test may replace the timers of its runtime.
  */
-export const setImmediate: Scheduler = globals.setImmediate?.bind(globalThis) ??
+export const setImmediate: ScheduleCallback = globals.setImmediate?.bind(globalThis) ??
   (Channel ? byMessages(Channel) : globals.setTimeout.bind(globalThis));
 
-function byMessages(Channel: typeof MessageChannel): Scheduler {
+function byMessages(Channel: typeof MessageChannel): ScheduleCallback {
   const waiting: (() => void)[] = [];
   const { port1, port2 } = new Channel();
   port1.onmessage = () => waiting.shift()!();

@@ -102,7 +102,7 @@ export function openSegmentCipher(
   { prefix }: Header,
   choice: EngineChoice,
 ): SegmentCipher {
-  if (format.cipher === "AES-GCM-HKDF") return new GcmCipher(format, derived, prefix);
+  if (format.cipher === "AES-GCM-HKDF") return new GcmSegmentCipher(format, derived, prefix);
   using _ = derived;
   return new CtrHmacCipher(format, derived, prefix, choice);
 }
@@ -189,7 +189,7 @@ class CtrHmacCipher implements SegmentCipher {
 }
 
 /** AES-GCM of `node:crypto`. */
-class GcmCipher implements SegmentCipher {
+class GcmSegmentCipher implements SegmentCipher {
   readonly engine = "userspace";
   readonly #name: "aes-128-gcm" | "aes-256-gcm";
   readonly #key: Secret;

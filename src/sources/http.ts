@@ -92,7 +92,7 @@ const RESERVED = [
 ];
 
 /** The checked options. */
-interface Plan {
+interface HttpPlan {
   readonly headers: () => Headers | Promise<Headers>;
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>;
   readonly signals: readonly AbortSignal[];
@@ -103,13 +103,13 @@ interface Plan {
 /** A file on an HTTP server, which {@linkcode httpSource} returns. */
 export class HttpSource {
   readonly #url: string;
-  readonly #plan: Plan;
+  readonly #plan: HttpPlan;
   readonly #fail: Fail;
   /** The version of the first answer. */
   #version: Version | undefined;
 
   /** @ignore */
-  constructor(url: URL, plan: Plan) {
+  constructor(url: URL, plan: HttpPlan) {
     this.#url = url.href;
     this.#plan = plan;
     this.#fail = failAt(url);
@@ -339,7 +339,7 @@ function checkUrl(url: string | URL): URL {
 }
 
 /** @param isDirect Whether no own `fetch` signs the headers. */
-function checkHeaders(headers: HttpSourceOptions["headers"], isDirect: boolean): Plan["headers"] {
+function checkHeaders(headers: HttpSourceOptions["headers"], isDirect: boolean): HttpPlan["headers"] {
   if (typeof headers === "function") return async () => headersOf(await headers(), isDirect);
   const copy = headersOf(headers === undefined ? {} : headers, isDirect);
   return () => new Headers(copy);
