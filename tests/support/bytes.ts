@@ -45,8 +45,8 @@ export async function collect(source: AsyncIterable<Uint8Array>): Promise<Bytes>
   return concat(pieces);
 }
 
-/** WebKit's streams are not iterable. */
-async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+/** The chunks of a stream, in WebKit, too, whose streams are not iterable. */
+export async function* piecesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
   const reader = stream.getReader();
   for (;;) {
     const { done, value } = await reader.read();
