@@ -214,11 +214,12 @@ test("bytes() of a large range reads neighboring segments at once, and several r
   source.isSilent = true;
   const reading = reader.bytes(0, 300 * SEGMENT);
   for (let read = 0; read < 18; read++) {
-    await turns(3);
+    // On a slow machine, the reader gives the event loop turns of its own.
+    for (let i = 0; i < 100 && source.pending.size < Math.min(4, 18 - read); i++) await turns(1);
     assert(source.pending.size <= 4 && (source.pending.size === 4 || read > 14), `${source.pending.size} at once`);
     [...source.pending][0]!.answer();
   }
-  await turns(3);
+  source.isSilent = false;
   for (const asked of source.pending) asked.answer();
   assertEquals(await reading, input.slice(0, 300 * SEGMENT));
   const ranges = source.take();
