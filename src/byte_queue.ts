@@ -100,9 +100,10 @@ export class ByteQueue {
     return taken;
   }
 
-  /** Removes all bytes. The memory is used again. */
-  clear(): void {
-    this.#used = 0;
+  /** Removes the first `length` bytes. The memory is used again. Only without `moves`. */
+  drop(length: number): void {
+    this.#memory.copyWithin(0, length, this.#used);
+    this.#used -= length;
   }
 
   /** Removes all bytes, and zeroes them. */

@@ -38,3 +38,28 @@ test("WebCrypto's HKDF takes 100,000 bytes of associated data", { needs: hkdf },
   assertEquals(await openWhole(format, bytes(32, 3), bytes(100_000, 4), file), bytes(10_000, 5));
   await assertRejects(() => openWhole(format, bytes(32, 3), bytes(99_999, 4), file));
 });
+
+test("WebCrypto copies its input when it is called: the memory may be used again at once", async () => {
+  const { subtle } = crypto;
+  const gcm = { name: "AES-GCM", iv: new Uint8Array(12) };
+  const ctr = { name: "AES-CTR", counter: new Uint8Array(16), length: 32 };
+  const importAes = (name: string) => subtle.importKey("raw", bytes(32, 1), name, false, ["encrypt", "decrypt"]);
+  const [gcmKey, ctrKey] = [await importAes("AES-GCM"), await importAes("AES-CTR")];
+  const hmac = await subtle.importKey("raw", bytes(32, 1), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  for (const length of [100, 65_536, 2_000_000]) {
+    const sealed = new Uint8Array(await subtle.encrypt(gcm, gcmKey, bytes(length)));
+    const calls: [Uint8Array<ArrayBuffer>, (input: Uint8Array<ArrayBuffer>) => Promise<ArrayBuffer>][] = [
+      [bytes(length), (input) => subtle.encrypt(gcm, gcmKey, input)],
+      [sealed, (input) => subtle.decrypt(gcm, gcmKey, input)],
+      [bytes(length), (input) => subtle.encrypt(ctr, ctrKey, input)],
+      [bytes(length), (input) => subtle.decrypt(ctr, ctrKey, input)],
+      [bytes(length), (input) => subtle.sign("HMAC", hmac, input)],
+    ];
+    for (const [input, call] of calls) {
+      const expected = new Uint8Array(await call(input));
+      const running = call(input);
+      input.fill(0);
+      assertEquals(new Uint8Array(await running), expected);
+    }
+  }
+});

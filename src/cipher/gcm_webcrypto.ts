@@ -73,6 +73,7 @@ function openGcm(plan: GcmPlan, front: Bytes, giveTag: GiveTag): Session {
   return {
     engine: "webcrypto",
     isSynchronous: false,
+    ownsInput: true,
     batchSize: 0,
     limit: 1,
     hasRoom: true,

@@ -27,9 +27,9 @@ const finalizer = new FinalizationRegistry<{ readonly queue: ByteQueue }>(({ que
 /**
  * Cuts its input into batches, runs them in the session of an executor, and returns their outputs in order.
  *
- * It takes input only while it may run another batch. This bounds its memory. A synchronous session reads whole batches
- * in the caller's memory, and only the rest of a chunk is copied. Other sessions become the owner of their input. It is
- * copied, or with `inPlace` moved.
+ * It takes input only while it may run another batch. This bounds its memory. Whole batches are read in the caller's
+ * memory, and only the rest of a chunk is copied. If the session becomes the owner of its input
+ * ({@linkcode Session.ownsInput}), all input is copied, or with `inPlace` moved.
  *
  * A whole batch runs when {@linkcode SplitRule.lookahead} bytes follow it. A smaller batch runs at the end of the
  * input. If the source is slow, a smaller batch also runs when no other is running and the event loop has had a turn,
@@ -50,6 +50,8 @@ export class BatchTransform implements Transform {
   /** The number of the first unit of the next batch. */
   #index: number;
   #unitsPerBatch = 1;
+  /** Whether the session gets the memory of its batches. */
+  #givesInput = false;
   readonly #batches: Batch[] = [];
   #running = 0;
   #isEnding = false;
@@ -170,6 +172,7 @@ export class BatchTransform implements Transform {
     const most = this.#rule.lengthOf(first + 1, this.#unitsPerBatch) + lookahead;
     // With inPlace, output goes into memory that is moved, never into shared memory.
     const moves = this.#inPlace && !session.isSynchronous;
+    this.#givesInput = moves || session.ownsInput;
     this.#queue = this.#finalizerState.queue = new ByteQueue(most, {
       moves,
       memory: moves ? undefined : session.memory,
@@ -203,7 +206,7 @@ export class BatchTransform implements Transform {
   #run(input: IovCursor, length: number, isLast: boolean): boolean {
     const session = this.#session!;
     const mayOverwrite = this.#inPlace && this.#queue.length === 0;
-    const list = session.isSynchronous ? this.#peek(input, length) : this.#take(input, length);
+    const list = this.#givesInput ? this.#take(input, length) : this.#peek(input, length);
     const result = session.run(list, this.#positionOf(list, isLast), mayOverwrite);
     if (result instanceof Promise) {
       const batch: Batch = {};
@@ -218,9 +221,8 @@ export class BatchTransform implements Transform {
         return false;
       }
       this.#batches.push({ result });
-      input.advance(length - this.#queue.length);
-      this.#queue.clear();
     }
+    if (!this.#givesInput) this.#drop(input, length);
     this.#index += isLast ? 1 : this.#rule.countOf(this.#index, length);
     this.#isRefused = false;
     return true;
@@ -238,11 +240,19 @@ export class BatchTransform implements Transform {
   /** The next `length` bytes, which stay in the queue and in the caller's memory. */
   #peek(input: IovCursor, length: number): readonly Bytes[] {
     const queue = this.#queue;
-    const missing = length - queue.length;
+    const missing = Math.max(0, length - queue.length);
     if (queue.length === 0) return input.peek(missing);
-    if (!this.#rule.isContiguous) return [queue.bytes, ...input.peek(missing)];
+    const takesList = this.#session!.isSynchronous && !this.#rule.isContiguous;
+    if (takesList) return [queue.bytes, ...input.peek(missing)];
     queue.add(input, missing);
-    return [queue.bytes];
+    return [queue.bytes.subarray(0, length)];
+  }
+
+  /** Removes what {@linkcode #peek} returned. */
+  #drop(input: IovCursor, length: number): void {
+    const queued = Math.min(length, this.#queue.length);
+    input.advance(length - queued);
+    this.#queue.drop(queued);
   }
 
   #take(input: IovCursor, length: number): readonly Bytes[] {

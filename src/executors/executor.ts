@@ -62,8 +62,10 @@ export interface BatchResult {
 /** The keys of one stream, opened where its batches run. */
 export interface Session {
   readonly engine: EngineName;
-  /** `run` returns results, not promises, and does not use the memory of a batch after it returned. */
+  /** `run` returns results, not promises. */
   readonly isSynchronous: boolean;
+  /** Whether the session becomes the owner of a batch's memory. Otherwise `run` does not use it after it returned. */
+  readonly ownsInput: boolean;
   /**
    * The size of a batch in bytes. One unit, if that is larger. The last batch, and batches of a slow source, are
    * smaller.
@@ -104,6 +106,7 @@ export function localSession(
   return {
     engine,
     isSynchronous: true,
+    ownsInput: false,
     batchSize: 0,
     limit: 1,
     hasRoom: true,

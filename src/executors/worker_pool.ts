@@ -141,6 +141,7 @@ function processorCount(): number {
 /** The session of one stream in a pool. */
 class PoolSession implements Session {
   readonly isSynchronous = false;
+  readonly ownsInput = true;
   readonly batchSize = BATCH_SIZE;
   readonly engine: EngineName;
   readonly limit: number;

@@ -41,7 +41,7 @@ export class SegmentOpener {
   run(index: number, sealed: Bytes, isLast: boolean): Decrypted | Promise<Decrypted> {
     this.#lifetime.checkPending(); // the keys of a closed session are zero, and anyone can seal data with a zero key
     const { session } = this;
-    const list = [session.isSynchronous ? sealed : copyTo(session, sealed)];
+    const list = [session.ownsInput ? copyTo(session, sealed) : sealed];
     const running = session.run(list, { index, isLast }, false);
     return running instanceof Promise ? running.then((result) => this.#check(result)) : this.#check(running);
   }

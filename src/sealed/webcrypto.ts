@@ -9,6 +9,7 @@ import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { BatchPosition, BatchResult, Session } from "../executors/executor.ts";
 import { oneOf } from "../options.ts";
+import { allocUnsafe } from "../runtime/web.ts";
 import { Secret } from "../secret.ts";
 import {
   checkIndex,
@@ -82,19 +83,21 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
   }
   let isClosed = false;
   let keys: Promise<SegmentCrypto> | undefined = deriveCrypto(plan, header, derive);
-  keys.catch(() => {}); // each batch throws the error
+  let derived: SegmentCrypto | undefined;
+  keys.then((crypto) => void (derived = crypto), () => {}); // each batch throws the error
   const layout = new SegmentLayout(format);
   const { tagSize } = format;
 
   async function seal(plaintext: Bytes, { index = 0, isLast }: BatchPosition): Promise<Bytes[]> {
-    const sealed = await (await keys!).seal(plaintext, nonceOf(format, header, checkIndex(index), isLast));
+    const nonce = nonceOf(format, header, checkIndex(index), isLast);
+    const sealed = await (derived ?? await keys!).seal(plaintext, nonce);
     return index === 0 ? [headerBytes(format, header), sealed] : [sealed];
   }
 
   /** Opens a segment. If the stream was truncated after a full segment, returns its plaintext with the error. */
   async function unseal(sealed: Bytes, { index = 0, isLast }: BatchPosition, outputs: Bytes[]): Promise<void> {
     if (sealed.length < tagSize) throw createBadMessageError();
-    const opener = await keys!;
+    const opener = derived ?? await keys!;
     const opened = await opener.open(sealed, nonceOf(format, header, index, isLast));
     const isWhole = sealed.length === layout.sealed.lengthOf(index, 1);
     const beginning = opened ??
@@ -106,13 +109,15 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
   return {
     engine: "webcrypto",
     isSynchronous: false,
+    ownsInput: false,
     batchSize: 0,
     limit: Math.max(2, Math.min(MOST_IN_FLIGHT, Math.floor(MOST_BYTES / format.segmentSize))),
     hasRoom: true,
     async run(list: readonly Bytes[], position: BatchPosition): Promise<BatchResult> {
       const outputs: Bytes[] = [];
       try {
-        const input = inOnePiece(list);
+        // A call of WebCrypto copies its input at once. The keys, and a second try, come later.
+        const input = derived && !position.isLast ? inOnePiece(list) : inOnePiece(list).slice();
         if (kind === "seal") outputs.push(...await seal(input, position));
         else await unseal(input, position, outputs);
         return isClosed ? { outputs: [] } : { outputs };
@@ -122,7 +127,7 @@ export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: He
     },
     close() {
       isClosed = true;
-      keys = undefined;
+      keys = derived = undefined;
     },
   };
 }
@@ -218,13 +223,19 @@ async function segmentCrypto({ cipher, keySize, macHash, tagSize }: Format, deri
   return {
     async seal(plaintext, nonce) {
       const output = new Uint8Array(await subtle.encrypt(parametersOf(nonce), aes, plaintext));
-      return sign ? inOnePiece([output, (await sign([nonce, output])).subarray(0, tagSize)]) : output;
+      if (!sign) return output;
+      const whole = allocUnsafe(nonce.length + output.length + tagSize);
+      whole.set(nonce);
+      whole.set(output, nonce.length);
+      whole.set((await sign([whole.subarray(0, -tagSize)])).subarray(0, tagSize), whole.length - tagSize);
+      return whole.subarray(nonce.length);
     },
     async open(sealed, nonce) {
       if (sign) {
-        const ciphertext = sealed.subarray(0, -tagSize);
-        const tag = (await sign([nonce, ciphertext])).subarray(0, tagSize);
-        return isEqual(tag, sealed.subarray(-tagSize)) ? await decrypt(ciphertext, nonce) : undefined;
+        const whole = inOnePiece([nonce, sealed]);
+        const tag = (await sign([whole.subarray(0, -tagSize)])).subarray(0, tagSize);
+        const ciphertext = whole.subarray(nonce.length, -tagSize);
+        return isEqual(tag, whole.subarray(-tagSize)) ? await decrypt(ciphertext, nonce) : undefined;
       }
       try {
         return await decrypt(sealed, nonce);
