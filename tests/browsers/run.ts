@@ -8,7 +8,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { appendFileSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -19,6 +19,7 @@ import { json } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type Command, type Host, HOSTS, WORKERD } from "./hosts.ts";
+import { answerFile } from "./http_file_routes.ts";
 import type { Report } from "./runner.ts";
 
 const USAGE = `run [options] [TEST FILE…]: runs tests in browsers and in workerd
@@ -207,16 +208,25 @@ function escape(text: string): string {
 
 /** @param site The directory of the page. */
 async function runBrowser(host: Host, site: string, record: Recorder): Promise<number> {
-  const server = createServer((request, response) => answer(request, response, site, record));
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  // Another origin, for the tests of HTTP.
+  const other = createServer((request, response) => void (answerFile(request, response) || response.destroy()));
+  const otherOrigin = `http://127.0.0.1:${await listen(other)}`;
+  const server = createServer((request, response) => answer(request, response, site, record, otherOrigin));
+  const port = await listen(server);
   start(host.command(`http://127.0.0.1:${port}/${QUERY}`, mkdtempSync(join(work, "profile-"))), record);
   const code = await record.code;
   await stop();
-  server.closeAllConnections();
-  server.close();
+  for (const each of [server, other]) {
+    each.closeAllConnections();
+    each.close();
+  }
   return code;
+}
+
+async function listen(server: Server): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
 }
 
 /** Where plain modules find `jose`, which envelopes import. */
@@ -224,7 +234,8 @@ const IMPORT_MAP = JSON.stringify({ imports: { jose: "/node_modules/jose/dist/we
 const PAGE = `<!doctype html><meta charset="utf-8"><title>tests</title><script type="importmap">${IMPORT_MAP}</script>
 <script type="module" src="/page.js"></script>`;
 /** The strictest policy with which the tests can be loaded, and report. */
-const POLICY = "default-src 'none'; connect-src 'self'; " +
+const policyFor = (otherOrigin: string) =>
+  `default-src 'none'; connect-src 'self' ${otherOrigin}; ` +
   `script-src 'self' 'sha256-${createHash("sha256").update(IMPORT_MAP).digest("base64")}'`;
 /** The modules that a page without a bundle imports. */
 const MODULES = /^\/(?:dist|node_modules\/jose)\/[\w/-]+\.js$/;
@@ -235,6 +246,7 @@ async function answer(
   response: ServerResponse,
   site: string,
   record: Recorder,
+  otherOrigin: string,
 ): Promise<void> {
   if (request.url === "/report") {
     record.report(await json(request) as Report);
@@ -243,8 +255,11 @@ async function answer(
     const file = join(request.url === "/page.js" ? site : root, request.url!);
     response.setHeader("content-type", "text/javascript").end(readFileSync(file));
   } else if (request.url === `/${QUERY}`) {
-    response.setHeader("content-type", "text/html").setHeader("content-security-policy", POLICY).end(PAGE);
-  } else {
+    response.setHeader("content-type", "text/html").setHeader("content-security-policy", policyFor(otherOrigin))
+      .end(PAGE);
+  } else if (request.url === "/other-origin") {
+    response.end(otherOrigin);
+  } else if (!answerFile(request, response)) {
     response.writeHead(404).end();
   }
 }
