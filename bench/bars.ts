@@ -218,6 +218,29 @@ export const BARS: Readonly<Record<string, Bar>> = {
       return [{ formula: "one thread ÷ Workers", is: of("one thread") / of("Workers"), atLeast }];
     },
   },
+  B11: {
+    title: "sealed streams over WebCrypto, on every runtime",
+    method: "32 MiB in chunks of 64 KiB, segments of 64 KiB, 8 in flight. *loop* is a program of a few lines between " +
+      "the same streams. It reads segments, calls WebCrypto, and writes results in order, with no header. " +
+      "*calls* are the calls of WebCrypto alone, for segments in memory, and have no bar. *userspace* is the " +
+      "synchronous engine. *typage* is [age-encryption](https://age-encryption.org). *a timer of 1 ms*: how often it " +
+      "fires in a second beside a stream that runs flat out, against an idle program.",
+    checks(of, { runtime, work, unit }) {
+      if (unit === "ticks") {
+        return ["seal", "unseal"].map((what) => ({
+          formula: `ticks: ${what} ÷ idle`,
+          is: of(what) / of("idle"),
+          atLeast: 0.9,
+        }));
+      }
+      if (work.startsWith("typage")) {
+        return [{ formula: "typage ÷ stream", is: of("typage") / of("stream"), atLeast: 2 }];
+      }
+      const checks: Check[] = [{ formula: "stream ÷ loop", is: of("stream") / of("loop"), atMost: 1.1 }];
+      if (runtime !== "Deno") return checks;
+      return [...checks, { formula: "userspace ÷ stream", is: of("userspace") / of("stream"), atLeast: 3 }];
+    },
+  },
   B12: {
     title: "reading a sealed file by ranges",
     method: "64 MiB in AES-GCM-HKDF with segments of 64 KiB. *30 ms*: each read of the source takes 30 ms. *small " +

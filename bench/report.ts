@@ -23,6 +23,7 @@ const HERE = import.meta.dirname!;
 const FILE = join(HERE, "results.json");
 const GUIDE = join(HERE, "../docs/performance.md");
 const RUNTIMES = ["Bun", "Deno", "Node"] as const;
+const ALL_RUNTIMES = [...RUNTIMES, "Chromium", "Firefox", "WebKit", "workerd"];
 /** The width of the text. */
 const COLUMNS = 120;
 
@@ -163,7 +164,7 @@ function statistics({ median, min, max }: Statistics, unit: string): string {
 /** The measurements that this bar judges, Bun first. */
 function measuredFor(bar: string): Figures[] {
   const rows = all.results.filter((result) => result.bar === bar && checksOf(result).length > 0);
-  return RUNTIMES.flatMap((runtime) => rows.filter((result) => result.runtime === runtime));
+  return ALL_RUNTIMES.flatMap((runtime) => rows.filter((result) => result.runtime === runtime));
 }
 
 function figuresTable(bar: string): string {
