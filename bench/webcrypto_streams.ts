@@ -12,7 +12,7 @@ const SEGMENT = 65_536;
 const COUNT = 512;
 /** As many as a stream has. */
 const IN_FLIGHT = 8;
-const ROUNDS = 7;
+const ROUNDS = 21;
 const WARM_UP = 2;
 
 type Bytes = Uint8Array<ArrayBuffer>;
