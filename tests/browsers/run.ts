@@ -10,7 +10,7 @@ import { once } from "node:events";
 import { appendFileSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -83,11 +83,11 @@ const QUERY = `?filter=${encodeURIComponent(options.filter)}`;
 
 const work = mkdtempSync(join(tmpdir(), "kcapi-browsers-"));
 const results = resolve(options.results ?? join(work, "results"));
-/** The leg that is running. */
-let child: ChildProcess | undefined;
+/** The browsers that are running. */
+const children = new Set<ChildProcess>();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(130));
 process.on("exit", () => {
-  if (child) kill(child, "SIGKILL");
+  for (const child of children) kill(child, "SIGKILL");
   rmSync(work, { recursive: true, force: true, maxRetries: 5 });
 });
 
@@ -107,8 +107,12 @@ function bun(...args: string[]): void {
 
 // ---- A leg ------------------------------------------------------------------------------------------------------
 
-/** Runs all tests in one host and leaves its directory. */
-async function run(leg: string): Promise<void> {
+/**
+ * Runs all tests in one host and leaves its directory.
+ *
+ * @param print Writes a line to the terminal.
+ */
+async function run(leg: string, print: (line: string) => void): Promise<void> {
   const directory = join(results, leg);
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
@@ -117,13 +121,13 @@ async function run(leg: string): Promise<void> {
   const host = browser ?? WORKERD;
   if (!host.program) {
     writeFileSync(join(directory, "skipped"), host.missing);
-    console.log(`${leg}: skipped, ${host.missing}`);
+    print(`${leg}: skipped, ${host.missing}`);
     return;
   }
   const version = host.version();
-  console.log(`======== ${leg} (${version}) ========`);
+  print(`======== ${leg} (${version}) ========`);
   writeFileSync(join(directory, "browser"), version);
-  const record = new Recorder(directory);
+  const record = new Recorder(directory, print);
   const code = await (browser ? runBrowser(browser, isPlain ? join(work, "plain") : work, record) : runWorkerd(record));
   writeFileSync(join(directory, "code"), String(code));
 }
@@ -133,14 +137,16 @@ class Recorder {
   /** Settles when the host has reported all, is silent for too long, or has ended: the leg's exit code. */
   readonly code: Promise<number>;
   readonly #directory: string;
+  readonly #print: (line: string) => void;
   readonly #settle: (code: number) => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #failed = 0;
   #isOver = false;
 
-  constructor(directory: string) {
+  constructor(directory: string, print: (line: string) => void) {
     ({ promise: this.code, resolve: this.#settle } = Promise.withResolvers<number>());
     this.#directory = directory;
+    this.#print = print;
     this.#write('<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n<testsuite name="browsers">\n');
     this.#wait();
   }
@@ -152,18 +158,18 @@ class Recorder {
     const { kind, text } = report;
     if (kind === "start") return writeFileSync(join(this.#directory, "running"), text);
     if (kind === "end") writeFileSync(join(this.#directory, "running"), "");
-    if (kind === "log") return console.log(text);
+    if (kind === "log") return this.#print(text);
     if (kind === "broken") return this.fail(text);
     if (kind === "stray") {
       this.#failed++;
-      return console.log(`outside of the tests: ${text}`);
+      return this.#print(`outside of the tests: ${text}`);
     }
     const error = kind === "end" ? report.error : undefined;
     const seconds = kind === "end" ? report.milliseconds / 1000 : 0;
     const body = kind === "skip" ? "<skipped/>" : error === undefined ? "" : `<failure>${escape(error)}</failure>`;
     this.#write(`<testcase name="${escape(text)}" time="${seconds.toFixed(3)}">${body}</testcase>\n`);
     if (error !== undefined) this.#failed++;
-    console.log(
+    this.#print(
       kind === "skip" ? `skipped: ${text}` : error === undefined ? `ok: ${text}` : `FAILED: ${text}\n${error}`,
     );
   }
@@ -171,7 +177,7 @@ class Recorder {
   /** The host cannot report any more. Says so, unless it has reported all. */
   fail(reason: string): void {
     if (this.#isOver) return;
-    console.log(reason);
+    this.#print(reason);
     this.#over(1);
   }
 
@@ -190,7 +196,7 @@ class Recorder {
   #wait(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      console.log(`killed: it has reported nothing for ${options.limit} s`);
+      this.#print(`killed: it has reported nothing for ${options.limit} s`);
       this.#over(124);
     }, 1000 * Number(options.limit));
   }
@@ -213,9 +219,9 @@ async function runBrowser(host: Host, site: string, record: Recorder): Promise<n
   const otherOrigin = `http://127.0.0.1:${await listen(other)}`;
   const server = createServer((request, response) => answer(request, response, site, record, otherOrigin));
   const port = await listen(server);
-  start(host.command(`http://127.0.0.1:${port}/${QUERY}`, mkdtempSync(join(work, "profile-"))), record);
+  const child = start(host.command(`http://127.0.0.1:${port}/${QUERY}`, mkdtempSync(join(work, "profile-"))), record);
   const code = await record.code;
-  await stop();
+  await stop(child);
   for (const each of [server, other]) {
     each.closeAllConnections();
     each.close();
@@ -265,9 +271,9 @@ async function answer(
 }
 
 async function runWorkerd(record: Recorder): Promise<number> {
-  const { stdio } = start(WORKERD.command(work), record);
+  const child = start(WORKERD.command(work), record);
   // A line of JSON for each socket, with the port that the system chose.
-  const control = createInterface({ input: stdio[3] as Readable });
+  const control = createInterface({ input: child.stdio[3] as Readable });
   control.once("line", async (line) => {
     try {
       const { body } = await fetch(`http://127.0.0.1:${JSON.parse(line).port}/${QUERY}`);
@@ -280,7 +286,7 @@ async function runWorkerd(record: Recorder): Promise<number> {
     }
   });
   const code = await record.code;
-  await stop();
+  await stop(child);
   return code;
 }
 
@@ -293,22 +299,21 @@ function start({ argv: [program, ...args], env }: Command, record: Recorder): Ch
     env: { ...process.env, ...env },
     stdio: ["ignore", "pipe", "pipe", "pipe"],
   });
-  child = started;
+  children.add(started);
   let output = "";
   for (const stream of [started.stdout, started.stderr]) {
     stream?.setEncoding("utf8").on("data", (text: string) => output = (output + text).slice(-10_000));
   }
   started.on("exit", (code, signal) => {
-    if (child !== started) return;
+    if (!children.has(started)) return; // it was stopped
     record.fail(`${program} has ended with ${code ?? signal}\n${output}`);
   });
   return started;
 }
 
 /** Ends the program and the processes that it started. One that blocks its thread ignores SIGTERM. */
-async function stop(): Promise<void> {
-  const stopped = child!;
-  child = undefined;
+async function stop(stopped: ChildProcess): Promise<void> {
+  children.delete(stopped);
   if (stopped.exitCode === null && stopped.signalCode === null) {
     const exited = once(stopped, "exit");
     kill(stopped, "SIGTERM");
@@ -333,7 +338,16 @@ function kill({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean {
 // ---- Main --------------------------------------------------------------------------------------------------------
 
 bundle();
-for (const leg of legs) await run(leg);
+// WebKit takes longest. As many run at once as there are CPUs; each then shows its output at its end.
+const waiting = legs.toSorted((a, b) => Number(b === "webkit") - Number(a === "webkit"));
+async function runNext(): Promise<void> {
+  for (let leg = waiting.shift(); leg !== undefined; leg = waiting.shift()) {
+    const lines: string[] = [];
+    await run(leg, legs.length === 1 ? console.log : (line) => void lines.push(line));
+    if (lines.length > 0) console.log(lines.join("\n"));
+  }
+}
+await Promise.all(Array.from({ length: availableParallelism() }, runNext));
 if (options.results === undefined) {
   const summary = join(root, "tests/support/summary.mjs");
   const { status } = spawnSync("node", [summary, results, "", options.filter, ...legs], { stdio: "inherit" });
