@@ -572,15 +572,16 @@ test("a failing source is the error of a decryption, and nothing of the message 
 /** The arrays into which something was copied while `use` ran. */
 async function arraysWritten(use: () => Promise<void> | void): Promise<Uint8Array[]> {
   const written = new Set<Uint8Array>();
-  const { set } = Uint8Array.prototype;
-  Uint8Array.prototype.set = function (...values) {
+  const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as Uint8Array;
+  const { set } = typedArray;
+  typedArray.set = function (...values) {
     written.add(this);
     set.apply(this, values);
   };
   try {
     await use();
   } finally {
-    Uint8Array.prototype.set = set;
+    typedArray.set = set;
   }
   return [...written];
 }

@@ -16,7 +16,7 @@ import {
   KcapiError,
   type StreamPosition,
 } from "../mod.ts";
-import { assert, assertEquals, assertStringIncludes, engine, test, times } from "./support/deps.ts";
+import { assert, assertEquals, assertStringIncludes, engine, runtime, test, times } from "./support/deps.ts";
 import { warm } from "./support/pool.ts";
 import {
   type Bytes,
@@ -157,7 +157,10 @@ const KEYSTREAMS: Record<string, Keystream> = {
   },
 };
 
-const known = Object.entries(KEYSTREAMS).filter(([algorithm]) => opens(algorithm));
+/** node:crypto of Deno has no cipher to compare with. */
+const hasReference = (algorithm: string) => algorithm !== "ctr(des3_ede)" || runtime !== "deno";
+
+const known = Object.entries(KEYSTREAMS).filter(([algorithm]) => opens(algorithm) && hasReference(algorithm));
 
 function positionsBelow(end: number): fc.Arbitrary<number> {
   return fc.oneof(

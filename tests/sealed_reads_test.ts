@@ -621,15 +621,16 @@ test("close() zeroes the segments that a reader has kept", async () => {
   const reader = await opened(source, { cacheSize: 2 });
   await reader.bytes(50_000, 50_001);
   const zeroed: Bytes[] = [];
-  const { fill } = Uint8Array.prototype;
-  Uint8Array.prototype.fill = function (this: Bytes, ...args) {
+  const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as Uint8Array;
+  const { fill } = typedArray;
+  typedArray.fill = function (this: Bytes, ...args) {
     zeroed.push(this.slice());
     return fill.apply(this, args) as Bytes;
   };
   try {
     reader.close();
   } finally {
-    Uint8Array.prototype.fill = fill;
+    typedArray.fill = fill;
   }
   const start = 12 * (SEGMENT - 32) - 24;
   for (const at of [start, input.length - (input.length + 24) % (SEGMENT - 32)]) {

@@ -33,13 +33,21 @@ import {
   assertThrows,
   engine,
   openFiles,
+  type Requirements,
   runtime,
   spawn,
   tempDir,
-  test,
+  test as register,
+  type TestBody,
 } from "./support/deps.ts";
 import { type Bytes, bytes, concat } from "./support/bytes.ts";
 import { Server, until } from "./vault/server.ts";
+
+/** The vault seals as AES-GCM, which no kernel engine runs. */
+function test(name: string, ...rest: [TestBody] | [Requirements, TestBody]): void {
+  const [requirements, body] = rest.length === 1 ? [{}, rest[0]] : rest;
+  register(name, { ...requirements, engine: "userspace" }, body);
+}
 
 const KEY = bytes(32, 9);
 const SEGMENT = 65_536;
