@@ -16,15 +16,16 @@ import {
   assertStringIncludes,
   assertThrows,
   runtime,
+  seed,
   test as anyTest,
   type TestBody,
   times,
 } from "./support/deps.ts";
+import { learningSource } from "./support/sealed_support.ts";
 import { type Bytes, bytes, caught, collect, concat, fromHex, outcomes } from "./support/support.ts";
 
-const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const RUNS = Number(process.env.FC_RUNS ?? times(60, 600));
-console.log(`gcm_reader_test: seed ${SEED}`);
+console.log(`gcm_reader_test: seed ${seed}`);
 
 const test = (name: string, body: TestBody) => anyTest(name, { engine: "userspace" }, body);
 
@@ -57,19 +58,7 @@ function sourceOf(content: Bytes, reads: [start: number, end: number][] = []) {
 const SOURCES: Record<string, (content: Bytes) => Blob | RangeSource> = {
   "a Blob": (content) => new Blob([content]),
   "an object": sourceOf,
-  "a source that learns its size": (content) => {
-    let size: number | undefined;
-    return {
-      get size() {
-        return size;
-      },
-      read: (start, end) => Promise.resolve(content.slice(start, end)),
-      readEnds(head, tail) {
-        size = content.length;
-        return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(Math.max(0, size - tail)) });
-      },
-    };
-  },
+  "a source that learns its size": learningSource,
 };
 
 for (const [name, make] of Object.entries(SOURCES)) {
@@ -88,7 +77,7 @@ for (const [name, make] of Object.entries(SOURCES)) {
         assertEquals(await reader.bytes(start, end), expected);
         assertEquals(await collect(reader.stream({ start, end })), expected);
       }),
-      { numRuns: RUNS, seed: SEED, ...(process.env.FC_PATH && { path: process.env.FC_PATH }) },
+      { numRuns: RUNS, seed, ...(process.env.FC_PATH && { path: process.env.FC_PATH }) },
     );
   });
 }

@@ -16,7 +16,7 @@ import {
   KcapiError,
   type StreamPosition,
 } from "../mod.ts";
-import { assert, assertEquals, assertStringIncludes, engine, runtime, test, times } from "./support/deps.ts";
+import { assert, assertEquals, assertStringIncludes, engine, runtime, seed, test, times } from "./support/deps.ts";
 import { warm } from "./support/pool.ts";
 import {
   type Bytes,
@@ -31,10 +31,9 @@ import {
   WINDOW,
 } from "./support/support.ts";
 
-const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const RUNS = Number(process.env.FC_RUNS ?? times(40, 300));
 
-console.log(`position_test: seed ${SEED}`);
+console.log(`position_test: seed ${seed}`);
 
 const pool = await warm(2);
 
@@ -188,7 +187,7 @@ for (const [algorithm, keystream] of known) {
           const output = await run({ algorithm, key, iv, start: { position } }, cut(input, sizes));
           assertEquals(output, xor(input, keystream.bytes(key, iv, position, length)));
         }),
-        { seed: SEED, numRuns: Math.ceil(RUNS / 4), path: process.env.FC_PATH ?? "" },
+        { seed, numRuns: Math.ceil(RUNS / 4), path: process.env.FC_PATH ?? "" },
       );
     });
   }
@@ -250,7 +249,7 @@ for (const [way, run] of Object.entries(WAYS)) {
         const whole = await webCrypto(key, iv, counterBits, concat([new Uint8Array(position), input]));
         assertEquals(output, whole.slice(position));
       }),
-      { seed: SEED, numRuns: Math.ceil(RUNS / 2), path: process.env.FC_PATH ?? "" },
+      { seed, numRuns: Math.ceil(RUNS / 2), path: process.env.FC_PATH ?? "" },
     );
   });
 

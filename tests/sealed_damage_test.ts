@@ -19,7 +19,17 @@ import { type Bytes, bytes, collect, concat } from "./support/bytes.ts";
 import { assert, assertEquals, assertRejects, assertStrictEquals, seed, times } from "./support/deps.ts";
 import { contractOf } from "./support/pool.ts";
 import { caught } from "./support/promises.ts";
-import { engineOf, FIRST, HEADER, KEY, NAME, SMALL, SMALL_GCM, STRIDE } from "./support/sealed_support.ts";
+import {
+  engineOf,
+  FIRST,
+  HEADER,
+  KEY,
+  learningSource,
+  NAME,
+  SMALL,
+  SMALL_GCM,
+  STRIDE,
+} from "./support/sealed_support.ts";
 
 const { test, engine, pool, turns } = await contractOf(import.meta.url);
 
@@ -96,7 +106,7 @@ for (const [name, format] of Object.entries(FORMATS)) {
             content[start + at % length]! ^= 1 + at % 255;
           }
           const damaged = [...changes.keys()];
-          const source = knowsSize ? content : learning(content);
+          const source = knowsSize ? content : learningSource(content);
           using reader = await rescue(source, format, readOptions);
           assertEquals(reader.size, size);
           assertEquals(reader.isSizeVerified, !damaged.includes(segments - 1));
@@ -161,21 +171,6 @@ for (const [name, format] of Object.entries(FORMATS)) {
       }
     },
   );
-}
-
-/** A source that learns its size by its first answer. */
-function learning(content: Bytes): RangeSource {
-  let size: number | undefined;
-  return {
-    get size() {
-      return size;
-    },
-    read: (start, end) => Promise.resolve(content.slice(start, end)),
-    readEnds(head, tail) {
-      size = content.length;
-      return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(Math.max(0, size - tail)) });
-    },
-  };
 }
 
 const input = bytes(FIRST + 9 * STRIDE + 50);

@@ -2,16 +2,7 @@
  * Reading from sealed files: ranges, sources, how a reader is closed, and arithmetic on sizes. Browsers run it, too.
  */
 import fc from "fast-check";
-import {
-  KcapiError,
-  openSealed,
-  type RangeSource,
-  seal,
-  type SealedFormat,
-  sealedSize,
-  type SealOptions,
-  unsealedSize,
-} from "../mod.ts";
+import { KcapiError, openSealed, seal, type SealedFormat, sealedSize, type SealOptions, unsealedSize } from "../mod.ts";
 import { BatchTransform } from "../src/executors/batch_transform.ts";
 import { ENGINES } from "../src/sealed/engines.ts";
 import { sealRule } from "../src/sealed/rules.ts";
@@ -30,7 +21,17 @@ import {
 } from "./support/deps.ts";
 import { contractOf } from "./support/pool.ts";
 import { caught, inNextTurn } from "./support/promises.ts";
-import { engineOf, FIRST, HEADER, KEY, NAME, SMALL, SMALL_GCM, STRIDE } from "./support/sealed_support.ts";
+import {
+  engineOf,
+  FIRST,
+  HEADER,
+  KEY,
+  learningSource,
+  NAME,
+  SMALL,
+  SMALL_GCM,
+  STRIDE,
+} from "./support/sealed_support.ts";
 import { segmentsOf } from "./support/webcrypto_reference.ts";
 
 const { test, engine, turns, outcomes, assertReleased } = await contractOf(import.meta.url);
@@ -369,30 +370,8 @@ test("stream() without close leaves the reader open, and options that are none a
 
 // ---- Sources far away -------------------------------------------------------------------------------------------
 
-/** A source that learns its size by `readEnds`, as one over HTTP does. */
-function learning(content: Uint8Array<ArrayBuffer>): RangeSource & { signals: AbortSignal[] } {
-  let size: number | undefined;
-  const signals: AbortSignal[] = [];
-  return {
-    signals,
-    get size() {
-      return size;
-    },
-    read(start, end, { signal }) {
-      assert(size !== undefined, "readEnds() comes first");
-      signals.push(signal);
-      return Promise.resolve(content.slice(start, end));
-    },
-    readEnds(head, tail) {
-      assertEquals(size, undefined, "once");
-      size = content.length;
-      return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(size - Math.min(tail, size)) });
-    },
-  };
-}
-
 test("a source may learn its size by its first answer, and is told when nobody waits any more", async () => {
-  const source = learning(await sealed(PLAINTEXT, optionsOf(FORMAT)));
+  const source = learningSource(await sealed(PLAINTEXT, optionsOf(FORMAT)));
   const reader = await openSealed(source, optionsOf(FORMAT));
   assertEquals(await reader.bytes(-5000, -10), PLAINTEXT.subarray(5000, -10));
   reader.close();

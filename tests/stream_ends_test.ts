@@ -16,6 +16,7 @@ import {
   UnsealStream,
 } from "../mod.ts";
 import { assert, assertEquals, assertStrictEquals, engine, test } from "./support/deps.ts";
+import { SMALL } from "./support/sealed_support.ts";
 import { type Bytes, bytes, collect, concat, cut, outcomes, turns } from "./support/support.ts";
 
 const RUNS = Number(process.env.KCAPI_TEST_ENDS ?? 2500);
@@ -23,15 +24,7 @@ const SEED = Number(process.env.FC_SEED ?? Math.floor(Math.random() * 2 ** 31));
 console.log(`stream_ends_test: seed ${SEED}`);
 
 const KEY = bytes(32, 301);
-const FORMAT = {
-  cipher: "AES-CTR-HMAC",
-  keySize: 16,
-  hkdfHash: "SHA-256",
-  macHash: "SHA-256",
-  tagSize: 32,
-  segmentSize: 128,
-} as const;
-const SEALING = { key: KEY, format: FORMAT, engine } as const;
+const SEALING = { key: KEY, format: SMALL, engine } as const;
 const SEALED = await collect(seal(SEALING, bytes(500)));
 
 const GCM = { key: KEY, iv: bytes(12) };

@@ -1,5 +1,5 @@
 /** Formats, options and Tink's vectors for the tests of sealed streams. Browsers run it, too. */
-import { KcapiError, type SealedFormat, type SealedParameters, type SealOptions } from "../../mod.ts";
+import { KcapiError, type RangeSource, type SealedFormat, type SealedParameters, type SealOptions } from "../../mod.ts";
 import { ENGINES } from "../../src/sealed/engines.ts";
 import { sealFactory } from "../../src/sealed/rules.ts";
 import { checkSealOptions } from "../../src/sealed/options.ts";
@@ -7,7 +7,7 @@ import { TransformIterator } from "../../src/streams/iterate.ts";
 import { openerOf } from "../../src/streams/source.ts";
 import vectors from "../fixtures/tink_vectors.json" with { type: "json" };
 import { type Bytes, bytes, collect, fromHex } from "./bytes.ts";
-import { assertEquals, assertRejects } from "./deps.ts";
+import { assert, assertEquals, assertRejects } from "./deps.ts";
 
 export const KEY: Bytes = bytes(32, 61);
 export const NAME: Bytes = new TextEncoder().encode("a name");
@@ -107,4 +107,26 @@ export async function refused(promise: Promise<unknown>, detail: string = DAMAGE
     assertEquals(["process" in globalThis, error.hint.includes("openAsBlob")], [true, true]);
   }
   assertEquals(error.message, `unseal: ${detail} (EBADMSG)${error.hint === undefined ? "" : `: ${error.hint}`}`);
+}
+
+/** A source that learns its size by `readEnds`, as one over HTTP does. */
+export function learningSource(content: Bytes): RangeSource & { signals: AbortSignal[] } {
+  let size: number | undefined;
+  const signals: AbortSignal[] = [];
+  return {
+    signals,
+    get size() {
+      return size;
+    },
+    read(start, end, { signal }) {
+      assert(size !== undefined, "readEnds() comes first");
+      signals.push(signal);
+      return Promise.resolve(content.slice(start, end));
+    },
+    readEnds(head, tail) {
+      assertEquals(size, undefined, "once");
+      size = content.length;
+      return Promise.resolve({ size, head: content.slice(0, head), tail: content.slice(size - Math.min(tail, size)) });
+    },
+  };
 }
