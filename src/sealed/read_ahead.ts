@@ -207,12 +207,12 @@ export class ReadAhead {
     const first = this.#nextOpened;
     const run = this.#runs.find(({ end }) => end > first);
     if (!run) return false;
-    if (run.opened) this.#opened.push(run.opened);
-    else if (!run.read!.bytes) return false;
-    else {this.#opened.push(
-        (this.#plan.isFresh ? undefined : cache.use(first)) ?? this.#open(run.read!, first, run.end),
-      );}
-    this.#nextOpened = this.#opened.at(-1)!.end;
+    const { read } = run;
+    if (read && !read.bytes) return false;
+    const kept = read && !this.#plan.isFresh ? cache.use(first) : run.opened;
+    const opened = kept ?? this.#open(read!, first, run.end);
+    this.#opened.push(opened);
+    this.#nextOpened = opened.end;
     return true;
   }
 

@@ -21,7 +21,7 @@ export class SegmentOpener {
   /**
    * @param segments The number of segments of the file.
    * @param allowDamage Whether a segment may also be the last one where it is not, or not where it is, because the
-   * file was extended or truncated. {@linkcode unseal} then takes one segment at a time.
+   * file was extended or truncated. {@linkcode open} then takes one segment at a time.
    */
   constructor(session: Session, lifetime: Lifetime, segments: number, allowDamage: boolean) {
     this.session = session;

@@ -4,9 +4,8 @@
  * @module
  */
 
-import { onAbort } from "../abort.ts";
+import { onAbort, signalsOf } from "../abort.ts";
 import { wrongType } from "../bytes.ts";
-import { signalsOf } from "../abort.ts";
 import { checkOptions, type OptionNames } from "../options.ts";
 import type { ByteRange } from "./format.ts";
 import { ReadAhead, type ReadContext } from "./read_ahead.ts";
