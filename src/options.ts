@@ -23,6 +23,11 @@ export function oneOf<T extends string | number>(name: string, value: unknown, v
   throw isNumber ? new RangeError(message) : new TypeError(message);
 }
 
+/** @throws {TypeError} If the value is not a boolean. */
+export function checkBoolean(name: string, value: unknown): asserts value is boolean {
+  if (typeof value !== "boolean") throw wrongType(name, "a boolean", value);
+}
+
 /**
  * Checks that a value is an object and has no unknown options. A misspelled option would otherwise have no effect.
  *

@@ -8,7 +8,7 @@ import { signalsOf } from "../abort.ts";
 import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
 import type { Direction } from "../engines/engine.ts";
 import { checkKernelKey } from "../keyring/kernel_key.ts";
-import { oneOf } from "../options.ts";
+import { checkBoolean, oneOf } from "../options.ts";
 import { Secret } from "../secret.ts";
 
 /** The name of the one AEAD of this module. */
@@ -131,10 +131,6 @@ export function checkGcm(direction: Direction, options: Given): GcmPlan {
     limit: LIMIT,
   };
   return { ...plan, key: ownKey(key) };
-}
-
-function checkBoolean(name: string, value: unknown): void {
-  if (typeof value !== "boolean") throw new TypeError(`"${name}" expected a boolean, got ${describe(value)}`);
 }
 
 function ownKey(value: unknown): Secret {

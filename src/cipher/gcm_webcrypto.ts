@@ -8,6 +8,7 @@ import { type Bytes, cloneBytes, inOnePiece } from "../bytes.ts";
 import { MAX_WINDOW } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { BatchResult, Session, SplitRule } from "../executors/executor.ts";
+import { requireWebCrypto } from "../runtime/web.ts";
 import { GCM, type GcmPlan, IV_SIZE } from "./gcm_options.ts";
 import { createUnverifiedError, frontSize, type GiveTag, tooLongToHold } from "./gcm_transform.ts";
 
@@ -46,7 +47,7 @@ function openGcm(plan: GcmPlan, front: Bytes, giveTag: GiveTag): Session {
   let isClosed = false;
   let imported: Promise<CryptoKey> | undefined;
   try {
-    checkWebCrypto();
+    requireWebCrypto();
     imported = importKey(key.bytes);
     imported.catch(() => {}); // the batch reports it
   } finally {
@@ -88,13 +89,6 @@ function openGcm(plan: GcmPlan, front: Bytes, giveTag: GiveTag): Session {
 /** A CryptoKey that WebCrypto's own copy of the bytes is in. */
 function importKey(bytes: Bytes): Promise<CryptoKey> {
   return crypto.subtle.importKey("raw", bytes, "AES-GCM", false, ["encrypt", "decrypt"]);
-}
-
-function checkWebCrypto(): void {
-  if (globalThis.crypto?.subtle !== undefined) return;
-  throw new KcapiError("ENOSYS", "open", "this page or runtime has no WebCrypto (crypto.subtle)", {
-    hint: "serve the page over HTTPS, or from localhost",
-  });
 }
 
 function parametersOf({ associatedData, tagSize }: GcmPlan, iv: Bytes): AesGcmParams {

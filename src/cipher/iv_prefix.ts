@@ -7,11 +7,12 @@
 
 import type { Algorithm } from "../algorithms.ts";
 import { ByteQueue } from "../byte_queue.ts";
-import { type Bytes, cloneBytes, describe, IovCursor } from "../bytes.ts";
+import { type Bytes, cloneBytes, IovCursor } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Transform } from "../streams/transform.ts";
 import { type CipherPlan, createBadMessageError } from "./cipher_transform.ts";
+import { checkBoolean } from "../options.ts";
 
 /** A cipher that is open, but has no IV yet. */
 export interface CipherWithoutIV {
@@ -34,7 +35,7 @@ export function checkIVPrefix(
   options: { ivPrefix?: unknown; iv?: unknown; sectorSize?: unknown; sector?: unknown; position?: unknown },
 ): boolean {
   const { ivPrefix = false, iv, sectorSize, sector, position } = options;
-  if (typeof ivPrefix !== "boolean") throw new TypeError(`"ivPrefix" expected a boolean, got ${describe(ivPrefix)}`);
+  checkBoolean("ivPrefix", ivPrefix);
   if (!ivPrefix) return false;
   if (iv !== undefined) throw new TypeError('"ivPrefix" and "iv" exclude each other: give one of them');
   if (sectorSize !== undefined || sector !== undefined) {

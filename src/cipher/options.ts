@@ -9,7 +9,7 @@ import { type Bytes, describe, toUint8Array } from "../bytes.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { KcapiError } from "../errors.ts";
 import { checkKernelKey, type Key } from "../keyring/kernel_key.ts";
-import { oneOf } from "../options.ts";
+import { checkBoolean, oneOf } from "../options.ts";
 import { IV_MODES, ivAt, ivStepOf, type Sectors } from "../position.ts";
 import { Secret } from "../secret.ts";
 
@@ -90,9 +90,7 @@ export function checkSectors(
   options: { iv?: unknown; sectorSize?: unknown; sector?: unknown; ivLargeSectors?: unknown; ivMode?: unknown },
 ): Sectors | undefined {
   const { iv, sectorSize, sector, ivLargeSectors = false, ivMode } = options;
-  if (typeof ivLargeSectors !== "boolean") {
-    throw new TypeError(`"ivLargeSectors" expected a boolean, got ${describe(ivLargeSectors)}`);
-  }
+  checkBoolean("ivLargeSectors", ivLargeSectors);
   if (sector !== undefined && iv !== undefined) {
     throw new TypeError('"sector" and "iv" exclude each other: give one of them');
   }

@@ -6,7 +6,7 @@
 
 import { signalsOf } from "../abort.ts";
 import { type Algorithm, inSectors, parseAlgorithm } from "../algorithms.ts";
-import { type Bytes, type BytesLike, cloneBytes, describe, toUint8Array } from "../bytes.ts";
+import { type Bytes, type BytesLike, cloneBytes, toUint8Array } from "../bytes.ts";
 import type { Direction, Engine } from "../engines/engine.ts";
 import { type EngineChoice, openEngine } from "../engines/mod.ts";
 import { BatchTransform } from "../executors/batch_transform.ts";
@@ -14,7 +14,7 @@ import { checkPool, type Executor } from "../executors/executor.ts";
 import type { WorkerPool } from "../executors/worker_pool.ts";
 import { disposeKey, type KernelKey, type Key } from "../keyring/kernel_key.ts";
 import type { Transform, TransformFactory } from "../streams/transform.ts";
-import { checkOptions, type OptionNames } from "../options.ts";
+import { checkBoolean, checkOptions, type OptionNames } from "../options.ts";
 import type { IVMode } from "../position.ts";
 import { cipherRule, tryCipher } from "./batches.ts";
 import { type CipherPlan, CipherTransform } from "./cipher_transform.ts";
@@ -128,7 +128,7 @@ export function prepare(
   const hasIVPrefix = checkIVPrefix(parsed, { ivPrefix, iv, sectorSize, sector, position });
   const sectors = checkSectors(parsed, { iv, sectorSize, sector, ivLargeSectors, ivMode });
   const bare = sectors ? inSectors(parsed) : parsed;
-  if (typeof inPlace !== "boolean") throw new TypeError(`"inPlace" expected a boolean, got ${describe(inPlace)}`);
+  checkBoolean("inPlace", inPlace);
   const checkedPadding = checkPadding(bare, padding);
   const ownedIV = sectors === undefined && !hasIVPrefix ? ownIV(bare, iv) : undefined;
   const start = checkPosition(bare, ownedIV ?? null, { position, counterBits });

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { DEFAULT_ITERATIONS, MD_NAMES } from "./openssl.ts";
+import { DIGESTS } from "../openssl/key.ts";
+import { DEFAULT_ITERATIONS } from "./openssl.ts";
 import { DEFAULT_CIPHER } from "./plan.ts";
 import { DEFAULT_SIZES } from "./speed.ts";
 import { NAME, VERSION } from "./about.ts";
@@ -95,7 +96,7 @@ const CRYPT_OPTIONS: readonly Option[] = [
   {
     name: "md",
     value: "DIGEST",
-    choices: MD_NAMES,
+    choices: DIGESTS,
     text: "passphrase: the hash of the derivation: md5, sha1, sha256, sha512 and others (default: sha256)",
   },
   { name: "nosalt", text: "passphrase: no salt and no header, as openssl enc -nosalt" },

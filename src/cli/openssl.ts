@@ -7,7 +7,7 @@
 import { type Bytes, inOnePiece } from "../bytes.ts";
 import { base64Decoder, codecIterable } from "../openssl/base64.ts";
 import { HEADER_SIZE, headerOf, maybeBase64, maybeHeader, randomSalt, SALT_SIZE, saltOf } from "../openssl/header.ts";
-import { checkDerivation, type Derivation, derive, DIGESTS, otherDerivations } from "../openssl/key.ts";
+import { checkDerivation, type Derivation, derive, otherDerivations } from "../openssl/key.ts";
 import { Secret } from "../secret.ts";
 import { NAME } from "./about.ts";
 import { type Arguments, fromHex } from "./arguments.ts";
@@ -17,9 +17,6 @@ import { type CryptPlan, pads, sizesOf } from "./plan.ts";
 
 /** Iterations of PBKDF2. */
 export const DEFAULT_ITERATIONS = 600_000;
-
-/** The hashes that `--md` takes. */
-export const MD_NAMES: readonly string[] = DIGESTS;
 
 /** The options that need a passphrase. */
 export const PASSPHRASE_OPTIONS = ["iter", "md", "kdf", "salt", "nosalt", "key-bits"];

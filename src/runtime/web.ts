@@ -5,6 +5,16 @@
  * @module
  */
 
+import { KcapiError } from "../errors.ts";
+
+/** @throws {KcapiError} ENOSYS if there is no WebCrypto. */
+export function requireWebCrypto(): void {
+  if (globalThis.crypto?.subtle !== undefined) return;
+  throw new KcapiError("ENOSYS", "open", "this page or runtime has no WebCrypto (crypto.subtle)", {
+    hint: "serve the page over HTTPS, or from localhost",
+  });
+}
+
 /**
  * Allocates memory. The caller overwrites or clears all of it: where {@linkcode replaceAllocator} was called, it may
  * have any content.

@@ -5,11 +5,11 @@
  */
 
 import { signalsOf } from "../abort.ts";
-import { type Bytes, type BytesLike, cloneBytes, toUint8Array, wrongType } from "../bytes.ts";
+import { type Bytes, type BytesLike, cloneBytes, toUint8Array } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import type { EngineChoice } from "../engines/mod.ts";
 import { Secret } from "../secret.ts";
-import { checkOptions, type OptionNames } from "../options.ts";
+import { checkBoolean, checkOptions, type OptionNames } from "../options.ts";
 import type { Executor, Session } from "../executors/executor.ts";
 import type { WorkerPool } from "../executors/worker_pool.ts";
 import { checkFormat, type Format, type Header, type SealedFormat } from "./format.ts";
@@ -147,7 +147,7 @@ export function checkUnsealOptions(
 ): readonly [SealPlan, ...SealPlan[]] {
   checkOptions("options", options, { ...engines.optionNames, ...others });
   const { associatedData = new Uint8Array(0), signal, inPlace = false } = options;
-  if (typeof inPlace !== "boolean") throw wrongType("inPlace", "a boolean", inPlace);
+  checkBoolean("inPlace", inPlace);
   const signals = signalsOf(signal);
   const rest = { inPlace, engines, associatedData: cloneBytes(toUint8Array("associatedData", associatedData)) };
   const keys = checkKeys(options, engines);

@@ -4,11 +4,11 @@
  * @module
  */
 
-import { type Bytes, wrongType } from "../bytes.ts";
+import type { Bytes } from "../bytes.ts";
 import type { EngineName } from "../engines/engine.ts";
 import { KcapiError } from "../errors.ts";
 import type { Session } from "../executors/executor.ts";
-import { checkOptions, type OptionNames } from "../options.ts";
+import { checkBoolean, checkOptions, type OptionNames } from "../options.ts";
 import { disposeByClose } from "../runtime/web.ts";
 import type { SegmentSide } from "./format.ts";
 import { Lifetime } from "./lifetime.ts";
@@ -103,7 +103,7 @@ export class RangeReader implements Disposable {
   stream(options: SealedStreamOptions = {}): ReadableStream<Uint8Array<ArrayBuffer>> {
     checkOptions("options", options, STREAM_NAMES);
     const { start, end, close = false } = options;
-    if (typeof close !== "boolean") throw wrongType("close", "a boolean", close);
+    checkBoolean("close", close);
     const [from, to] = sliceOf(this.size, start, end);
     return this.#reader.stream(from, to, close);
   }

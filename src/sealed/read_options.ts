@@ -5,7 +5,7 @@
  */
 
 import { wrongType } from "../bytes.ts";
-import type { OptionNames } from "../options.ts";
+import { checkBoolean, type OptionNames } from "../options.ts";
 
 /** How `openSealed()` reads its source. The defaults suit a store with some 30 ms of latency, and a local file. */
 export interface SealedReadOptions {
@@ -59,7 +59,7 @@ const DEFAULT_CACHE_SIZE = 1;
  */
 export function checkReadOptions(options: SealedReadOptions): CheckedReadOptions {
   const { readSize, readAhead, cacheSize, allowDamage = false } = options;
-  if (typeof allowDamage !== "boolean") throw wrongType("allowDamage", "a boolean", allowDamage);
+  checkBoolean("allowDamage", allowDamage);
   return {
     readSize: checkCount("readSize", readSize, DEFAULT_READ_SIZE, 1),
     readAhead: checkCount("readAhead", readAhead, DEFAULT_READ_AHEAD, 0),

@@ -9,7 +9,7 @@ import { type Bytes, inOnePiece } from "../bytes.ts";
 import { KcapiError } from "../errors.ts";
 import type { BatchPosition, BatchResult, Session } from "../executors/executor.ts";
 import { oneOf } from "../options.ts";
-import { allocUnsafe } from "../runtime/web.ts";
+import { allocUnsafe, requireWebCrypto } from "../runtime/web.ts";
 import { Secret } from "../secret.ts";
 import {
   checkIndex,
@@ -45,19 +45,11 @@ export const WEBCRYPTO: Engines = {
     return { engine: "webcrypto", executor: undefined };
   },
   engineFor() {
-    checkWebCrypto();
+    requireWebCrypto();
     return "webcrypto";
   },
   open: (kind, plan, header) => openWebCrypto(kind, plan, header, deriveFromBytes),
 };
-
-/** @throws {KcapiError} ENOSYS if there is no WebCrypto. */
-function checkWebCrypto(): void {
-  if (globalThis.crypto?.subtle !== undefined) return;
-  throw new KcapiError("ENOSYS", "open", "this page or runtime has no WebCrypto (crypto.subtle)", {
-    hint: "serve the page over HTTPS, or from localhost",
-  });
-}
 
 /** Seals or opens one segment. */
 interface SegmentCrypto {
@@ -76,7 +68,7 @@ interface SegmentCrypto {
 export function openWebCrypto(kind: "seal" | "unseal", plan: KeyPlan, header: Header, derive: Derive): Session {
   const { format, key } = plan;
   try {
-    checkWebCrypto();
+    requireWebCrypto();
   } catch (error) {
     key.dispose();
     throw error;
